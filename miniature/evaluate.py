@@ -1,0 +1,242 @@
+"""Measures the miniature model: how well its VAE reconstructs, and how often its pictures show what the prompt says.
+
+    python -m miniature.evaluate                                              # the exported weights, as the host loads them
+    python -m miniature.evaluate --count 50 --checkpoint training/unet/checkpoint.pt --vae training/vae/checkpoint.pt
+
+The first form writes the model card's numbers to `weights/evaluation.json`; the second watches a training. Both need
+ComfyUI's folder on `PYTHONPATH`. Latents `z` are those the UNet sees, of about unit variance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from .architecture import PIXELS, WEIGHTS
+from .judge import CLASSES, Judge
+from .world import Scene, prompt, random_scene, render
+
+PACK = Path(__file__).parent.parent
+SAMPLES = PACK / "assets" / "miniature_samples.png"
+EVALUATION = WEIGHTS / "evaluation.json"
+GUIDANCE = 5.0
+TIMESTEPS = range(981, 0, -20)  # SD's 50 DDIM steps
+SEED = 20_240_229
+
+
+class Miniature(Protocol):
+    """What the evaluation needs of a model, however it was loaded."""
+
+    signal: torch.Tensor  # cumulative signal share ᾱ per timestep, `1000`
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures `b 3 h w` in 0..1 -> latents `b 4 h/8 w/8`."""
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Latents `b 4 h w` -> pictures `b 3 8h 8w` in 0..1."""
+
+    def context(self, prompts: list[str]) -> torch.Tensor:
+        """Text embeddings, `b 77 c`."""
+
+    def noise(self, x: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
+        """The noise the UNet sees in `x` `b 4 h w` at timestep `t`."""
+
+
+class CheckpointMiniature:
+    """A training's averaged weights, from the files `train_unet.py` and `train_vae.py` write."""
+
+    def __init__(self, unet_file: Path, vae_file: Path):
+        from .train_unet import TextToImage, Tokens, alphas_cumprod
+        from comfy.taesd.taesd import TAESD
+
+        state = torch.load(unet_file, map_location="cpu")
+        self.tokens = Tokens()
+        if self.tokens.used != state["tokens"]:
+            raise ValueError(f"{unet_file} was trained with other prompts than `world.py` makes now: train it again.")
+        self.model = TextToImage(len(self.tokens.used)).to(memory_format=torch.channels_last)
+        prefix = "module."
+        self.model.load_state_dict(
+            {key[len(prefix):]: value for key, value in state["average"].items() if key.startswith(prefix)})
+        self.shift, self.scale, self.signal = state["shift"], state["scale"], alphas_cumprod()
+        self.vae = TAESD()
+        self.vae.load_state_dict(torch.load(vae_file, map_location="cpu"))
+        self.progress = state["progress"]
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        return (self.vae.taesd_encoder(pictures) - self.shift) / self.scale
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.vae.taesd_decoder(z * self.scale + self.shift).float().clamp(0, 1)
+
+    def context(self, prompts: list[str]) -> torch.Tensor:
+        return self.model.text(self.tokens(prompts))[0].float()
+
+    def noise(self, x: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self.model.unet(x, torch.full((len(x),), t), context).float()
+
+
+class HostMiniature:
+    """The exported weights, loaded by the pack's own node code into the host's MODEL, CLIP and VAE."""
+
+    def __init__(self):
+        model, self.clip, self.vae = _import_pack("nodes.host.miniature").load_miniature()
+        from comfy.model_management import get_torch_device, load_models_gpu
+
+        load_models_gpu([model])
+        self.model, self.device = model.model, get_torch_device()
+        sigma = self.model.model_sampling.sigmas.float().cpu()
+        self.signal = 1 / (1 + sigma.square())
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.model.process_latent_in(self.vae.encode(pictures.movedim(1, -1)))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(self.model.process_latent_out(z)).movedim(-1, 1).float().cpu().clamp(0, 1)
+
+    def context(self, prompts: list[str]) -> torch.Tensor:
+        return torch.cat([self.clip.encode_from_tokens(self.clip.tokenize(text)) for text in prompts])
+
+    def noise(self, x: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
+        a = self.signal[t]
+        sigma = ((1 - a) / a).sqrt()
+        x = (x / a.sqrt()).to(self.device)  # the host's latents are z / √ᾱ
+        denoised = self.model.apply_model(x, sigma.to(self.device).expand(len(x)), c_crossattn=context.to(self.device))
+        return ((x - denoised) / sigma).float().cpu()
+
+
+def _import_pack(module: str):
+    """A module of the pack, which is imported by path and under a name of its own, as the host does it."""
+    name = "ei2_pack"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, PACK / "__init__.py", submodule_search_locations=[str(PACK)])
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return importlib.import_module(f"{name}.{module}")
+
+
+def ddim(noise: Callable[[torch.Tensor, int], torch.Tensor], x: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    """DDIM without added noise (Song et al., ICLR 2021) from `x` at timestep 981 down to a clean latent, `b 4 h w`.
+
+    `noise(x, t)` predicts ε; `signal` is ᾱ per timestep.
+    """
+    steps = list(TIMESTEPS)
+    for t, following in zip(steps, [*steps[1:], None]):
+        a = signal[t]
+        b = torch.ones(()) if following is None else signal[following]
+        eps = noise(x, t)
+        clean = (x - (1 - a).sqrt() * eps) / a.sqrt()
+        x = b.sqrt() * clean + (1 - b).sqrt() * eps
+    return x
+
+
+@torch.no_grad()
+def draw(miniature: Miniature, prompts: list[str], guidance: float, generator: torch.Generator) -> torch.Tensor:
+    """A picture per prompt, `b 3 128 128`, with classifier-free guidance against the empty prompt."""
+    count = len(prompts)
+    context = torch.cat([miniature.context(prompts), miniature.context([""]).expand(count, -1, -1)])
+
+    def guided(x: torch.Tensor, t: int) -> torch.Tensor:
+        conditional, unconditional = miniature.noise(torch.cat([x, x]), t, context).chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
+
+    start = torch.randn(count, 4, PIXELS // 8, PIXELS // 8, generator=generator)
+    return miniature.decode(ddim(guided, start, miniature.signal))
+
+
+@torch.no_grad()
+def reconstruction(miniature: Miniature, count: int) -> dict[str, float]:
+    """PSNR in dB of decoded against original unseen renders."""
+    rng, psnr = random.Random(SEED), []
+    for start in range(0, count, 16):
+        pictures = render([random_scene(rng) for _ in range(min(16, count - start))])
+        error = miniature.decode(miniature.encode(pictures)) - pictures
+        psnr.append(-10 * error.square().mean(dim=(1, 2, 3)).log10())
+    psnr = torch.cat(psnr)
+    return {"pictures": count, "mean_psnr_db": round(psnr.mean().item(), 2), "lowest_psnr_db": round(psnr.min().item(), 2)}
+
+
+def text_to_image(miniature: Miniature, judge: Judge, count: int, guidance: float,
+                  batch: int = 25) -> tuple[dict[str, float], list[Scene], torch.Tensor]:
+    """The share of random prompts whose picture shows each attribute, and all four; the scenes that were asked for and
+    their pictures `count 3 128 128`."""
+    rng, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
+    scenes = [random_scene(rng) for _ in range(count)]
+    pictures = torch.cat([
+        draw(miniature, [prompt(scene) for scene in scenes[i:i + batch]], guidance, generator)
+        for i in range(0, count, batch)
+    ])
+    seen = judge.see(pictures)
+    right = [{name: saw[name] == getattr(scene, name) for name in CLASSES} for scene, saw in zip(scenes, seen)]
+    shares = {name: sum(r[name] for r in right) / count for name in CLASSES}
+    shares["all_four"] = sum(all(r.values()) for r in right) / count
+    return {"prompts": count, "guidance": guidance, "steps": len(TIMESTEPS), **shares}, scenes, pictures
+
+
+def contact_sheet(pictures: torch.Tensor, scenes: list[Scene], judge: Judge, path: Path, columns: int = 8) -> None:
+    """A grid of the pictures with their prompts below; words the judge did not find in the picture are red."""
+    from PIL import Image, ImageDraw
+
+    line, gap = 11, 6
+    cell_w, cell_h = PIXELS + gap, PIXELS + 2 * line + gap
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * cell_w + gap, rows * cell_h + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (picture, scene, seen) in enumerate(zip(pictures, scenes, judge.see(pictures))):
+        x, y = gap + i % columns * cell_w, gap + i // columns * cell_h
+        raw = (picture * 255).round().byte().movedim(0, -1).contiguous().numpy()
+        sheet.paste(Image.fromarray(raw), (x, y))
+        for row, names in enumerate((("color", "shape"), ("pattern", "background"))):
+            left = x
+            for name in names:
+                word = getattr(scene, name)
+                right = seen[name] == word
+                pen.text((left, y + PIXELS + row * line), word, fill="black" if right else "red")
+                left += pen.textlength(word + " ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200, help="prompts")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--checkpoint", type=Path, help="a UNet training's checkpoint instead of the exported weights")
+    parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"), help="with --checkpoint")
+    parser.add_argument("--json", type=Path, help="default: the weights' folder, or beside the checkpoint")
+    parser.add_argument("--samples", type=Path, help="contact sheet; default: the assets, or beside the checkpoint")
+    args = parser.parse_args()
+
+    from . import host_classes  # noqa: F401  (sets the host up first)
+
+    if args.checkpoint:
+        miniature: Miniature = CheckpointMiniature(args.checkpoint, args.vae)
+        print(f"checkpoint at {100 * miniature.progress:.0f} % of its training", flush=True)
+        out_json, out_samples = args.checkpoint.parent / "evaluation.json", args.checkpoint.parent / "samples.png"
+    else:
+        miniature, out_json, out_samples = HostMiniature(), EVALUATION, SAMPLES
+    judge = Judge.load()
+    start = time.time()
+    vae = reconstruction(miniature, 256 if args.count >= 200 else 64)
+    print(f"VAE over {vae['pictures']} unseen renders: mean {vae['mean_psnr_db']} dB, "
+          f"lowest {vae['lowest_psnr_db']} dB ({time.time() - start:.0f} s)", flush=True)
+    start = time.time()
+    shares, scenes, pictures = text_to_image(miniature, judge, args.count, args.guidance)
+    print(f"text to image, {args.count} prompts, guidance {args.guidance:g} ({time.time() - start:.0f} s): "
+          + "  ".join(f"{name} {100 * shares[name]:.1f} %" for name in (*CLASSES, "all_four")), flush=True)
+    contact_sheet(pictures[:40], scenes[:40], judge, args.samples or out_samples)
+    (args.json or out_json).write_text(json.dumps({"vae": vae, "text_to_image": shares}, indent=2) + "\n")
+    print(f"wrote {args.json or out_json} and {args.samples or out_samples}")
+
+
+if __name__ == "__main__":
+    main()
