@@ -82,7 +82,8 @@ class CheckpointMiniature:
 
     def noise(self, x: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.model.unet(x, torch.full((len(x),), t), context).float()
+        with torch.autocast("cpu", torch.bfloat16):  # as in training
+            return self.model.unet(x, torch.full((len(x),), t), context).float()
 
 
 class HostMiniature:

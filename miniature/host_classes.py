@@ -1,0 +1,82 @@
+"""The host's model classes for the training scripts: the same classes that later load the trained weights.
+
+Needs ComfyUI's folder on `PYTHONPATH` (`dev.py train` sees to it).
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from comfy.cli_args import args as host_args
+
+if not torch.cuda.is_available():
+    host_args.cpu = True  # must precede every other import of the host, which otherwise asks for a GPU
+
+# The host's own layers skip initialisation and are made for inference; training wants plain ones.
+TRAINABLE = SimpleNamespace(
+    Linear=torch.nn.Linear,
+    Conv2d=torch.nn.Conv2d,
+    Conv3d=torch.nn.Conv3d,
+    GroupNorm=torch.nn.GroupNorm,
+    LayerNorm=torch.nn.LayerNorm,
+    Embedding=None,
+    conv_nd=lambda dims, *args, **kwargs: {2: torch.nn.Conv2d, 3: torch.nn.Conv3d}[dims](*args, **kwargs),
+)
+
+
+class Embedding(torch.nn.Embedding):
+    """torch's embedding with the host's extra argument."""
+
+    def forward(self, tokens, out_dtype=None):
+        return super().forward(tokens)
+
+
+TRAINABLE.Embedding = Embedding
+
+
+def differentiable_attention(_, q, k, v, heads, mask=None, **options):
+    """Batched matmul, softmax, batched matmul, `b n (heads c)`: as an override of the host's attention it trains a third faster on a CPU than the
+    fused kernel, whose backward is slow there."""
+    b, n, width = q.shape
+    q, k, v = (t.view(b, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
+    weights = (q @ k.transpose(-1, -2) * (width // heads) ** -0.5).softmax(dim=-1)
+    return (weights @ v).transpose(1, 2).reshape(b, n, width)
+
+
+def build_unet():
+    """The miniature's UNet from the host's class, with torch's usual initialisation and zero-initialised outputs."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+    from comfy.ldm.modules.attention import SpatialTransformer
+
+    from .architecture import HEAD_WIDTH, UNET
+
+    unet = UNetModel(**UNET, num_heads=-1, num_head_channels=HEAD_WIDTH, operations=TRAINABLE)
+    last_layers = [unet.out[-1]]
+    last_layers += [m.out_layers[-1] for m in unet.modules() if isinstance(m, ResBlock)]
+    last_layers += [m.proj_out for m in unet.modules() if isinstance(m, SpatialTransformer)]
+    for layer in last_layers:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return unet
+
+
+def build_text_encoder(rows: int):
+    """The miniature's CLIP text encoder from the host's class, for token numbers 0..rows-1."""
+    from comfy import clip_model
+
+    from .architecture import TEXT_ENCODER
+
+    def layer_forward(self, x, mask=None, optimized_attention=None):  # the host adds in place, which autograd forbids
+        x = x + self.self_attn(self.layer_norm1(x), mask, optimized_attention)
+        return x + self.mlp(self.layer_norm2(x))
+
+    clip_model.CLIPLayer.forward = layer_forward
+    config = {**TEXT_ENCODER, "hidden_act": "quick_gelu", "max_position_embeddings": 77, "eos_token_id": 49407}
+    encoder = clip_model.CLIPTextModel(config, torch.float32, "cpu", TRAINABLE)
+    encoder.text_projection = torch.nn.Identity()  # the pooled vector is not used by SD1
+    embeddings = encoder.text_model.embeddings
+    embeddings.token_embedding = Embedding(rows, TEXT_ENCODER["hidden_size"])
+    for embedding in (embeddings.token_embedding, embeddings.position_embedding):
+        torch.nn.init.normal_(embedding.weight, std=0.02)
+    return encoder

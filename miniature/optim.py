@@ -1,0 +1,61 @@
+"""The optimizer all the miniature's trainings share: torch's Muon for matrices and filters, AdamW for the rest."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+class Optimizer:
+    """Muon (orthogonalised momentum) on every weight with two or more dimensions but embeddings, AdamW on the rest.
+
+    torch's Muon takes matrices only, so a filter `o i h w` is handed over as the matrix `o (i h w)`, through a view
+    that shares its memory. `kind="adamw"` uses AdamW throughout, for comparison.
+    """
+
+    def __init__(self, module: torch.nn.Module, lr: float, kind: str = "muon", weight_decay: float = 0.01):
+        embeddings = {id(p) for m in module.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        as_matrix = lambda p: kind == "muon" and p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 4 and id(p) not in embeddings
+        self.matrices = [(p, torch.nn.Parameter(_matrix(p.data))) for p in parameters if as_matrix(p)]
+        others = [p for p in parameters if not as_matrix(p)]
+        self.parameters = parameters
+        self.lr = lr
+        self.optimizers = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)]
+        if self.matrices:
+            self.optimizers.append(torch.optim.Muon(
+                [m for _, m in self.matrices], lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+
+    def step(self, scale: float, clip: float = 1.0) -> None:
+        """One update at learning rate `lr * scale`; gradients are clipped to norm `clip`, then cleared."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+        for parameter, matrix in self.matrices:
+            matrix.grad = _matrix(parameter.grad)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * scale
+            optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> list[dict]:
+        """What a checkpoint needs to go on."""
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, state: list[dict]) -> None:
+        """Goes on from a `state_dict`."""
+        for optimizer, saved in zip(self.optimizers, state):
+            optimizer.load_state_dict(saved)
+
+
+def _matrix(weight: torch.Tensor) -> torch.Tensor:
+    """A view `o (h w i)` of a channels-last filter, or the matrix itself."""
+    return weight if weight.ndim == 2 else weight.movedim(1, -1).flatten(1)
+
+
+def cosine(progress: float, warmup: float) -> float:
+    """Learning-rate factor at `progress` 0..1: linear warm-up, then a half cosine down to 2 %."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
