@@ -23,7 +23,6 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     add = lambda name, text, **options: commands.add_parser(name, help=text, description=text, **options)
     demo = add("demo", "edit the bundled clip on a real ComfyUI server and measure the result")
     demo.add_argument("--output", default="demo-output", help="folder for the results (default: demo-output)")
-    demo.add_argument("--workflow", default="workflows/api/quickstart.json", help="another workflow in API format")
     add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
     serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
@@ -43,7 +42,7 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
         return ["-m", "miniature." + TRAINING[options.part], *rest]
     if options.command == "serve":
         return ["-m", "devtools.serve", "--port", str(options.port)]
-    return ["-m", "devtools.demo", "--output", options.output, "--workflow", options.workflow]
+    return ["-m", "devtools.demo", "--output", os.path.abspath(options.output)]
 
 
 def main() -> int:

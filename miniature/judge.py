@@ -59,7 +59,8 @@ class Judge(torch.nn.Module):
     def load(cls, path: Path = FILE) -> "Judge":
         """The trained judge in float32 on the CPU. Raises FileNotFoundError if its weights are missing."""
         if not Path(path).exists():
-            raise FileNotFoundError(f"The judge's weights are missing at {path}: run `python -m miniature.train_judge`.")
+            raise FileNotFoundError(f"The judge's weights are missing at {path}: "
+                                    "run `python -m miniature.train_judge`.")
         judge = cls()
         judge.load_state_dict({key: value.float() for key, value in load_file(path).items()})
         return judge.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The judge, with the weights the pack ships: it must be right before it may judge a model."""
+"""The judge, with the weights the pack ships: it must be right before it may judge a model; and the sampler."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from miniature.clips import quickstart_clip, quickstart_truth
+from miniature.evaluate import ddim
 from miniature.judge import CLASSES, FILE, Judge
 from miniature.train_judge import accuracy, blur
 from miniature.world import random_scene, render
@@ -73,3 +74,20 @@ def test_missing_weights_say_what_to_do(tmp_path):
 def test_size_of_the_weights():
     assert FILE.stat().st_size < 1.5e6
     assert sum(p.numel() for p in Judge().parameters()) < 1_000_000
+
+
+def test_ddim_finds_the_only_picture_there_is():
+    """Where all data is one latent, the exact noise prediction is known, and sampling must end at that latent."""
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    signal = (1 - beta).cumprod(0)
+    generator = torch.Generator().manual_seed(0)
+    only = torch.randn(1, 4, 16, 16, generator=generator, dtype=torch.float64)
+    visited = []
+
+    def noise(x: torch.Tensor, t: int) -> torch.Tensor:
+        visited.append(t)
+        return (x - signal[t].sqrt() * only) / (1 - signal[t]).sqrt()
+
+    start = torch.randn(3, 4, 16, 16, generator=generator, dtype=torch.float64)
+    assert torch.allclose(ddim(noise, start, signal), only.expand_as(start), atol=1e-9)
+    assert visited == list(range(981, 0, -20)) and len(visited) == 50

@@ -42,7 +42,8 @@ def tone(seconds: float, rate: int = 48000, channels: int = 2) -> np.ndarray:
 
 
 def write_video(path: Path, frames: int = 48, size=(64, 48), rate=24, picture=grey_frame,
-                sound: np.ndarray | None = None, codec: str = "libx264", pixels: str = "yuv444p", times=None, aspect: Fraction | None = None) -> Path:
+                sound: np.ndarray | None = None, codec: str = "libx264", pixels: str = "yuv444p", times=None,
+                aspect: Fraction | None = None) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={"qp": "0"} if codec == "libx264" else {})
         stream.width, stream.height, stream.pix_fmt = *size, pixels
