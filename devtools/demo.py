@@ -1,0 +1,119 @@
+"""Edits the bundled clip on a real ComfyUI server, shows how far it is, and measures the result.
+
+The clip is rendered, so the right result of the edit is known pixel by pixel ("truth").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from miniature.clips import quickstart_truth
+from miniature.world import render
+
+from .client import Client, ClientError
+from .environment import ROOT, SetupError, say
+from .progress import Progress
+from .results import contact_sheet, decode, measure
+from .server import CLIP, Server, ServerError
+
+WORKFLOW = ROOT / "workflows" / "api" / "quickstart.json"
+CLIPS = ("source", "reconstruction", "edit")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for the results")
+    output = parser.parse_args().output.resolve()
+    try:
+        report = demonstrate(output)
+    except KeyboardInterrupt:
+        say("\nStopped.")
+        return 130
+    except (ClientError, ServerError, SetupError, TimeoutError, FileNotFoundError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    summarize(report, output)
+    return 0
+
+
+def demonstrate(output: Path) -> dict:
+    """Runs the workflow, fills the folder `output`, returns the report."""
+    prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    start = time.monotonic()
+    say("Starting ComfyUI ...")
+    with Server() as server, Client(server.url) as client:
+        ready = time.monotonic()
+        say(f"  it answers after {ready - start:.1f} s\nEditing {CLIP.name}")
+        client.upload(CLIP)
+        progress = Progress(prompt)
+        try:
+            outputs = client.run(prompt, progress)
+        except ClientError as error:
+            server.check()
+            raise ClientError(f"{error}{server.tail()}") from error
+        finished = time.monotonic()
+        output.mkdir(parents=True, exist_ok=True)
+        clips = {}
+        for name in CLIPS:
+            pictures = files_of(prompt, outputs, f"EI2/frames_{name}")
+            clips[name] = decode([client.view(picture) for picture in pictures])
+            video = files_of(prompt, outputs, f"EI2/{name}")[0]
+            (output / f"{name}.mp4").write_bytes(client.view(video))
+
+    scenes = quickstart_truth()
+    clips["truth"] = render(scenes)
+    contact_sheet(clips, output / "contact_sheet.png")
+    stages = {"start ComfyUI": ready - start, **progress.stages(), "whole run": finished - ready}
+    report = measure(clips, scenes)
+    report["seconds"] = {name: round(seconds, 2) for name, seconds in stages.items()}
+    report["seconds_by_node"] = {
+        f"{node}: {progress.title(node)}": round(seconds, 2) for node, seconds in progress.seconds.items()
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    (output / "report.json").write_text(text + "\n", encoding="utf-8")
+    return report
+
+
+def files_of(prompt: dict, outputs: dict, prefix: str) -> list[dict]:
+    """The files written by the workflow's node with that `filename_prefix`, in order. Raises `ClientError`."""
+    for node, entry in prompt.items():
+        if entry["inputs"].get("filename_prefix") == prefix and node in outputs:
+            return outputs[node]["images"]
+    raise ClientError(f"The run wrote no files called {prefix}: {WORKFLOW.name} needs a saving node with that prefix.")
+
+
+def summarize(report: dict, output: Path) -> None:
+    """Prints the report for a person."""
+    frames = report["frames"]
+    say(f"\nReconstruction: {report['reconstruction_psnr_db']:.1f} dB PSNR against the source")
+    say(
+        f"Edit: {report['edit_psnr_against_truth_db']:.1f} dB PSNR against the right result "
+        f"(the unedited clip has {report['unedited_source_psnr_against_truth_db']:.1f} dB)"
+    )
+    say(f"Wanted: {report['wanted']}. The judge sees:")
+    for first, last, words in spans(report["judge_sees"]["edit"]):
+        where = f"frame {first}" if first == last else f"frames {first} to {last}"
+        say(f"  {where}: {words}")
+    right = ", ".join(f"{name} {count}" for name, count in report["frames_right_by_attribute"].items())
+    say(f"Frames with everything right: {report['frames_with_everything_right']} of {frames} ({right})")
+    say("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds"].items()))
+    say(f"Results, beginning with contact_sheet.png, are in {output}")
+
+
+def spans(words: list[str]) -> list[tuple[int, int, str]]:
+    """Equal neighbours joined: first frame, last frame (from 1), text."""
+    found: list[tuple[int, int, str]] = []
+    for number, text in enumerate(words, start=1):
+        if found and found[-1][2] == text:
+            found[-1] = (found[-1][0], number, text)
+        else:
+            found.append((number, number, text))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
