@@ -1,0 +1,90 @@
+"""The node that loads a clip: frames at the size to edit, their rate, and the sound of the same span."""
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..ei2.video import FITS, SIZE_STEP, check_fit, check_size, read_audio, read_frames
+from .host.folders import list_input_videos, resolve_input
+from .host.memory import free_ram
+from .host.progress import progress
+
+LARGEST_SIZE = 16384  # pixels, the host's own limit for images
+MOST_FRAMES = 1_000_000
+
+
+class LoadVideo(io.ComfyNode):
+    """Reads a span of a video file from the input folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_LoadVideo",
+            display_name="Load Video (EI2)",
+            category="EI2",
+            description="Load the frames and the sound of a part of a video, scaled to the size to edit. "
+                        "Only the chosen frames take memory, however long the video is.",
+            inputs=[
+                io.Combo.Input("video", options=list_input_videos(), upload=io.UploadType.video,
+                               tooltip="The video to edit: upload one, or choose a file of ComfyUI's input folder."),
+                io.Int.Input("width", default=512, min=0, max=LARGEST_SIZE, step=SIZE_STEP,
+                             tooltip="Width of the frames in pixels, a multiple of 8. 0 = follow height and the "
+                                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
+                                     "of 8. Use the size the model was made for: 512 for SD 1.5, 768 for SD 2."),
+                io.Int.Input("height", default=512, min=0, max=LARGEST_SIZE, step=SIZE_STEP,
+                             tooltip="Height of the frames in pixels, a multiple of 8. 0 = follow width and the "
+                                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
+                                     "of 8."),
+                io.Combo.Input("fit", options=list(FITS), default=FITS[0],
+                               tooltip="What to do when the video has another shape than width x height. crop: fill "
+                                       "the frame and cut what sticks out. pad: show everything between black bars. "
+                                       "stretch: show everything, distorted."),
+                io.Int.Input("start_frame", default=0, min=0, max=MOST_FRAMES,
+                             tooltip="The first frame to load, counted from 0. At 24 frames per second, 48 starts "
+                                     "two seconds into the video."),
+                io.Int.Input("frame_stride", default=1, min=1, max=1000,
+                             tooltip="Load every n-th frame: 1 = every frame, 2 = every second one. Higher values "
+                                     "cover more time with the same number of frames; fps is lowered to match, so "
+                                     "that the clip still plays at its natural speed."),
+                io.Int.Input("max_frames", default=24, min=0, max=MOST_FRAMES,
+                             tooltip="The most frames to load; 0 = up to the end of the video. Time and memory of "
+                                     "tuning and editing grow with it: start with 8 to 24."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames, in order."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second of the loaded frames."),
+                io.Int.Output(display_name="frame_count", tooltip="How many frames were loaded."),
+                io.Audio.Output(display_name="audio", tooltip="The sound of the same span; empty if there is none."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, video, width, height, fit) -> bool | str:
+        """Names a wrong file, size or fit before anything runs. A value that comes from another node is None here."""
+        try:
+            if video is not None:
+                resolve_input(video)
+            check_size(width or 0, height or 0)
+            for name, value in (("width", width), ("height", height)):
+                if value is not None and value > LARGEST_SIZE:  # the host leaves limits to us once we validate an input
+                    raise ValueError(f"{name} is {value}, but can be at most {LARGEST_SIZE}: use a smaller size.")
+            if fit is not None:
+                check_fit(fit)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, video, **others) -> str | float:
+        """Changes when the file does, so that a replaced file is read again."""
+        if video is None:  # comes from another node, and is not known yet: differs each time, so that it is read
+            return float("nan")
+        status = resolve_input(video).stat()
+        return f"{status.st_mtime_ns}:{status.st_size}"
+
+    @classmethod
+    def execute(cls, video, width, height, fit, start_frame, frame_stride, max_frames) -> io.NodeOutput:
+        path = resolve_input(video)
+        clip = read_frames(path, start_frame, frame_stride, max_frames, width, height, fit, on_frame=progress(),
+                           max_bytes=free_ram())
+        audio = read_audio(path, clip.start_seconds, clip.end_seconds - clip.start_seconds)
+        return io.NodeOutput(clip.images, clip.fps, clip.frame_count, audio)
