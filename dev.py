@@ -57,14 +57,11 @@ def main() -> int:
     variables = dict(os.environ, COMFYUI_PATH=str(folder))
     if options.command == "train":
         variables["PYTHONPATH"] = os.pathsep.join([str(environment.ROOT), str(folder)])
-    process = subprocess.Popen(
-        [str(environment.PYTHON), *command_line(options, rest)], cwd=environment.ROOT, env=variables
-    )
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the child got the Ctrl-C as well, and ends in its own time
+    command = [str(environment.PYTHON), *command_line(options, rest)]
+    os.chdir(environment.ROOT)
+    if os.name == "posix":
+        os.execve(command[0], command, variables)  # in place of this process: signals and exit code need no passing on
+    return subprocess.call(command, env=variables)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def _end_with_parent() -> None:
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     repair_torchvision()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it switched off
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # As if main.py had been started itself: `import server` must find ComfyUI's, not a neighbour of this file.
     sys.path[0] = str(folder)
