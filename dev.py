@@ -18,7 +18,8 @@ TRAINING = {"vae": "train_vae", "unet": "train_unet", "judge": "train_judge", "e
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":
-    parser = argparse.ArgumentParser(description=__doc__, epilog="COMFYUI_PATH: use this ComfyUI instead of fetching one.")
+    note = "Environment variable COMFYUI_PATH: the folder of a ComfyUI to use instead of fetching one."
+    parser = argparse.ArgumentParser(description=__doc__, epilog=note)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = lambda name, text, **options: commands.add_parser(name, help=text, description=text, **options)
     demo = add("demo", "edit the bundled clip on a real ComfyUI server and measure the result")
@@ -26,7 +27,7 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
     serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
-    train = add("train", "train the miniature model's parts, or evaluate it; further arguments go to the script")
+    train = add("train", "train or evaluate the miniature model; a script's own options: train PART -- --help")
     train.add_argument("part", choices=TRAINING)
     options, rest = parser.parse_known_args()
     if rest and options.command not in ("test", "train"):

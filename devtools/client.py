@@ -125,7 +125,8 @@ class Client:
             self._request("POST", "/queue", json={"delete": [body["prompt_id"]]})
             self.interrupt(body["prompt_id"])
         if body.get("error") or body.get("node_errors"):
-            raise PromptError(body.get("error") or {"message": "some of its outputs cannot be computed."}, body.get("node_errors") or {})
+            general = body.get("error") or {"message": "some of its outputs cannot be computed."}
+            raise PromptError(general, body.get("node_errors") or {})
         return body["prompt_id"]
 
     def events(self, run: str, timeout: float = 900) -> Iterator[Event]:

@@ -31,7 +31,7 @@ CAUSES = (
     ("ProxyError", "The proxy refuses the package index: check the proxy settings (HTTPS_PROXY)."),
     ("Read timed out", "The network is too slow or was interrupted: run the same command again, it goes on from here."),
     ("CERTIFICATE_VERIFY_FAILED", "The network's certificate is not trusted: set PIP_CERT to your certificate file."),
-    ("(from versions: none)", "The package index was not reached or lacks the package: check network, proxy and index."),
+    ("(from versions: none)", "The package index was not reached or lacks the package: check network and proxy."),
     ("No matching distribution found", "No package fits this Python or system: Python 3.11 is the tested version."),
 )
 
@@ -107,9 +107,8 @@ def _create() -> None:
     DEV.mkdir(exist_ok=True)
     say("  Creating the virtual environment ...", end="")
     start = time.monotonic()
-    result = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode:
         say(" failed")
         raise SetupError(

@@ -148,7 +148,9 @@ class Server:
 @lru_cache
 def has_accelerator(python: str) -> bool:
     """Whether that interpreter's torch sees a GPU. Raises `ServerError` where it has no torch."""
-    probe = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available())"
+    probe = (
+        "import torch as t; print(t.cuda.is_available() or t.backends.mps.is_available() or t.xpu.is_available())"
+    )
     result = subprocess.run([python, "-c", probe], capture_output=True, text=True)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:]
