@@ -14,7 +14,7 @@ if sys.version_info < (3, 11):
 
 from devtools import environment, host
 
-TRAINING = {"vae": "train_vae", "unet": "train_unet", "judge": "train_judge", "evaluate": "evaluate"}
+TRAINING = {name: name if name in ("export", "evaluate") else f"train_{name}" for name in ("vae", "unet", "judge", "export", "evaluate")}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":

@@ -1,0 +1,19 @@
+"""The pack's nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .edit_sample import EditSample
+from .inflate_unet import InflateUNet, InflateUNetAdvanced
+from .invert import Invert
+from .load_mini import LoadMini
+from .load_video import LoadVideo
+from .one_shot_tune import OneShotTune
+
+
+class EI2Extension(ComfyExtension):
+    """Tells the host which nodes there are."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, EditSample]

@@ -1,0 +1,47 @@
+"""DDIM inversion and its timestep grid (Song et al., ICLR 2021), in σ-space.
+
+With x = z / √ᾱ and σ = √((1 - ᾱ) / ᾱ), the deterministic DDIM step is Euler's: x(σ') = x(σ) + (σ' - σ) ε.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def ddim_timesteps(steps: int, train_steps: int = 1000) -> torch.Tensor:
+    """The grid SD uses, ascending: 50 steps of 1000 give 1, 21, …, 981.
+
+    Raises `ValueError` unless 1 <= steps < train_steps.
+    """
+    if not 1 <= steps < train_steps:
+        raise ValueError(f"{steps} steps: choose between 1 and {train_steps - 1}.")
+    return torch.arange(steps) * (train_steps // steps) + 1
+
+
+def ddim_sigmas(steps: int, schedule: torch.Tensor) -> torch.Tensor:
+    """Descending sigmas of the grid with a final 0, `steps + 1`. `schedule`: σ of every training timestep, ascending."""
+    grid = schedule[ddim_timesteps(steps, len(schedule))]
+    return torch.cat([grid.flip(0), grid.new_zeros(1)])
+
+
+def sample_ddim_inversion(model, x, sigmas, extra_args=None, callback=None, disable=None, refine: int = 0):
+    """Walks clean latents `f c h w` up to noise, over ascending `sigmas` that start at 0.
+
+    The form is that of the samplers of k-diffusion: `model(x, sigma, **extra_args)` returns the denoised latents.
+    ε is evaluated at the destination timestep, with the latents of the step's origin carried there at equal ᾱ-scaling,
+    as Tune-A-Video does; so σ = 0 is never divided by. `refine` repeats a step's evaluation at its own result, a
+    fixed-point iteration that makes the way down retrace the way up (our choice; off by default).
+    """
+    extra_args = extra_args or {}
+    per_frame = x.new_ones(x.shape[0])
+    for i, (start, end) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+        origin = x
+        probe = origin * ((1 + end**2) / (1 + start**2)).sqrt()
+        for _ in range(1 + refine):
+            denoised = model(probe, end * per_frame, **extra_args)
+            noise = (probe - denoised) / end
+            probe = origin + (end - start) * noise
+        x = probe
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": end, "sigma_hat": end, "denoised": denoised})
+    return x

@@ -1,0 +1,35 @@
+"""The rivals' ways of letting a frame's self-attention see other frames.
+
+All take projected queries, keys and values `(b f) n c` and return `(b f) n c`; `attend(q, k, v)` is multi-head
+attention on `b n c`.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+
+from .ffam import Attend
+
+
+def sparse_causal_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
+    """SCA of Tune-A-Video (Wu et al., ICCV 2023): K, V = [frame 0 ; frame max(i - 1, 0)]."""
+    previous = (torch.arange(frames) - 1).clamp(min=0)
+
+    def first_and_previous(t):
+        t = rearrange(t, "(b f) n c -> b f n c", f=frames)
+        return torch.cat([t[:, :1].expand_as(t), t[:, previous]], dim=2).flatten(0, 1)
+
+    return attend(q, first_and_previous(k), first_and_previous(v))
+
+
+def first_frame_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
+    """Video-P2P (Liu et al., CVPR 2024): K, V = frame 0."""
+    first = (repeat(t[::frames], "b n c -> (b f) n c", f=frames) for t in (k, v))
+    return attend(q, *first)
+
+
+def dense_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
+    """Every frame attends to all tokens of all frames, as Vid2Vid-zero (Wang et al., 2023) does in some layers."""
+    q, k, v = (rearrange(t, "(b f) n c -> b (f n) c", f=frames) for t in (q, k, v))
+    return rearrange(attend(q, k, v), "b (f n) c -> (b f) n c", f=frames)

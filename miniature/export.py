@@ -1,0 +1,69 @@
+"""Turns finished checkpoints into the weights the node loads: fp16 safetensors in `miniature/weights`.
+
+    python -m miniature.export --vae training/vae/checkpoint.pt --unet training/unet/checkpoint.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from . import host_classes  # noqa: F401  (sets the host up first)
+from .architecture import WEIGHTS
+from .train_unet import HOST_SCALE
+from .world import random_scene, render
+
+from comfy.taesd.taesd import TAESD
+
+
+@torch.no_grad()
+def preview_factors(vae: TAESD, shift: float, scale: float) -> dict[str, list]:
+    """The best linear map from latents to colours in -1..1, for the host's live previews: `factors` 4 x 3, `bias` 3."""
+    rng = random.Random(3)
+    pictures = render([random_scene(rng) for _ in range(128)])
+    latents = (vae.taesd_encoder(pictures) - shift) / scale
+    colors = F.avg_pool2d(pictures, 8) * 2 - 1
+    x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, -2)
+    y = colors.movedim(1, -1).flatten(0, -2)
+    solution = torch.linalg.lstsq(x, y).solution
+    return {"factors": solution[:4].tolist(), "bias": solution[4].tolist()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"))
+    parser.add_argument("--unet", type=Path, default=Path("training/unet/checkpoint.pt"))
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+
+    state = torch.load(args.unet, map_location="cpu")
+    shift, scale = state["shift"], state["scale"]
+    average = {name.removeprefix("module."): weight for name, weight in state["average"].items() if name != "n_averaged"}
+    unet = {name.removeprefix("unet."): weight for name, weight in average.items() if name.startswith("unet.")}
+    text = {name.removeprefix("text."): weight for name, weight in average.items() if name.startswith("text.")}
+    text["token_rows"] = text.pop("text_model.embeddings.token_embedding.weight")
+
+    vae = TAESD()
+    vae.load_state_dict(torch.load(args.vae, map_location="cpu"))
+    # the host multiplies the VAE's latents by its scale and expects unit variance after that
+    vae.vae_scale.data.fill_(scale * HOST_SCALE)
+    vae.vae_shift.data.fill_(-shift / (scale * HOST_SCALE))
+
+    half = lambda tensors: {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+    preview = {"latent_preview": json.dumps(preview_factors(vae, shift, scale))}
+    save_file(half(unet), args.output / "unet.safetensors", metadata=preview)
+    save_file({**half(text), "tokens": torch.tensor(state["tokens"])}, args.output / "text_encoder.safetensors")
+    save_file(half(vae.state_dict()), args.output / "vae.safetensors")
+    for path in sorted(args.output.glob("*.safetensors")):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

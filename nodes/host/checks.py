@@ -1,0 +1,51 @@
+"""Checks of a node's inputs that come before any long work."""
+
+from __future__ import annotations
+
+import torch
+
+from .inflation import inflation_of
+from .unet import require_unet
+
+
+def clip_latents(model, latent: dict) -> torch.Tensor:
+    """The clip in a LATENT, `f c h w`. Raises `ValueError` when it is not one video for this model."""
+    unet = require_unet(model)
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False) or samples.ndim != 4:
+        raise ValueError(
+            "This latent is not a batch of frames: encode the images of one video with VAE Encode "
+            "(latents of video models such as Wan do not fit)."
+        )
+    channels = unet.out_channels
+    if samples.shape[1] != channels:
+        raise ValueError(
+            f"This latent has {samples.shape[1]} channels, but the model needs {channels}: encode with the VAE that "
+            "belongs to the model."
+        )
+    if "noise_mask" in latent:
+        raise ValueError("This latent carries a mask, which tuning and inversion would ignore: use a latent without one.")
+    if "batch_index" in latent and len(set(latent["batch_index"])) != samples.shape[0]:
+        raise ValueError("This latent holds repeated frames of a batch, not one video: encode the video's frames once.")
+    return samples
+
+
+def check_conditioning(conditioning: list, frames: int, name: str) -> None:
+    """Raises `ValueError` when a prompt's batch fits neither one for all frames nor one per frame."""
+    for tokens, _ in conditioning:
+        if tokens.shape[0] not in (1, frames):
+            raise ValueError(
+                f"{name} holds {tokens.shape[0]} prompts, but the video has {frames} frames: give one prompt, or one "
+                "per frame."
+            )
+
+
+def check_frames(model, frames: int, what: str) -> None:
+    """Raises `ValueError` when the model was tuned on a clip of another length."""
+    inflation = inflation_of(model)
+    for tune in inflation.tunes if inflation else ():
+        if tune.frames != frames:
+            raise ValueError(
+                f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
+                "inversion and edit."
+            )

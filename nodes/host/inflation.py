@@ -1,0 +1,252 @@
+"""Turns the host's image UNet into a video UNet while it is called, and leaves nothing behind.
+
+Everything hangs on one wrapper around the UNet's forward. It lives on a clone of the MODEL; the modules that all
+clones share carry hooks only during the call.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from functools import partial
+from typing import Callable
+
+import comfy.model_patcher
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP
+
+from ...ei2.ffam import fine_coarse_attention
+from ...ei2.frame_attention import dense_attention, first_frame_attention, sparse_causal_attention
+from ...ei2.settings import InflationSettings
+from ...ei2.spectral_norm import effective_weight
+from ...ei2.stam import STAM
+from ...ei2.temporal import TemporalModule
+from ...ei2.temporal_attention import TemporalAttention
+from ...ei2.tune_result import TuneResult
+from ...ei2.video_group_norm import hook_group_norm
+from .unet import Block, require_unet, transformer_blocks, video_group_norms
+
+KEY = "EI2"
+OPTIONS_POSITION = 5  # of transformer_options among the arguments of UNetModel.forward
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class TemporalStack(torch.nn.ModuleDict):
+    """The temporal modules of a UNet, by the path of their block (dots become underscores)."""
+
+    @classmethod
+    def build(cls, blocks: list[Block], settings: InflationSettings, linear: Callable[..., torch.nn.Linear]):
+        """New modules with initial weights, already normalized as `settings` ask."""
+        if settings.temporal == "none":
+            return cls()
+        kind = partial(STAM, centering=settings.centering) if settings.temporal == "stam" else TemporalAttention
+        stack = cls({cls.name(block): kind(block.channels, block.heads, linear=linear) for block in blocks})
+        generator = torch.Generator("cpu").manual_seed(0)
+        for module in stack.values():
+            module.initialize(generator)
+            stack._normalize_once(module, settings)
+        return stack
+
+    @staticmethod
+    def name(block: Block) -> str:
+        return block.path.replace(".", "_")
+
+    @staticmethod
+    def _normalize_once(module: TemporalModule, settings: InflationSettings) -> None:
+        if settings.temporal != "stam" or settings.normalization == "off":
+            return
+        if settings.normalization == "strict":  # W / σ of a zero matrix does not exist
+            torch.nn.init.xavier_uniform_(module.to_out.weight, generator=torch.Generator("cpu").manual_seed(1))
+        plain = STAM(module.to_q.weight.shape[0], module.heads)
+        plain.load_state_dict(module.state_dict())
+        plain.restrict(settings.normalization, settings.normalization_scope)
+        module.load_state_dict(effective_state(plain))
+
+
+def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights a stack or module computes with: normalized matrices and biases, by plain names."""
+    state = {}
+    for name, layer in stack.named_modules():
+        if name.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v", "to_out"):
+            state[f"{name}.weight"] = effective_weight(layer)
+            if layer.bias is not None:
+                state[f"{name}.bias"] = layer.bias.detach().clone()
+    return state
+
+
+class InflatedUNet:
+    """The wrapper: for the time of one call the UNet's batch `(chunks frames) c h w` is a batch of videos.
+
+    `stack` may be on any device: the host moves it as an additional model. `tunes`: what the MODEL's q projections
+    carry already.
+    """
+
+    def __init__(self, settings: InflationSettings, stack: torch.nn.Module, tunes: tuple[TuneResult, ...] = ()):
+        self.settings = settings
+        self.stack = stack
+        self.tunes = tunes
+        self.warned: set[str] = set()
+
+    def __call__(self, executor, *args, **kwargs):
+        unet = executor.class_obj
+        args = list(args)
+        options = kwargs.get("transformer_options") if "transformer_options" in kwargs else args[OPTIONS_POSITION]
+        batch = args[0].shape[0]
+        chunks = len(options.get("cond_or_uncond", [0]))
+        if batch % chunks:
+            raise ValueError(f"A batch of {batch} latents cannot hold {chunks} videos of equal length.")
+        frames = batch // chunks
+
+        options = dict(options)
+        if "transformer_options" in kwargs:
+            kwargs["transformer_options"] = options
+        else:
+            args[OPTIONS_POSITION] = options
+        blocks = transformer_blocks(unet)
+        with ExitStack() as hooks:
+            if self.settings.spatial != "none":
+                self._replace_self_attention(blocks, options, frames)
+            if len(self.stack):
+                self._add_temporal_modules(blocks, options, frames, hooks)
+            if self.settings.group_norm == "video":
+                for norm in video_group_norms(unet):
+                    for handle in hook_group_norm(norm, frames):
+                        hooks.callback(handle.remove)
+            return executor(*args, **kwargs)
+
+    def _replace_self_attention(self, blocks: list[Block], options: dict, frames: int) -> None:
+        replace = dict(options.get("patches_replace", {}))
+        others = replace.get("attn1", {})
+        attn1 = dict(others)
+        for block in blocks:
+            if (*block.place, block.index) in others or block.place in others:
+                self._warn_once(
+                    f"Another node already replaces the self-attention of {block.path}: there the frames are "
+                    "edited without looking at each other."
+                )
+            else:
+                attn1[block.place] = partial(self._attend_frames, frames=frames)
+        replace["attn1"] = attn1
+        options["patches_replace"] = replace
+
+    def _attend_frames(self, q, k, v, extra_options: dict, frames: int) -> torch.Tensor:
+        """Called by the host in place of a block's self-attention, with projected `(b f) d c` tokens."""
+
+        def attend(q, k, v):
+            precision = extra_options.get("attn_precision")
+            heads = extra_options["n_heads"]
+            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+
+        settings = self.settings
+        height, width = extra_options["activations_shape"][2:]
+        if not q.shape[1] == k.shape[1] == height * width:
+            self._warn_once("Another node changes the number of tokens: there the frames do not look at each other.")
+            return attend(q, k, v)
+        if settings.spatial == "ffam":
+            pooling = (settings.coarse_factor, settings.coarse_pool)
+            return fine_coarse_attention(q, k, v, frames, height, width, *pooling, attend)
+        rivals = {"sca": sparse_causal_attention, "first_frame": first_frame_attention, "dense": dense_attention}
+        return rivals[settings.spatial](q, k, v, frames, attend)
+
+    def _add_temporal_modules(self, blocks: list[Block], options: dict, frames: int, hooks: ExitStack) -> None:
+        if self.settings.position == "after_feed_forward":
+            for block in blocks:
+                temporal = self.stack[TemporalStack.name(block)]
+                hook = lambda _, __, output, temporal=temporal: temporal(output, frames)
+                hooks.callback(block.module.register_forward_hook(hook).remove)
+            return
+        modules = {(*block.place, block.index): self.stack[TemporalStack.name(block)] for block in blocks}
+
+        def after_spatial(x, extra_options):
+            return modules[(*extra_options["block"], extra_options["block_index"])](x, frames)
+
+        patches = dict(options.get("patches", {}))
+        patches["middle_patch"] = [*patches.get("middle_patch", []), after_spatial]
+        options["patches"] = patches
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self.warned:
+            self.warned.add(message)
+            logging.warning("EI2: %s", message)
+
+
+def inflate(model, settings: InflationSettings):
+    """A clone of the MODEL that treats a batch of latents as a video. An earlier inflation, with its tuning, is
+    replaced. Raises `ValueError` for models that cannot be inflated."""
+    unet = require_unet(model)
+    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
+    return attach(deflate(model), settings, TemporalStack.build(transformer_blocks(unet), settings, linear))
+
+
+def attach(model, settings: InflationSettings, stack: TemporalStack, tunes: tuple[TuneResult, ...] = ()):
+    """A clone of the MODEL with the wrapper and its modules, in place of any it had."""
+    clone = model.clone()
+    detach(clone)
+    if len(stack):
+        patcher = comfy.model_patcher.ModelPatcher(stack, model.load_device, model.offload_device)
+        clone.set_additional_models(KEY, [patcher])
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tunes))
+    return clone
+
+
+def detach(model) -> None:
+    """Takes the wrapper and its modules off a MODEL that is not shared."""
+    model.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
+    model.remove_additional_models(KEY)
+
+
+def deflate(model):
+    """A clone of the MODEL without inflation and without what tuning added to its q projections."""
+    clone = model.clone()
+    inflation = inflation_of(model)
+    if inflation is None:
+        return clone
+    detach(clone)
+    ours = {id(delta) for tune in inflation.tunes for delta in tune.query.values()}
+    for key, patches in list(clone.patches.items()):
+        clone.patches[key] = [patch for patch in patches if not _is_one_of(patch, ours)]
+        if not clone.patches[key]:
+            del clone.patches[key]
+    clone.add_patches({})  # gives the clone a new identity, so that the host loads its weights afresh
+    return clone
+
+
+def apply_tune(model, tune: TuneResult):
+    """A clone of an inflated MODEL with tuned weights: temporal modules as its additional model, q projections as
+    weight patches. Raises `ValueError` when the model is not inflated or inflated differently."""
+    inflation = require_inflation(model)
+    if inflation.settings != tune.settings:
+        raise ValueError(f"The tune was made with {tune.settings}, but the model is inflated with {inflation.settings}.")
+    unet = require_unet(model)
+    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
+    stack = TemporalStack.build(transformer_blocks(unet), tune.settings, linear)
+    stack.load_state_dict(tune.temporal)
+    clone = attach(model, tune.settings, stack, (*inflation.tunes, tune))
+    clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
+    return clone
+
+
+def inflation_of(model) -> InflatedUNet | None:
+    """The MODEL's inflation, if it has one."""
+    return next(iter(model.get_wrappers(WrappersMP.DIFFUSION_MODEL, KEY)), None)
+
+
+def require_inflation(model) -> InflatedUNet:
+    """The MODEL's inflation. Raises `ValueError` when it has none."""
+    inflation = inflation_of(model)
+    if inflation is None:
+        raise ValueError('This model is not inflated: put an "EI2 Inflate UNet" node between the loader and this node.')
+    return inflation
+
+
+def _module_dtype(model) -> torch.dtype:
+    """Temporal modules are kept as the UNet computes; fp8 weights compute in something larger."""
+    dtype = model.model.manual_cast_dtype or model.model_dtype()
+    return dtype if dtype in FLOATS else torch.float16
+
+
+def _is_one_of(patch: tuple, identities: set[int]) -> bool:
+    value = patch[1]
+    return isinstance(value, tuple) and value[0] == "diff" and id(value[1][0]) in identities

@@ -1,0 +1,72 @@
+"""Builds the miniature from the host's own classes and the bundled weights."""
+
+from __future__ import annotations
+
+import json
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import folder_paths
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from ...miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
+
+VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
+
+
+class MiniatureConfig(comfy.supported_models.SD15):
+    """SD1.5 but for the width of its heads."""
+
+    unet_extra_config = {"num_heads": -1, "num_head_channels": HEAD_WIDTH}
+
+
+def load_miniature():
+    """MODEL, CLIP and VAE. Raises `FileNotFoundError` naming the file when the weights are missing."""
+    for name in ("unet", "text_encoder", "vae"):
+        path = WEIGHTS / f"{name}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(f"The miniature's weights {path} are missing: install the pack again.")
+    return _load_model(), _load_clip(), _load_vae()
+
+
+def _load_model() -> comfy.model_patcher.ModelPatcher:
+    config = MiniatureConfig(UNET)
+    config.set_inference_dtype(torch.float32, None)
+    config.latent_format = comfy.latent_formats.SD15()
+    with safe_open(WEIGHTS / "unet.safetensors", "pt") as file:
+        preview = json.loads(file.metadata()["latent_preview"])
+    config.latent_format.latent_rgb_factors = preview["factors"]
+    config.latent_format.latent_rgb_factors_bias = preview["bias"]
+    model = config.get_model({}, "")
+    model.load_model_weights(load_file(WEIGHTS / "unet.safetensors"), "")
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
+
+
+def _load_clip() -> comfy.sd.CLIP:
+    target = comfy.supported_models.supported_models_base.ClipTarget(
+        comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel
+    )
+    clip = comfy.sd.CLIP(
+        target,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        model_options={"clip_l_model_config": dict(TEXT_ENCODER), "dtype": torch.float32},
+    )
+    state = {name: weight.float() for name, weight in load_file(WEIGHTS / "text_encoder.safetensors").items()}
+    rows, tokens = state.pop("token_rows"), state.pop("tokens").long()
+    table = torch.zeros(VOCABULARY, TEXT_WIDTH)  # an unknown word says nothing
+    table[tokens] = rows
+    state["text_model.embeddings.token_embedding.weight"] = table
+    state["text_projection.weight"] = torch.eye(TEXT_WIDTH)  # SD1 does not use the pooled vector
+    clip.cond_stage_model.clip_l.transformer.load_state_dict(state)
+    return clip
+
+
+def _load_vae() -> comfy.sd.VAE:
+    return comfy.sd.VAE(sd={name: weight.float() for name, weight in load_file(WEIGHTS / "vae.safetensors").items()})

@@ -1,0 +1,85 @@
+"""What the pack needs to know of the host's UNet, and which models it can work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.model_sampling
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block. `path`: inside the UNet; `place` and `index`: as the host's patches name it."""
+
+    path: str
+    place: tuple[str, int]
+    index: int
+    module: BasicTransformerBlock
+
+    @property
+    def channels(self) -> int:
+        return self.module.norm1.weight.shape[0]
+
+    @property
+    def heads(self) -> int:
+        return self.module.n_heads
+
+
+def require_unet(model) -> UNetModel:
+    """The model's UNet. Raises `ValueError` for models this pack cannot inflate: other architectures, flow models."""
+    unet = getattr(model.model, "diffusion_model", None)
+    kind = type(unet).__name__
+    if not isinstance(unet, UNetModel) or not transformer_blocks(unet):
+        raise ValueError(
+            f"This model is a {kind}, not a UNet with spatial transformers: load a Stable Diffusion 1.5, 2.x or XL "
+            "checkpoint (SD3, Flux, Wan and other transformers cannot be inflated)."
+        )
+    prediction(model)
+    return unet
+
+
+def prediction(model) -> str:
+    """What the model predicts: `eps` or `v`. Raises `ValueError` for anything else, such as flow models."""
+    sampling = model.get_model_object("model_sampling")
+    discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
+    known = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
+    kind = next((known[base] for base in type(sampling).__mro__ if base in known), None)
+    odd = (comfy.model_sampling.EDM, comfy.model_sampling.X0)  # subclasses of the above with another meaning
+    if not discrete or kind is None or isinstance(sampling, odd):
+        raise ValueError(
+            "This model predicts neither noise (ε) nor v on a discrete schedule (it may be a flow or EDM model), so "
+            "it cannot be tuned or inverted by DDIM: use a Stable Diffusion 1.5, 2.x or XL checkpoint."
+        )
+    return kind
+
+
+def sigma_schedule(model) -> torch.Tensor:
+    """σ of every training timestep, ascending, float32 on the CPU; a copy that autograd may use."""
+    return model.get_model_object("model_sampling").sigmas.detach().cpu().float().clone()
+
+
+def transformer_blocks(unet: UNetModel) -> list[Block]:
+    """All transformer blocks in the order they run."""
+    places = [(f"input_blocks.{i}", ("input", i), m) for i, m in enumerate(unet.input_blocks)]
+    places += [("middle_block", ("middle", 0), unet.middle_block)] if unet.middle_block is not None else []
+    places += [(f"output_blocks.{i}", ("output", i), m) for i, m in enumerate(unet.output_blocks)]
+    return [
+        Block(f"{prefix}.{name}", place, int(name.rsplit(".", 1)[1]), module)
+        for prefix, place, parent in places
+        for name, module in parent.named_modules()
+        if isinstance(module, BasicTransformerBlock)
+    ]
+
+
+def res_blocks(unet: UNetModel) -> list[ResBlock]:
+    """All ResBlocks."""
+    return [module for module in unet.modules() if isinstance(module, ResBlock)]
+
+
+def video_group_norms(unet: UNetModel) -> list[torch.nn.Module]:
+    """The GroupNorms that Tune-A-Video's inflation makes joint over frames: the ResBlocks' and the final one."""
+    norms = [layers[0] for block in res_blocks(unet) for layers in (block.in_layers, block.out_layers)]
+    return [*norms, unet.out[0]]

@@ -1,0 +1,105 @@
+"""The node that learns one clip."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..ei2.tuning import TuneSettings
+from .host.checks import check_conditioning, clip_latents
+from .host.inflation import apply_tune, require_inflation
+from .host.precision import training_precision
+from .host.progress import progress
+from .host.tuning import tune_model
+from .plots import plot_losses
+
+PRECISION = ("auto", "bf16", "fp16", "fp32")
+CHECKPOINTING = ("auto", "on", "off")
+
+
+class OneShotTune(io.ComfyNode):
+    """One-shot tuning."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_OneShotTune",
+            display_name="EI2 One-Shot Tune",
+            category="EI2",
+            description="Teaches an inflated model the motion of one clip. Done once per clip; every edit reuses it.",
+            inputs=[
+                io.Model.Input("model", tooltip="A model from EI2 Inflate UNet."),
+                io.Latent.Input("latent", tooltip="The clip to learn: its frames through VAE Encode."),
+                io.Conditioning.Input("positive", tooltip="What the clip shows, in plain words: the source prompt."),
+                io.Int.Input(
+                    "steps",
+                    default=TuneSettings.steps,
+                    min=1,
+                    max=10_000,
+                    tooltip="How long to learn. Too few: the motion is lost. Too many: the source comes back whatever "
+                    "the new prompt says; then try 200 to 300.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=TuneSettings.learning_rate,
+                    min=1e-7,
+                    max=1e-1,
+                    step=1e-7,
+                    round=False,
+                    tooltip="How big each step of learning is. 3e-5 suits Stable Diffusion; the miniature wants 3e-4.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="The noise of the training. The same seed gives the same result.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISION),
+                    default="auto",
+                    tooltip="Arithmetic of the model while it learns. auto: bf16 or fp16 on a GPU, fp32 on a CPU. What "
+                    "is learned is always kept in fp32.",
+                ),
+                io.Combo.Input(
+                    "gradient_checkpointing",
+                    options=list(CHECKPOINTING),
+                    default="auto",
+                    tooltip="Saves memory by computing things twice, about a third slower. auto: only when memory is "
+                    "short.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample."),
+                io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="What was learned, apart from the model."),
+                io.Image.Output(display_name="loss_plot", tooltip="The loss over the steps: it should fall, then level."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, precision, gradient_checkpointing) -> bool | str:
+        if precision is not None and precision not in PRECISION:
+            return f"There is no precision {precision!r}: choose one of {', '.join(PRECISION)}."
+        if gradient_checkpointing is not None and gradient_checkpointing not in CHECKPOINTING:
+            return f"gradient_checkpointing is {gradient_checkpointing!r}: choose one of {', '.join(CHECKPOINTING)}."
+        return True
+
+    @classmethod
+    def execute(
+        cls, model, latent, positive, steps, learning_rate, seed, precision, gradient_checkpointing
+    ) -> io.NodeOutput:
+        require_inflation(model)
+        latents = clip_latents(model, latent)
+        frames = latents.shape[0]
+        if frames < 2:
+            raise ValueError("The clip has one frame: load at least two, there is no motion to learn in one.")
+        check_conditioning(positive, frames, "positive")
+        if not torch.isfinite(latents).all():
+            raise ValueError("The clip's latents hold NaN or infinite values: encode with another VAE or in fp32.")
+
+        settings = TuneSettings(steps, learning_rate, seed, training_precision(model, precision))
+        advance = progress(steps)
+        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, lambda step, loss: advance())
+        return io.NodeOutput(apply_tune(model, tune), tune, plot_losses(tune.losses))
