@@ -110,11 +110,15 @@ class InflatedUNet:
                 self._replace_self_attention(blocks, options, frames)
             if len(self.stack):
                 self._add_temporal_modules(blocks, options, frames, hooks)
-            if self.settings.group_norm == "video":
-                for norm in video_group_norms(unet):
-                    for handle in hook_group_norm(norm, frames):
-                        hooks.callback(handle.remove)
+            self._change_layers(unet, frames, hooks)
             return executor(*args, **kwargs)
+
+    def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
+        """What happens inside the UNet's blocks while `hooks` is open."""
+        if self.settings.group_norm == "video":
+            for norm in video_group_norms(unet):
+                for handle in hook_group_norm(norm, frames):
+                    hooks.callback(handle.remove)
 
     def _replace_self_attention(self, blocks: list[Block], options: dict, frames: int) -> None:
         replace = dict(options.get("patches_replace", {}))

@@ -8,7 +8,7 @@ hooks, and the temporal modules are copies.
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Callable
 
@@ -112,16 +112,27 @@ class TrainingUNet(InflatedUNet):
         self.queries = queries
         self.checkpointing = checkpointing
 
-    def __call__(self, executor, *args, **kwargs):
-        unet = executor.class_obj
-        with ExitStack() as hooks:
-            for path, delta in self.queries.items():
-                add = lambda _, inputs, output, delta=delta: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
-                hooks.callback(unet.get_submodule(path).register_forward_hook(add).remove)
-            if self.checkpointing:
-                for module in [block.module for block in transformer_blocks(unet)] + res_blocks(unet):
-                    hooks.enter_context(_checkpointed(module))
-            return super().__call__(executor, *args, **kwargs)
+    def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
+        self._train_layers(unet, frames, hooks)
+        if not self.checkpointing:
+            return
+
+        @contextmanager
+        def recomputing():  # happens in the backward pass, when the hooks of the call are gone
+            with ExitStack() as again:
+                again.callback(self.stack.train)
+                self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
+                self._train_layers(unet, frames, again)
+                yield
+
+        for module in [block.module for block in transformer_blocks(unet)] + res_blocks(unet):
+            hooks.enter_context(_checkpointed(module, recomputing))
+
+    def _train_layers(self, unet, frames: int, hooks: ExitStack) -> None:
+        super()._change_layers(unet, frames, hooks)
+        for path, delta in self.queries.items():
+            add = lambda _, inputs, output, delta=delta: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
+            hooks.callback(unet.get_submodule(path).register_forward_hook(add).remove)
 
 
 def _trainable_stack(inflation: InflatedUNet, unet, device: torch.device) -> TemporalStack:
@@ -180,15 +191,16 @@ def _host_in_training():
 
 
 @contextmanager
-def _checkpointed(module: torch.nn.Module):
-    """The module's activations are recomputed in the backward pass. Its options are frozen per call: the host goes on
-    changing that dictionary, and the second run must see what the first one saw."""
+def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractContextManager]):
+    """The module's activations are recomputed in the backward pass, inside `recomputing()`. Its options are frozen per
+    call: the host goes on changing that dictionary, and the second run must see what the first one saw."""
     forward = module.forward
 
     def run(*args, **kwargs):
         if "transformer_options" in kwargs:
             kwargs["transformer_options"] = copy.copy(kwargs["transformer_options"])
-        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
+        contexts = lambda: (nullcontext(), recomputing())
+        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=contexts)
 
     module.forward = run
     try:

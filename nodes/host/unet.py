@@ -46,9 +46,10 @@ def prediction(model) -> str:
     sampling = model.get_model_object("model_sampling")
     discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
     known = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
-    kind = next((known[base] for base in type(sampling).__mro__ if base in known), None)
-    odd = (comfy.model_sampling.EDM, comfy.model_sampling.X0)  # subclasses of the above with another meaning
-    if not discrete or kind is None or isinstance(sampling, odd):
+    # by the formula, not the class: EDM, x0 and LCM are subclasses of these with another meaning
+    formula = getattr(type(sampling), "calculate_denoised", None)
+    kind = next((name for base, name in known.items() if base.calculate_denoised is formula), None)
+    if not discrete or kind is None:
         raise ValueError(
             "This model predicts neither noise (ε) nor v on a discrete schedule (it may be a flow or EDM model), so "
             "it cannot be tuned or inverted by DDIM: use a Stable Diffusion 1.5, 2.x or XL checkpoint."
