@@ -1,0 +1,68 @@
+"""One real ComfyUI server for all tests here, with the pack in its custom_nodes folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from devtools.client import Client
+from devtools.environment import SetupError
+from devtools.server import CLIP, Server
+from miniature.clips import quickstart_clip, write_clip
+
+SHORT_FRAMES = 4
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> tuple[Path, ...]:
+    """What lies in the server's input folder from the beginning: the bundled clip, and its first frames as short.mp4."""
+    short = tmp_path_factory.mktemp("clips") / "short.mp4"
+    write_clip(quickstart_clip()[:SHORT_FRAMES], short, fps=8)
+    return CLIP, short
+
+
+@pytest.fixture(scope="session")
+def server(clips):
+    try:
+        with Server(clips=clips) as server:
+            yield server
+    except SetupError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def start_log(server) -> str:
+    """The server's log up to the moment it answered."""
+    return server.log.read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.fixture(scope="session")
+def session_client(server, start_log):
+    with Client(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def client(session_client, server):
+    """The connection; names the server's end, should it have ended by itself during the test."""
+    yield session_client
+    server.check()
+
+
+@pytest.fixture(scope="session")
+def exact(session_client) -> bool:
+    """Whether the server computes the same bits every time: a CPU does, a GPU need not."""
+    return session_client.system_stats()["devices"][0]["type"] == "cpu"
+
+
+@pytest.fixture
+def forget(client):
+    """Makes the server unload its models and forget all results: call it before a run that must compute anew."""
+
+    def forget() -> None:
+        client.free()
+        time.sleep(1)  # the server's worker acts on it as soon as it wakes, and says nothing when done
+
+    return forget

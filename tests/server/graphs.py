@@ -1,0 +1,172 @@
+"""Workflows in ComfyUI's API format, built from names, and what a run of one shows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from devtools.client import Client, Event, ExecutionError, PromptError
+from devtools.results import decode
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "workflows" / "api" / "quickstart.json"
+SOURCE_PROMPT = "a white square on a dotted blue background"
+EDIT_PROMPT = "a red circle on a dotted blue background"
+LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
+
+Graph = dict[str, dict]
+
+
+def node(class_type: str, **inputs) -> dict:
+    """One node. A link is written `(name, output)`."""
+    return {"class_type": class_type, "inputs": {key: _link(value) for key, value in inputs.items()}}
+
+
+def edit_graph(
+    video: str = "short.mp4",
+    size: int = 64,
+    frames: int = 4,
+    tune_steps: int = 4,
+    invert_steps: int = 4,
+    refine: int = 0,
+    preset: str = "EI2",
+    source_prompt: str = SOURCE_PROMPT,
+    edit_prompt: str = EDIT_PROMPT,
+    cfg: float = 7.5,
+    learning_rate: float = 3e-4,
+) -> Graph:
+    """Load, encode, inflate, tune, invert, edit, decode, and save the edit's frames as PNG; small and quick."""
+    clip = dict(fit="crop", start_frame=0, frame_stride=1, max_frames=frames)
+    training = dict(steps=tune_steps, learning_rate=learning_rate, seed=0, precision="auto")
+    return {
+        "video": node("EI2_LoadVideo", video=video, width=size, height=size, **clip),
+        "mini": node("EI2_LoadMini"),
+        "source_prompt": node("CLIPTextEncode", clip=("mini", 1), text=source_prompt),
+        "edit_prompt": node("CLIPTextEncode", clip=("mini", 1), text=edit_prompt),
+        "negative": node("CLIPTextEncode", clip=("mini", 1), text=""),
+        "encode": node("VAEEncode", pixels=("video", 0), vae=("mini", 2)),
+        "inflate": node("EI2_InflateUNet", model=("mini", 0), preset=preset),
+        "tune": node(
+            "EI2_OneShotTune",
+            model=("inflate", 0), latent=("encode", 0), positive=("source_prompt", 0),
+            gradient_checkpointing="auto", **training,
+        ),
+        "invert": node(
+            "EI2_Invert",
+            model=("tune", 0), latent=("encode", 0), positive=("source_prompt", 0), steps=invert_steps, refine=refine,
+        ),
+        "edit": node(
+            "EI2_EditSample",
+            model=("tune", 0), inversion=("invert", 0), positive=("edit_prompt", 0), negative=("negative", 0), cfg=cfg,
+        ),
+        **save_frames("", ("edit", 0)),
+    }  # fmt: skip
+
+
+def save_frames(name: str, latent: tuple[str, int]) -> Graph:
+    """Decodes a latent and saves its frames as PNG: nodes `decode<name>` and `save<name>`."""
+    return {
+        f"decode{name}": node("VAEDecode", samples=latent, vae=("mini", 2)),
+        f"save{name}": node("SaveImage", images=(f"decode{name}", 0), filename_prefix=f"frames{name}"),
+    }
+
+
+def reconstruct(graph: Graph, name: str = "_reconstruction") -> Graph:
+    """The graph, also sampling its inversion with the source prompt at cfg 1 and saving that as `save<name>`."""
+    sampler = node(
+        "EI2_EditSample",
+        model=("tune", 0), inversion=("invert", 0), positive=("source_prompt", 0), negative=("negative", 0), cfg=1.0,
+    )  # fmt: skip
+    return {**graph, f"edit{name}": sampler, **save_frames(name, (f"edit{name}", 0))}
+
+
+def changed(graph: Graph, changes: dict[str, object]) -> Graph:
+    """A copy with other inputs: `{"tune.steps": 3, "edit.model": ("mini", 0)}`."""
+    copy = json.loads(json.dumps(graph))
+    for place, value in changes.items():
+        name, key = place.split(".")
+        copy[name]["inputs"][key] = _link(value)
+    return copy
+
+
+def quickstart(frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
+    """The bundled workflow, shortened."""
+    graph = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+    shorter = {"EI2_LoadVideo": ("max_frames", frames), "EI2_OneShotTune": ("steps", tune_steps),
+               "EI2_Invert": ("steps", invert_steps)}  # fmt: skip
+    for entry in graph.values():
+        if entry["class_type"] in shorter:
+            key, value = shorter[entry["class_type"]]
+            entry["inputs"][key] = value
+    return graph
+
+
+@dataclass
+class Run:
+    """A finished run: its events and its outputs (node -> list of files)."""
+
+    client: Client
+    events: list[Event]
+    outputs: dict
+
+    def executed(self) -> set[str]:
+        """Names of the nodes that really ran; the others' results came from the cache."""
+        return {event.data["node"] for event in self.events if event.kind == "executing"} - {None}
+
+    def files(self, name: str) -> list[bytes]:
+        """What the node saved."""
+        return [self.client.view(file) for file in self.outputs[name]["images"]]
+
+    def pictures(self, name: str = "save"):
+        """The frames a SaveImage node saved, `f 3 h w` in 0..1."""
+        return decode(self.files(name))
+
+    def progress(self, name: str) -> list[tuple[float, float]]:
+        """The node's progress, (done, total), without repetitions."""
+        return progress(self.events, name)
+
+
+def run(client: Client, graph: Graph, timeout: float = 300) -> Run:
+    """Runs a graph to its end. Raises what `Client.run` raises."""
+    events: list[Event] = []
+    outputs = client.run(graph, events.append, timeout)
+    return Run(client, events, outputs)
+
+
+@dataclass
+class Failure:
+    """A refused or failed run. `where`: `node_errors` (refused) or `execution_error`; `node`: the one blamed."""
+
+    where: str
+    node: str
+    message: str
+    kind: str
+    events: list[Event]
+
+    def progress(self, name: str) -> list[tuple[float, float]]:
+        return progress(self.events, name)
+
+
+def fail(client: Client, graph: Graph, timeout: float = 300) -> Failure | None:
+    """Runs a graph that should fail; None if it does not."""
+    events: list[Event] = []
+    try:
+        client.run(graph, events.append, timeout)
+    except PromptError as error:
+        blamed = {name: found["errors"] for name, found in error.node_errors.items() if found["errors"]}
+        texts = [f"{one['message']} {one['details']}" for errors in blamed.values() for one in errors]
+        return Failure("node_errors", ", ".join(blamed), " | ".join(texts), "", events)
+    except ExecutionError as error:
+        return Failure("execution_error", error.node, error.message, error.kind, events)
+    return None
+
+
+def progress(events: list[Event], name: str) -> list[tuple[float, float]]:
+    """A node's progress (done, total) in these events, without repetitions."""
+    seen = [event.progress()[name] for event in events if name in event.progress()]
+    return [state for i, state in enumerate(seen) if i == 0 or state != seen[i - 1]]
+
+
+def _link(value):
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,161 @@
+"""What `/object_info` tells of the pack: saved workflows depend on every id, input order, default and output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .graphs import QUICKSTART
+
+pytestmark = pytest.mark.server
+
+ANY = object()  # no default to be compared
+FITS = ("crop", "pad", "stretch")
+
+# id: (display name, inputs in order {name: type, choices or (type, default)}, outputs in order {name: type})
+NODES = {
+    "EI2_LoadVideo": (
+        "Load Video (EI2)",
+        {
+            "video": ("COMBO", ANY), "width": ("INT", 512), "height": ("INT", 512), "fit": FITS,
+            "start_frame": ("INT", 0), "frame_stride": ("INT", 1), "max_frames": ("INT", 24),
+        },
+        {"images": "IMAGE", "fps": "FLOAT", "frame_count": "INT", "audio": "AUDIO"},
+    ),
+    "EI2_LoadMini": ("EI2 Load Miniature Model", {}, {"model": "MODEL", "clip": "CLIP", "vae": "VAE"}),
+    "EI2_InflateUNet": (
+        "EI2 Inflate UNet",
+        {"model": "MODEL", "preset": ("EI2", "Tune-A-Video", "Per-frame")},
+        {"model": "MODEL"},
+    ),
+    "EI2_InflateUNetAdvanced": (
+        "EI2 Inflate UNet (Advanced)",
+        {
+            "model": "MODEL",
+            "spatial": ("ffam", "sca", "first_frame", "dense", "none"),
+            "coarse_factor": ("INT", 2),
+            "coarse_pool": ("average", "stride"),
+            "temporal": ("stam", "attention", "none"),
+            "centering": ("frames", "frames_space", "channels"),
+            "normalization": ("bounded", "strict", "off"),
+            "normalization_scope": ("qkvo", "vo"),
+            "position": ("after_feed_forward", "after_spatial"),
+            "group_norm": ("video", "frame"),
+        },
+        {"model": "MODEL"},
+    ),
+    "EI2_OneShotTune": (
+        "EI2 One-Shot Tune",
+        {
+            "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 500),
+            "learning_rate": ("FLOAT", 3e-5), "seed": ("INT", 0), "precision": ("auto", "bf16", "fp16", "fp32"),
+            "gradient_checkpointing": ("auto", "on", "off"),
+        },
+        {"model": "MODEL", "tune": "EI2_TUNE", "loss_plot": "IMAGE"},
+    ),
+    "EI2_Invert": (
+        "EI2 Invert",
+        {
+            "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 50),
+            "refine": ("INT", 0),
+        },
+        {"inversion": "EI2_INVERSION", "noise_latent": "LATENT", "sigmas": "SIGMAS"},
+    ),
+    "EI2_EditSample": (
+        "EI2 Edit Sample",
+        {
+            "model": "MODEL", "inversion": "EI2_INVERSION", "positive": "CONDITIONING", "negative": "CONDITIONING",
+            "cfg": ("FLOAT", 7.5),
+        },
+        {"latent": "LATENT"},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def known(session_client) -> dict:
+    return session_client.object_info()
+
+
+def test_exactly_these_nodes(known):
+    assert {name for name in known if name.startswith("EI2_")} == set(NODES)
+    ours = {name for name, info in known.items() if info["python_module"] == "custom_nodes.EI2"}
+    assert ours == set(NODES)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_inputs_and_outputs(known, name):
+    display_name, inputs, outputs = NODES[name]
+    info = known[name]
+    assert info["display_name"] == display_name
+    assert info["input_order"].get("required", []) == list(inputs)
+    assert not info["input"].get("optional")
+    given = info["input"].get("required", {})
+    for key, wanted in inputs.items():
+        kind, options = given[key]
+        if isinstance(wanted, str):
+            assert kind == wanted, key
+        elif wanted[0] == kind:
+            assert wanted[1] is ANY or options["default"] == wanted[1], key
+        else:  # the choices, of which the first is the default
+            assert kind == "COMBO" and tuple(options["options"]) == wanted, key
+            assert options["default"] == wanted[0], key
+    assert dict(zip(info["output_name"], info["output"])) == outputs
+    assert info["output_name"] == list(outputs)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_help_texts(known, name):
+    info = known[name]
+    assert info["category"].split("/")[0] == "EI2"
+    assert len(info["description"]) > 20
+    for key, (_, options) in info["input"].get("required", {}).items():
+        assert len(options.get("tooltip", "")) > 10, f"the input {key} has no tooltip"
+    assert all(info["output_tooltips"]) and len(info["output_tooltips"]) == len(info["output"])
+
+
+def test_video_can_be_uploaded_and_chosen(known):
+    options = known["EI2_LoadVideo"]["input"]["required"]["video"][1]
+    assert options["video_upload"] is True
+    assert {"quickstart.mp4", "short.mp4"} <= set(options["options"])
+
+
+def test_starts_without_complaint(start_log):
+    """No traceback that passes through the pack's files, and no failed import."""
+    assert "custom_nodes/EI2" in start_log.replace("\\", "/")
+    tracebacks = start_log.split("Traceback (most recent call last):")[1:]
+    for text in tracebacks:
+        lines = text.replace("\\", "/").splitlines()
+        end = next((i for i, line in enumerate(lines) if line and not line.startswith(" ")), len(lines))
+        assert not any("custom_nodes/EI2" in line or "ei2/" in line for line in lines[: end + 1]), text[:2000]
+    assert "(IMPORT FAILED)" not in start_log
+    assert not [line for line in start_log.splitlines() if "Cannot import" in line and "EI2" in line]
+
+
+def workflows() -> list[Path]:
+    return sorted(QUICKSTART.parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("file", workflows(), ids=lambda file: file.name)
+def test_bundled_workflows_need_nothing_else(known, file):
+    """Every node is the host's or ours, every link and input exists, and no default is left to chance."""
+    graph = json.loads(file.read_text(encoding="utf-8"))
+    for name, entry in graph.items():
+        info = known.get(entry["class_type"])
+        assert info is not None, f"{entry['class_type']} does not exist"
+        module = info["python_module"]
+        assert module in ("nodes", "custom_nodes.EI2") or module.startswith("comfy_extras."), module
+        allowed = [key for group in info["input_order"].values() for key in group]
+        assert set(entry["inputs"]) <= set(allowed), f"node {name}"
+        assert set(info["input_order"].get("required", [])) <= set(entry["inputs"]), f"node {name}"
+        for key, value in entry["inputs"].items():
+            if isinstance(value, list):
+                source = known[graph[value[0]]["class_type"]]
+                kind = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[key][0]
+                assert source["output"][value[1]] == kind, f"node {name}, input {key}"
+
+
+def test_a_workflow_is_bundled():
+    assert QUICKSTART in workflows()
