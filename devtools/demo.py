@@ -22,6 +22,7 @@ from .server import CLIP, Server, ServerError
 
 WORKFLOW = ROOT / "workflows" / "api" / "quickstart.json"
 CLIPS = ("source", "reconstruction", "edit")
+FRAMES = "EI2/frames_"  # prefix of the single frames, beside the videos' "EI2/"
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def main() -> int:
 
 def demonstrate(output: Path) -> dict:
     """Runs the workflow, fills the folder `output`, returns the report."""
-    prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    prompt = with_frames(json.loads(WORKFLOW.read_text(encoding="utf-8")))
     start = time.monotonic()
     say("Starting ComfyUI ...")
     with Server() as server, Client(server.url) as client:
@@ -59,7 +60,7 @@ def demonstrate(output: Path) -> dict:
         output.mkdir(parents=True, exist_ok=True)
         clips = {}
         for name in CLIPS:
-            pictures = files_of(prompt, outputs, f"EI2/frames_{name}")
+            pictures = files_of(prompt, outputs, FRAMES + name)
             clips[name] = decode([client.view(picture) for picture in pictures])
             video = files_of(prompt, outputs, f"EI2/{name}")[0]
             (output / f"{name}.mp4").write_bytes(client.view(video))
@@ -76,6 +77,21 @@ def demonstrate(output: Path) -> dict:
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     return report
+
+
+def with_frames(prompt: dict) -> dict:
+    """The workflow, also saving each video's frames as PNG: measures want pixels from before the video's compression."""
+    savers = {}
+    for node, entry in prompt.items():
+        if entry["class_type"] == "SaveVideo":
+            name = entry["inputs"]["filename_prefix"].removeprefix("EI2/")
+            images = prompt[entry["inputs"]["video"][0]]["inputs"]["images"]
+            savers[f"{node}_frames"] = {
+                "class_type": "SaveImage",
+                "inputs": {"images": images, "filename_prefix": FRAMES + name},
+                "_meta": {"title": f"Save the frames: {name}"},
+            }
+    return {**prompt, **savers}
 
 
 def files_of(prompt: dict, outputs: dict, prefix: str) -> list[dict]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ei2.measures import psnr
 from miniature.judge import Judge
 from miniature.world import Scene, prompt
 
@@ -21,14 +22,6 @@ def decode(pictures: list[bytes]) -> torch.Tensor:
     """Encoded pictures of one size -> `f 3 h w`, 0..1."""
     arrays = [np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio of two clips `f 3 h w` in 0..1, in dB over all pixels of all frames; infinite for
-    equal ones. Raises ValueError for clips of different shapes."""
-    if a.shape != b.shape:
-        raise ValueError(f"Clips of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}.")
-    return -10 * torch.log10((a - b).square().mean()).item()
 
 
 def measure(clips: dict[str, torch.Tensor], scenes: list[Scene]) -> dict:

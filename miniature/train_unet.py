@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from . import host_classes
 from .architecture import BETA_END, BETA_START, TRAIN_STEPS
@@ -118,7 +118,7 @@ def main() -> None:
     tokens = Tokens()
     model = TextToImage(len(tokens.used)).to(memory_format=torch.channels_last)
     optimizer = Optimizer(model, args.lr)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    average = AveragedModel(model, avg_fn=moving_average)
     print(f"UNet {count(model.unet) / 1e6:.2f} M, text encoder {count(model.text) / 1e6:.2f} M parameters, "
           f"{len(tokens.used)} tokens", flush=True)
 
@@ -171,6 +171,13 @@ def main() -> None:
             save(checkpoint, model, average, optimizer, progress, shift, scale, tokens)
     save(checkpoint, model, average, optimizer, 1.0, shift, scale, tokens)
     print(f"finished after {step} steps")
+
+
+def moving_average(average: torch.Tensor, current: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
+    """Exponential moving average that looks back over a tenth of the steps so far, and 1000 at most: the first,
+    random weights are soon forgotten."""
+    decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
+    return torch.lerp(average, current.to(average.dtype), 1 - decay)
 
 
 def count(module: torch.nn.Module) -> int:

@@ -1,0 +1,238 @@
+"""ComfyUI's graph editor in a real browser: load a workflow, read it back, run it, take pictures of it.
+
+    with Server() as server, Editor(server.url) as editor:
+        editor.load(Path("workflows/quickstart.json"))
+        prompt = editor.prompt()
+
+Needs Playwright (`pip install playwright`) and an installed Chromium or Chrome: neither belongs to the development
+environment. From the command line, with a server of its own:
+
+    python -m devtools.browser workflows/quickstart.json --screenshot graph.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # a new user would be shown a choice of templates on top of the graph
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw texts at any zoom
+}
+START = 120  # seconds until the editor is there; its first start compiles a lot of JavaScript
+
+
+class BrowserError(RuntimeError):
+    """The editor did not do what it was asked for."""
+
+
+def program() -> str | None:
+    """The browser's path, None where there is none; the environment variable CHROMIUM names another one."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *BROWSERS))), None)
+
+
+def missing() -> str | None:
+    """What is lacking for `Editor`, with what to do about it; None where all is there."""
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright is not installed: pip install playwright"
+    if program() is None:
+        return "There is no Chromium or Chrome: install one, or name it in the environment variable CHROMIUM"
+    return None
+
+
+class Editor:
+    """The editor's page at a server's `url`. `size`: the window's, pixels. Use it in a `with` block.
+
+    `page`: Playwright's page. `errors`: uncaught exceptions and errors of the console so far, as texts.
+    Raises `BrowserError` where the browser is missing or the editor does not appear.
+    """
+
+    def __init__(self, url: str, size: tuple[int, int] = (1600, 1000)):
+        self._url, self._size = url, size
+        self.errors: list[str] = []
+
+    def __enter__(self) -> "Editor":
+        lacking = missing()
+        if lacking:
+            raise BrowserError(lacking + ".")
+        from playwright.sync_api import sync_playwright
+
+        self._playwright = sync_playwright().start()
+        try:
+            self._browser = self._playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
+            width, height = self._size
+            self.page = self._browser.new_page(viewport={"width": width, "height": height})
+            self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+            self.page.on("console", self._hear)
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if hasattr(self, "_browser"):
+            self._browser.close()
+        self._playwright.stop()
+
+    def load(self, workflow: Path) -> None:
+        """Shows a workflow file, in the editor's own format or in API format."""
+        content = json.loads(workflow.read_text(encoding="utf-8"))
+        if "nodes" in content:
+            call = "([content, name]) => app.loadGraphData(content, true, true, name)"
+        else:
+            call = "([content, name]) => app.loadApiJson(content, name)"
+        self.page.evaluate(call, [content, workflow.stem])
+        self.page.wait_for_timeout(500)  # widgets of the page (prompt boxes, videos) follow a moment later
+
+    def missing_nodes(self) -> list[str]:
+        """Types of the nodes that the server does not know."""
+        return self.page.evaluate("() => app.graph.nodes.filter(n => n.has_errors || !n.constructor.nodeData"
+                                  " && !n.isVirtualNode).map(n => n.type)")
+
+    def prompt(self) -> dict:
+        """The workflow in API format, as the Run button sends it."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def serialize(self) -> dict:
+        """The workflow in the editor's own format, as its Save does."""
+        return json.loads(self.page.evaluate("() => JSON.stringify(app.graph.serialize())"))
+
+    def set_widget(self, node: int, name: str, value: object) -> None:
+        """Sets an input of a node as if its user had typed it."""
+        done = self.page.evaluate(
+            """([id, name, value]) => {
+                const node = app.graph.getNodeById(id), widget = node?.widgets?.find(w => w.name === name)
+                if (!widget) return false
+                widget.value = value
+                widget.callback?.(value, app.canvas, node)
+                app.graph.setDirtyCanvas(true, true)
+                return true
+            }""",
+            [node, name, value],
+        )
+        if not done:
+            raise BrowserError(f"Node {node} has no input {name} to set.")
+
+    def fit(self, margin: int = 20, left: int = 60, top: int = 100, bottom: int = 20) -> None:
+        """Moves and zooms so that the whole graph is seen, free of the editor's bars (`left`, `top`, `bottom`: their
+        pixels)."""
+        self.page.evaluate(
+            """([margin, left, top, bottom]) => {
+                const items = [...app.graph.nodes, ...app.graph.groups].map(i => i.boundingRect ?? i._bounding)
+                const x0 = Math.min(...items.map(b => b[0])), y0 = Math.min(...items.map(b => b[1]))
+                const x1 = Math.max(...items.map(b => b[0] + b[2])), y1 = Math.max(...items.map(b => b[1] + b[3]))
+                const w = innerWidth - left - 2 * margin, h = innerHeight - top - bottom - 2 * margin
+                const scale = Math.min(w / (x1 - x0), h / (y1 - y0)), ds = app.canvas.ds
+                ds.scale = scale
+                ds.offset[0] = (left + margin + (w - scale * (x1 - x0)) / 2) / scale - x0
+                ds.offset[1] = (top + margin + (h - scale * (y1 - y0)) / 2) / scale - y0
+                app.canvas.setDirty(true, true)
+            }""",
+            [margin, left, top, bottom],
+        )
+
+    def screenshot(self, file: Path, wait: float = 0.7, **options) -> None:
+        """`options`: Playwright's, e.g. `clip`, `type="jpeg"`, `quality`."""
+        self.page.wait_for_timeout(wait * 1000)
+        self.page.screenshot(path=file, **options)
+
+    def run(self, timeout: float = 900) -> str:
+        """Presses Run's key (Ctrl-Enter) and waits for the end; returns the last event: `execution_success`,
+        `execution_error`, `execution_interrupted`."""
+        self.start_run()
+        end = time.monotonic() + timeout
+        while (outcome := self.outcome()) is None:
+            if time.monotonic() > end:
+                raise BrowserError(f"The run has not ended within {timeout:.0f} s.")
+            self.page.wait_for_timeout(200)
+        return outcome
+
+    def start_run(self) -> None:
+        """Starts a run and returns at once."""
+        self.page.evaluate(
+            """() => {
+                window.runOutcome = null
+                for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
+                    app.api.addEventListener(kind, () => { window.runOutcome = kind }, { once: true })
+            }"""
+        )
+        self.page.keyboard.press("Control+Enter")
+
+    def outcome(self) -> str | None:
+        """How the run begun by `start_run` has ended, None while it goes on."""
+        return self.page.evaluate("() => window.runOutcome")
+
+    def _hear(self, message) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} [{message.location.get('url', '')}]")
+
+    def _open(self) -> None:
+        self.page.request.post(f"{self._url}/settings", data=SETTINGS)
+        self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
+        self.page.goto(self._url)
+        self.page.wait_for_function("() => window.app?.extensionManager && app.graph && app.canvas", timeout=START * 1000)
+        ready = "() => LiteGraph.registered_node_types['KSampler'] && !document.querySelector('.p-blockui-mask')"
+        self.page.wait_for_function(ready, timeout=START * 1000)
+        self.page.wait_for_timeout(1500)  # the workflow of the last visit, or the default one, is still being opened
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Shows a workflow in ComfyUI's graph editor and takes a picture.")
+    parser.add_argument("workflow", type=Path)
+    parser.add_argument("--screenshot", type=Path, help="where to put the picture (.png or .jpg)")
+    parser.add_argument("--prompt", type=Path, help="where to put the workflow in API format")
+    parser.add_argument("--url", help="a running server's; by default one is started")
+    options = parser.parse_args()
+
+    from .environment import SetupError
+    from .server import Server, ServerError
+
+    def show(url: str) -> None:
+        with Editor(url) as editor:
+            editor.load(options.workflow)
+            editor.fit()
+            if options.screenshot:
+                editor.screenshot(options.screenshot)
+            if options.prompt:
+                options.prompt.write_text(json.dumps(editor.prompt(), indent=2) + "\n", encoding="utf-8")
+            for node in editor.missing_nodes():
+                print(f"Unknown node: {node}", file=sys.stderr)
+            for error in editor.errors:
+                print(f"Browser: {error}", file=sys.stderr)
+
+    try:
+        if options.url:
+            show(options.url)
+        else:
+            with Server() as server:
+                show(server.url)
+    except (BrowserError, ServerError, SetupError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
