@@ -26,7 +26,7 @@ class TuneSettings:
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss became NaN or infinite: nothing of the tuning is kept."""
+    """The loss or the weights became NaN or infinite: nothing of the tuning is kept."""
 
 
 def diffusion_loss(denoised: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor, prediction: str) -> torch.Tensor:
@@ -54,7 +54,7 @@ def tune(
     the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep for the whole video,
     uniformly, and independent noise per frame. `on_step` is called after every step and may raise to cancel.
 
-    Raises `NonFiniteLoss` when the loss is not a number; what the parameters hold is then to be thrown away.
+    Raises `NonFiniteLoss` when loss or weights are no numbers; what the parameters hold is then to be thrown away.
     """
     parameters = list(parameters)
     device = clean.device
@@ -76,11 +76,7 @@ def tune(
         loss = diffusion_loss(denoised, clean, sigma, prediction)
         value = loss.item()
         if not math.isfinite(value):
-            raise NonFiniteLoss(
-                f"The loss became {value} at step {step + 1} of {settings.steps} and the tuning was stopped; the "
-                f"model is unchanged. Lower the learning rate (now {settings.learning_rate:g}) or choose precision "
-                f"fp32 (now {settings.precision}); if it happens at step 1, look for black or broken frames."
-            )
+            raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
@@ -89,4 +85,14 @@ def tune(
         optimizer.zero_grad(set_to_none=True)
         losses.append(value)
         on_step(step + 1, value)
+    if not all(torch.isfinite(parameter).all() for parameter in parameters):  # no later loss would tell
+        raise NonFiniteLoss(_breakdown("weights became infinite or NaN", settings.steps - 1, settings))
     return losses
+
+
+def _breakdown(what: str, step: int, settings: TuneSettings) -> str:
+    return (
+        f"The {what} at step {step + 1} of {settings.steps} and the tuning was stopped; the model is unchanged. "
+        f"Lower the learning rate (now {settings.learning_rate:g}) or choose precision fp32 (now "
+        f"{settings.precision}); if it happens at step 1, look for black or broken frames."
+    )
