@@ -1,0 +1,127 @@
+"""FFAM against the plain reading of its formula: frame by frame, cell by cell, everything concatenated, float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ei2.attention import attention
+from ei2.ffam import coarse_tokens, fine_coarse_attention
+from ei2.frame_attention import dense_attention
+
+HEADS, WIDTH = 2, 4
+CHANNELS = HEADS * WIDTH
+
+
+def attend(q, k, v):
+    return attention(q, k, v, HEADS)
+
+
+def attend_by_formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    out = []
+    for h in range(HEADS):
+        part = slice(h * WIDTH, (h + 1) * WIDTH)
+        scores = q[:, part] @ k[:, part].T / np.sqrt(WIDTH)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        out.append(weights / weights.sum(axis=1, keepdims=True) @ v[:, part])
+    return np.concatenate(out, axis=1)
+
+
+def coarse_by_formula(tokens: np.ndarray, height: int, width: int, s: int, pool: str) -> np.ndarray:
+    """`(h w) c` -> `(⌈h/s⌉ ⌈w/s⌉) c`; a cell at the border holds the real tokens only."""
+    grid = tokens.reshape(height, width, -1)
+    cells = []
+    for y in range(0, height, s):
+        for x in range(0, width, s):
+            cell = grid[y : y + s, x : x + s].reshape(-1, grid.shape[-1])
+            cells.append(cell[0] if pool == "stride" else cell.mean(axis=0))
+    return np.stack(cells)
+
+
+def naive(q, k, v, frames: int, height: int, width: int, s: int, pool: str) -> np.ndarray:
+    q, k, v = (t.double().numpy() for t in (q, k, v))
+    out = []
+    for row in range(len(q)):
+        video = row // frames * frames
+        others = [j for j in range(video, video + frames) if j != row]
+        keys = np.concatenate([k[row], *(coarse_by_formula(k[j], height, width, s, pool) for j in others)])
+        values = np.concatenate([v[row], *(coarse_by_formula(v[j], height, width, s, pool) for j in others)])
+        assert len(keys) == height * width + (frames - 1) * math.ceil(height / s) * math.ceil(width / s)
+        out.append(attend_by_formula(q[row], keys, values))
+    return np.stack(out)
+
+
+def qkv(rows: int, tokens: int, dtype=torch.float32) -> torch.Tensor:
+    return torch.randn(3, rows, tokens, CHANNELS, generator=torch.Generator().manual_seed(rows + tokens), dtype=dtype)
+
+
+@pytest.mark.parametrize("pool", ["average", "stride"])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("videos, frames", [(1, 1), (1, 4), (2, 3)])
+@pytest.mark.parametrize("height, width", [(4, 4), (5, 7), (3, 8)])
+def test_fast_equals_naive(height, width, videos, frames, factor, pool):
+    q, k, v = qkv(videos * frames, height * width)
+    fast = fine_coarse_attention(q, k, v, frames, height, width, factor, pool, attend)
+    expected = naive(q, k, v, frames, height, width, factor, pool)
+    assert np.abs(fast.numpy() - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("pool", ["average", "stride"])
+def test_factor_one_is_dense_attention(pool):
+    q, k, v = qkv(2 * 3, 15)
+    fast = fine_coarse_attention(q, k, v, 3, 3, 5, 1, pool, attend)
+    torch.testing.assert_close(fast, dense_attention(q, k, v, 3, attend), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_one_frame_sees_itself_only(factor):
+    q, k, v = qkv(2, 15)
+    assert torch.equal(fine_coarse_attention(q, k, v, 1, 3, 5, factor, "average", attend), attend(q, k, v))
+
+
+def test_permuting_frames_permutes_the_output():
+    q, k, v = qkv(5, 12, torch.float64)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    arguments = (5, 3, 4, 2, "average", attend)
+    permuted = fine_coarse_attention(q[order], k[order], v[order], *arguments)
+    torch.testing.assert_close(permuted, fine_coarse_attention(q, k, v, *arguments)[order], atol=1e-12, rtol=0)
+
+
+def test_border_cells_count_only_real_tokens():
+    """A constant picture stays constant however the cells are cut."""
+    ones = torch.ones(1, 5 * 7, 3)
+    for factor in (2, 3, 4, 8):
+        coarse = coarse_tokens(ones, 5, 7, factor, "average")
+        assert coarse.shape == (1, math.ceil(5 / factor) * math.ceil(7 / factor), 3)
+        assert torch.equal(coarse, torch.ones_like(coarse))
+
+
+@pytest.mark.parametrize("pool", ["average", "stride"])
+@pytest.mark.parametrize("height, width, factor", [(5, 7, 2), (7, 5, 3), (6, 4, 2), (2, 3, 5)])
+def test_coarse_tokens_against_numpy(height, width, factor, pool):
+    tokens = qkv(1, height * width, torch.float64)[0]
+    expected = coarse_by_formula(tokens[0].numpy(), height, width, factor, pool)
+    np.testing.assert_allclose(coarse_tokens(tokens, height, width, factor, pool)[0].numpy(), expected, atol=1e-14)
+
+
+def test_pooling_after_the_projection_equals_pooling_before():
+    weight = torch.randn(CHANNELS, CHANNELS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = qkv(2, 15, torch.float64)[0]
+    before = coarse_tokens(z, 3, 5, 2, "average") @ weight.T
+    torch.testing.assert_close(coarse_tokens(z @ weight.T, 3, 5, 2, "average"), before)
+
+
+def test_keys_are_never_held_for_all_frames_at_once():
+    """Memory for keys grows with f, not f²: each attention gets one frame's keys."""
+    q, k, v = qkv(6, 16)
+    sizes = []
+
+    def measuring(q, k, v):
+        sizes.append(k.shape)
+        return attend(q, k, v)
+
+    fine_coarse_attention(q, k, v, 6, 4, 4, 2, "average", measuring)
+    assert max(math.prod(shape) for shape in sizes) <= (16 + 5 * 4) * CHANNELS
