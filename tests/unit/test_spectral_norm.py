@@ -98,19 +98,18 @@ def test_a_layer_without_restriction_keeps_its_weight():
 
 @pytest.mark.parametrize("mode", ["bounded", "strict"])
 def test_the_bound_holds_while_training(mode):
-    """Gradient steps that would blow the matrix up: one power iteration per step keeps pace."""
-    layer = linear(32, 32, 2.0)
+    """Towards a matrix four times too large: one power iteration per step follows closely enough."""
+    layer, target = linear(32, 32, 2.0), linear(32, 32, 4.0, seed=1).weight.detach()
     spectral_normalize(layer, mode)
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)  # thirty times the default of tuning
-    x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
-    for _ in range(100):
+    for _ in range(150):
         optimizer.zero_grad()
         weight = layer.weight  # each use while training moves the singular vectors on
-        assert largest_singular_value(weight) <= 1.02
-        (-(x @ weight.T).square().mean()).backward()
+        assert largest_singular_value(weight) <= 1.1
+        (weight - target).square().mean().backward()
         optimizer.step()
-    assert largest_singular_value(effective_weight(layer)) <= 1 + 1e-3
-    assert largest_singular_value(layer.parametrizations.weight.original) > 2.2  # it is the restriction that held it
+    assert largest_singular_value(effective_weight(layer)) == pytest.approx(1, abs=1e-3)
+    assert largest_singular_value(layer.parametrizations.weight.original) > 1.2  # it is the restriction that holds it
 
 
 def test_two_forward_passes_before_one_backward():
