@@ -3,8 +3,8 @@
     python -m miniature.evaluate
     python -m miniature.evaluate --count 50 --checkpoint training/unet/checkpoint.pt --vae training/vae/checkpoint.pt
 
-The first form takes the exported weights as the host loads them, and writes the model card's numbers to
-`weights/evaluation.json`; the second watches a training. Both need ComfyUI's folder on `PYTHONPATH`.
+The first form takes the exported weights as the host loads them, and writes the numbers to
+`benchmarks/results/miniature.json` and into the model card; the second watches a training. Both need ComfyUI's folder on `PYTHONPATH`.
 Latents `z` are those the UNet sees, of about unit variance.
 """
 
@@ -23,13 +23,15 @@ from typing import Protocol
 
 import torch
 
-from .architecture import PIXELS, WEIGHTS
+from .architecture import PIXELS
 from .judge import CLASSES, Judge
 from .world import Scene, prompt, random_scene, render
 
 PACK = Path(__file__).parent.parent
 SAMPLES = PACK / "assets" / "miniature_samples.png"
-EVALUATION = WEIGHTS / "evaluation.json"
+EVALUATION = PACK / "benchmarks" / "results" / "miniature.json"
+MODEL_CARD = Path(__file__).parent / "MODEL_CARD.md"
+TABLE_BEGIN, TABLE_END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
 GUIDANCE = 5.0
 TIMESTEPS = range(981, 0, -20)  # SD's 50 DDIM steps
 SEED = 20_240_229
@@ -218,13 +220,35 @@ def contact_sheet(pictures: torch.Tensor, scenes: list[Scene], judge: Judge, pat
     sheet.save(path, optimize=True)
 
 
+def model_card_table(results: dict) -> str:
+    """The measured figures beside the bars they were trained for, as Markdown."""
+    vae, shares = results["vae"], results["text_to_image"]
+    rows = [(f"VAE reconstruction, {vae['pictures']} unseen renders", f"{vae['mean_psnr_db']:.1f} dB", "30 dB")]
+    bars = {"shape": 90, "color": 95, "background": 95, "pattern": 90}
+    names = {"shape": "shape", "color": "object colour", "background": "background colour", "pattern": "pattern"}
+    rows += [(f"{names[key]} right", f"{100 * shares[key]:.1f} %", f"{bar} %") for key, bar in bars.items()]
+    rows += [("all four right", f"{100 * shares['all_four']:.1f} %", "")]
+    lines = ["| measured | result | bar |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    note = f"Text to image: {shares['prompts']} random prompts, guidance {shares['guidance']:g}, {shares['steps']} DDIM steps."
+    return "\n".join([*lines, "", note])
+
+
+def update_model_card(results: dict) -> None:
+    """Replaces the table between the model card's marks."""
+    text = MODEL_CARD.read_text(encoding="utf-8")
+    before, rest = text.split(TABLE_BEGIN)
+    after = rest.split(TABLE_END)[1]
+    table = model_card_table(results)
+    MODEL_CARD.write_text(f"{before}{TABLE_BEGIN}\n{table}\n{TABLE_END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="prompts")
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--checkpoint", type=Path, help="a UNet training's checkpoint instead of the exported weights")
     parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"), help="with --checkpoint")
-    parser.add_argument("--json", type=Path, help="default: the weights' folder, or beside the checkpoint")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results, or beside the checkpoint")
     parser.add_argument("--samples", type=Path, help="contact sheet; default: the assets, or beside the checkpoint")
     args = parser.parse_args()
 
@@ -247,7 +271,10 @@ def main() -> None:
     print(f"text to image, {args.count} prompts, guidance {args.guidance:g} ({time.time() - start:.0f} s): "
           + "  ".join(f"{name} {100 * shares[name]:.1f} %" for name in (*CLASSES, "all_four")), flush=True)
     contact_sheet(pictures[:40], scenes[:40], judge, args.samples or out_samples)
-    (args.json or out_json).write_text(json.dumps({"vae": vae, "text_to_image": shares}, indent=2) + "\n")
+    results = {"vae": vae, "text_to_image": shares}
+    (args.json or out_json).write_text(json.dumps(results, indent=2) + "\n")
+    if not args.checkpoint:
+        update_model_card(results)
     print(f"wrote {args.json or out_json} and {args.samples or out_samples}")
 
 

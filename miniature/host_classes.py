@@ -9,10 +9,14 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+
+from devtools.launch_host import repair_torchvision
+
+repair_torchvision()  # both must precede every other import of the host
 from comfy.cli_args import args as host_args
 
 if not torch.cuda.is_available():
-    host_args.cpu = True  # must precede every other import of the host, which otherwise asks for a GPU
+    host_args.cpu = True
 
 
 
