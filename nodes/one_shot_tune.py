@@ -42,9 +42,9 @@ class OneShotTune(io.ComfyNode):
                 io.Float.Input(
                     "learning_rate",
                     default=TuneSettings.learning_rate,
-                    min=1e-7,
+                    min=1e-6,
                     max=1e-1,
-                    step=1e-7,
+                    step=1e-6,  # the editor shows and keeps as many decimals as the step has
                     round=False,
                     tooltip="How big each step of learning is. 3e-5 suits Stable Diffusion; the miniature wants 3e-4.",
                 ),
