@@ -192,7 +192,8 @@ def _decoded(container: av.container.InputContainer, stream: av.stream.Stream, n
                 count += 1
     except av.FFmpegError as error:
         if count == 0:
-            raise ValueError(f"The {stream.type} of '{name}' cannot be decoded: export it as MP4 (H.264).") from error
+            raise ValueError(f"The {stream.type} of '{name}' cannot be decoded: it is incomplete, damaged or of an "
+                             "unknown kind; upload it again or export it as MP4 (H.264).") from error
         cut_off = True
     if cut_off:
         what = "frames" if stream.type == "video" else "blocks of sound"

@@ -94,16 +94,5 @@ class InflateUNetAdvanced(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, spatial, coarse_pool, temporal, centering, normalization, normalization_scope, position, group_norm
-    ) -> bool | str:
-        given = {name: value for name, value in locals().items() if name in CHOICES and value is not None}
-        try:
-            InflationSettings(**given)
-        except ValueError as error:
-            return str(error)
-        return True
-
-    @classmethod
     def execute(cls, model, **options) -> io.NodeOutput:
         return io.NodeOutput(inflate(model, InflationSettings(**options)))

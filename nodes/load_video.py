@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ei2.video import FITS, SIZE_STEP, check_fit, check_size, read_audio, read_frames
+from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
 from .host.folders import list_input_videos, resolve_input
 from .host.memory import free_ram
 from .host.progress import progress
@@ -58,17 +58,12 @@ class LoadVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, video, width, height, fit) -> bool | str:
-        """Names a wrong file, size or fit before anything runs. A value that comes from another node is None here."""
+    def validate_inputs(cls, video) -> bool | str:
+        """Names a wrong file before anything runs. A value that comes from another node is None here. The other inputs
+        are left to `execute`: the host would repeat the sentence for every input that is an argument here."""
         try:
             if video is not None:
                 resolve_input(video)
-            check_size(width or 0, height or 0)
-            for name, value in (("width", width), ("height", height)):
-                if value is not None and value > LARGEST_SIZE:  # the host leaves limits to us once we validate an input
-                    raise ValueError(f"{name} is {value}, but can be at most {LARGEST_SIZE}: use a smaller size.")
-            if fit is not None:
-                check_fit(fit)
         except ValueError as error:
             return str(error)
         return True

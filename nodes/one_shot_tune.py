@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..ei2.tuning import TuneSettings
@@ -79,25 +78,19 @@ class OneShotTune(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, precision, gradient_checkpointing) -> bool | str:
-        if precision is not None and precision not in PRECISION:
-            return f"There is no precision {precision!r}: choose one of {', '.join(PRECISION)}."
-        if gradient_checkpointing is not None and gradient_checkpointing not in CHECKPOINTING:
-            return f"gradient_checkpointing is {gradient_checkpointing!r}: choose one of {', '.join(CHECKPOINTING)}."
-        return True
-
-    @classmethod
     def execute(
         cls, model, latent, positive, steps, learning_rate, seed, precision, gradient_checkpointing
     ) -> io.NodeOutput:
+        options = {"precision": (precision, PRECISION), "gradient_checkpointing": (gradient_checkpointing, CHECKPOINTING)}
+        for name, (value, choices) in options.items():
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         require_inflation(model)
         latents = clip_latents(model, latent)
         frames = latents.shape[0]
         if frames < 2:
             raise ValueError("The clip has one frame: load at least two, there is no motion to learn in one.")
         check_conditioning(positive, frames, "positive")
-        if not torch.isfinite(latents).all():
-            raise ValueError("The clip's latents hold NaN or infinite values: encode with another VAE or in fp32.")
 
         settings = TuneSettings(steps, learning_rate, seed, training_precision(model, precision))
         advance = progress(steps)

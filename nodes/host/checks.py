@@ -27,6 +27,8 @@ def clip_latents(model, latent: dict) -> torch.Tensor:
         raise ValueError("This latent carries a mask, which tuning and inversion would ignore: use a latent without one.")
     if "batch_index" in latent and len(set(latent["batch_index"])) != samples.shape[0]:
         raise ValueError("This latent holds repeated frames of a batch, not one video: encode the video's frames once.")
+    if not torch.isfinite(samples).all():
+        raise ValueError("The clip's latents hold NaN or infinite values: encode with another VAE or in fp32.")
     return samples
 
 

@@ -27,11 +27,17 @@ def sample(model, noise: torch.Tensor, positive: list, negative: list, cfg: floa
 
 
 def run(model, start: torch.Tensor, positive, negative, cfg: float, sampler, sigmas: torch.Tensor) -> torch.Tensor:
-    """The host's guider on `start` without added noise, on its device of intermediate results."""
+    """The host's guider on `start` without added noise, on its device of intermediate results. Raises `ValueError`
+    when the result is not finite."""
     start = comfy.sample.fix_empty_latent_channels(model, start)
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)
     callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
     samples = guider.sample(torch.zeros_like(start), start, sampler, sigmas, callback=callback, seed=0)
+    if not torch.isfinite(samples).all():
+        raise ValueError(
+            "The model gave NaN or infinite values: if it was tuned, tune again with a lower learning rate, otherwise "
+            "start ComfyUI with --fp32-unet or use another model."
+        )
     return samples.to(comfy.model_management.intermediate_device())

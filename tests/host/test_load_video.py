@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from pathlib import Path
 
 import av
@@ -128,10 +129,8 @@ def test_the_host_accepts_good_inputs(submit, inputs):
     ({"video": "../secret.mp4 [input]"}, "lies outside ComfyUI's input folder"),
     ({"video": "../input_other/secret.mp4"}, "lies outside ComfyUI's input folder"),
     ({"video": "."}, "There is no file '.' in ComfyUI's input folder"),
-    ({"width": 500}, "width is 500, but must be a multiple of 8 for the VAE: use 496 or 504."),
-    ({"height": -8}, "height is -8, but must be a multiple of 8"),
-    ({"width": 16392}, "width is 16392, but can be at most 16384: use a smaller size."),
-    ({"fit": "zoom"}, "fit is 'zoom', but must be one of: crop, pad, stretch."),
+    ({"height": -8}, "height"),
+    ({"width": 16392}, "width"),
     ({"frame_stride": 0}, "frame_stride"),
     ({"start_frame": -1}, "start_frame"),
 ])
@@ -142,14 +141,18 @@ def test_the_host_refuses_bad_inputs(submit, inputs, changes, message):
     if changes.get("video") == "ABSOLUTE":
         changes = {"video": str(inputs.parent / "secret.mp4")}
     messages = submit(**changes)
-    assert messages and all(message in found for found in messages)
+    assert len(messages) == 1 and message in messages[0]
 
 
-def test_execution_refuses_what_only_links_can_bring(node, inputs):
-    """Values from other nodes are not known when the graph is checked."""
-    assert node.validate_inputs(None, None, None, None) is True
-    for changes in ({"video": "../secret.mp4"}, {"width": 500}, {"fit": "zoom"}):
-        with pytest.raises(ValueError):
+def test_execution_refuses_what_the_host_lets_pass(node, inputs):
+    """A name from another node is not known when the graph is checked; sizes and fits are checked here only."""
+    assert node.validate_inputs(None) is True
+    for changes, message in (
+        ({"video": "../secret.mp4"}, "'../secret.mp4' lies outside ComfyUI's input folder"),
+        ({"width": 500}, "width is 500, but must be a multiple of 8 for the VAE: use 496 or 504."),
+        ({"fit": "zoom"}, "fit is 'zoom', but must be one of: crop, pad, stretch."),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
             node.EXECUTE_NORMALIZED(**DEFAULTS | changes)
 
 
