@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -31,7 +32,7 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-SETTINGS = {
+SETTINGS = {  # only for this browser: the server's are left as they are
     "Comfy.TutorialCompleted": True,  # a new user would be shown a choice of templates on top of the graph
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Minimap.Visible": False,
@@ -108,8 +109,14 @@ class Editor:
 
     def missing_nodes(self) -> list[str]:
         """Types of the nodes that the server does not know."""
-        return self.page.evaluate("() => app.graph.nodes.filter(n => n.has_errors || !n.constructor.nodeData"
-                                  " && !n.isVirtualNode).map(n => n.type)")
+        return self.page.evaluate("() => app.graph.nodes.filter(n => n.has_errors).map(n => n.type)")
+
+    def videos(self) -> list[dict]:
+        """The videos that nodes show: `source` (an address), `size` (width, height in pixels; 0 until it is loaded)."""
+        return self.page.evaluate(
+            "() => [...document.querySelectorAll('video')]"
+            ".map(v => ({ source: decodeURIComponent(v.currentSrc), size: [v.videoWidth, v.videoHeight] }))"
+        )
 
     def prompt(self) -> dict:
         """The workflow in API format, as the Run button sends it."""
@@ -189,13 +196,22 @@ class Editor:
             self.errors.append(f"{message.text} [{message.location.get('url', '')}]")
 
     def _open(self) -> None:
-        self.page.request.post(f"{self._url}/settings", data=SETTINGS)
+        self.page.route(re.compile(r"/settings(/[^/]*)?$"), _answer_settings)
         self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
         self.page.goto(self._url)
         self.page.wait_for_function("() => window.app?.extensionManager && app.graph && app.canvas", timeout=START * 1000)
         ready = "() => LiteGraph.registered_node_types['KSampler'] && !document.querySelector('.p-blockui-mask')"
         self.page.wait_for_function(ready, timeout=START * 1000)
         self.page.wait_for_timeout(1500)  # the workflow of the last visit, or the default one, is still being opened
+
+
+def _answer_settings(route) -> None:
+    """Lets the page see `SETTINGS` on top of the server's, and keeps what it sets from the server."""
+    if route.request.method == "GET":
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | SETTINGS)
+    else:
+        route.fulfill(status=200, body="")
 
 
 def main() -> int:
