@@ -17,6 +17,8 @@ class STAM(TemporalModule):
     `restrict` puts the normalization on for training; saved weights are the effective matrices.
     """
 
+    output_bias = False  # a bias is a shift of the mean, and would move a static clip, which is to stay untouched
+
     def __init__(self, channels: int, heads: int, centering: str = "frames", linear: LinearFactory = torch.nn.Linear):
         super().__init__(channels, heads, linear)
         self.centering = centering

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Callable
 
 import torch
@@ -12,12 +13,14 @@ from .attention import attention
 LinearFactory = Callable[..., torch.nn.Linear]
 
 
-class TemporalModule(torch.nn.Module):
+class TemporalModule(torch.nn.Module, ABC):
     """x + W_O · Attention(n W_Q, n W_K, n W_V) over the frames, with n = `normalize(x)`; subclasses define `normalize`.
 
     The projections are leaf layers made by `linear`, so that the host's layer classes can cast and offload them.
     W_O starts at zero: an untuned module changes nothing.
     """
+
+    output_bias = True
 
     def __init__(self, channels: int, heads: int, linear: LinearFactory = torch.nn.Linear):
         super().__init__()
@@ -25,7 +28,7 @@ class TemporalModule(torch.nn.Module):
         self.to_q = linear(channels, channels, bias=False)
         self.to_k = linear(channels, channels, bias=False)
         self.to_v = linear(channels, channels, bias=False)
-        self.to_out = linear(channels, channels, bias=True)
+        self.to_out = linear(channels, channels, bias=self.output_bias)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None = None) -> None:
@@ -33,11 +36,12 @@ class TemporalModule(torch.nn.Module):
         for layer in (self.to_q, self.to_k, self.to_v):
             torch.nn.init.xavier_uniform_(layer.weight, generator=generator)
         self.to_out.weight.zero_()
-        self.to_out.bias.zero_()
+        if self.output_bias:
+            self.to_out.bias.zero_()
 
+    @abstractmethod
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """`b f d c` -> `b f d c`, what the projections see."""
-        raise NotImplementedError("use STAM or TemporalAttention")
 
     def forward(self, x: torch.Tensor, frames: int) -> torch.Tensor:
         """`(b f) d c` -> `(b f) d c`; `frames` is f. Without position embedding: permuting frames permutes the output."""
