@@ -44,3 +44,106 @@ import_pack()
 def pack():
     """Imports one of the pack's modules: `pack("nodes.load_video")`."""
     return lambda name: importlib.import_module(f"{PACK}.{name}")
+
+
+@pytest.fixture
+def inference_mode():
+    """What the host runs every node under."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session")
+def miniature(pack):
+    """MODEL, CLIP and VAE as "EI2 Load Miniature Model" gives them."""
+    with torch.inference_mode():
+        return pack("nodes.host.miniature").load_miniature()
+
+
+@pytest.fixture(scope="session")
+def model(miniature):
+    """The miniature's MODEL, shared by all tests, none of which may change it."""
+    return miniature[0]
+
+
+@pytest.fixture(scope="session")
+def encode(miniature):
+    """The conditioning of a prompt: `encode("a red circle on a striped blue background")`."""
+
+    def encode(text: str) -> list:
+        with torch.inference_mode():
+            return miniature[1].encode_from_tokens_scheduled(miniature[1].tokenize(text))
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def source(encode):
+    """The conditioning of one fixed prompt."""
+    return encode("a white square on a dotted blue background")
+
+
+@pytest.fixture(scope="session")
+def evaluate():
+    """Runs a MODEL once through the host's guider: `evaluate(model, latents, positive, negative, cfg, sigma)`.
+
+    `latents` `f c h w` in the host's scale are taken for noisy ones at `sigma`; returns the denoised ones in the
+    model's scale.
+    """
+    from comfy.samplers import CFGGuider, KSAMPLER
+
+    def evaluate(model, latents, positive, negative=None, cfg=1.0, sigma=3.0):
+        results = []
+
+        def once(model, x, sigmas, extra_args=None, callback=None, disable=None):
+            results.append(model(x, sigmas[0] * x.new_ones(len(x)), **(extra_args or {})))
+            return x
+
+        guider = CFGGuider(model)
+        guider.inner_set_conds({"positive": positive, **({} if negative is None else {"negative": negative})})
+        guider.set_cfg(cfg)
+        sigmas = torch.tensor([sigma, 0.0])
+        guider.sample(torch.zeros_like(latents), latents, KSAMPLER(once), sigmas, disable_pbar=True, seed=0)
+        return results[0]
+
+    return evaluate
+
+
+@pytest.fixture(scope="session")
+def inflate(pack):
+    """An inflated MODEL: `inflate(model, "EI2")`, or with options of the Advanced node."""
+
+    def inflate(model, preset: str | None = None, **options):
+        settings = pack("ei2.settings")
+        chosen = settings.PRESETS[preset] if preset else settings.InflationSettings(**options)
+        return pack("nodes.inflate_unet").InflateUNetAdvanced.execute(model, **chosen.to_dict()).args[0]
+
+    return inflate
+
+
+@pytest.fixture(scope="session")
+def tune(pack, source):
+    """What "EI2 One-Shot Tune" makes, a tuned MODEL and what was learned, without its plot:
+    `tune(model, latents, steps=2, learning_rate=1e-3)`."""
+    tuning, inflation = pack("nodes.host.tuning"), pack("nodes.host.inflation")
+    precision_of = pack("nodes.host.precision").training_precision
+
+    def tune(model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off"):
+        settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision_of(model, precision))
+        advance = pack("nodes.host.progress").progress(steps)
+        result = tuning.tune_model(
+            model, latents, positive or source, settings, checkpointing, lambda step, loss: advance()
+        )
+        return inflation.apply_tune(model, result), result
+
+    return tune
+
+
+def random_clip(frames: int = 3, height: int = 6, width: int = 10, seed: int = 0) -> torch.Tensor:
+    """Latents `f 4 h w` in the host's scale. Odd sizes lie below the UNet's first level: 6 x 10 becomes 3 x 5."""
+    return 5 * torch.randn(frames, 4, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="session", name="random_clip")
+def random_clip_fixture():
+    return random_clip

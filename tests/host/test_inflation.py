@@ -1,0 +1,207 @@
+"""The inflated UNet against the host's own, on the real UNet of the miniature."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+OPTIONS = [  # the defaults are EI²
+    {},
+    {"coarse_factor": 1},
+    {"coarse_factor": 4},
+    {"coarse_pool": "stride"},
+    {"spatial": "sca"},
+    {"spatial": "first_frame"},
+    {"spatial": "dense"},
+    {"spatial": "none"},
+    {"temporal": "attention"},
+    {"temporal": "none"},
+    {"centering": "frames_space"},
+    {"centering": "channels"},
+    {"normalization": "off"},
+    {"normalization_scope": "vo"},
+    {"position": "after_spatial"},
+    {"position": "after_spatial", "temporal": "attention"},
+    {"group_norm": "frame"},
+]
+NAMES = [" ".join(f"{key}={value}" for key, value in options.items()) or "EI2" for options in OPTIONS]
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=NAMES)
+def test_one_untuned_frame_is_the_hosts_picture(options, model, inflate, evaluate, source, random_clip):
+    frame = random_clip(frames=1)
+    assert difference(evaluate(inflate(model, **options), frame, source), evaluate(model, frame, source)) <= 1e-5
+
+
+@pytest.mark.parametrize("preset", ["EI2", "Per-frame"])
+def test_one_untuned_frame_is_the_hosts_picture_bit_for_bit(preset, model, inflate, evaluate, source, random_clip):
+    frame = random_clip(frames=1)
+    assert torch.equal(evaluate(inflate(model, preset), frame, source), evaluate(model, frame, source))
+
+
+@pytest.mark.parametrize("temporal", ["stam", "attention", "none"])
+@pytest.mark.parametrize("position", ["after_feed_forward", "after_spatial"])
+def test_untuned_frames_without_spatial_exchange_are_the_hosts(
+    temporal, position, model, inflate, evaluate, source, random_clip
+):
+    inflated = inflate(model, spatial="none", group_norm="frame", temporal=temporal, position=position)
+    clip = random_clip(frames=4)
+    assert torch.equal(evaluate(inflated, clip, source), evaluate(model, clip, source))
+
+
+def test_strict_normalization_changes_even_the_untuned_model(model, inflate, evaluate, source, random_clip):
+    clip = random_clip()
+    strict = evaluate(inflate(model, normalization="strict"), clip, source)
+    assert torch.isfinite(strict).all()
+    assert difference(strict, evaluate(inflate(model), clip, source)) > 1e-3
+
+
+@pytest.mark.parametrize("options, seen", [
+    ({}, True),
+    ({"group_norm": "frame"}, True),
+    ({"spatial": "none"}, True),  # through the joint GroupNorm
+    ({"spatial": "none", "group_norm": "frame"}, False),
+])  # fmt: skip
+def test_which_frames_see_each_other(options, seen, model, inflate, evaluate, source, random_clip):
+    inflated, clip = inflate(model, **options), random_clip(frames=3)
+    other = clip.clone()
+    other[0] = random_clip(frames=1, seed=9)[0]
+    change = difference(evaluate(inflated, clip, source)[1:], evaluate(inflated, other, source)[1:])
+    assert (change > 1e-4) == seen and (seen or change <= 1e-5)
+
+
+@pytest.mark.parametrize("position", ["after_feed_forward", "after_spatial"])
+@pytest.mark.parametrize("tuned", [False, True])
+def test_permuting_frames_permutes_the_output(tuned, position, model, inflate, tune, evaluate, source, random_clip):
+    inflated, clip = inflate(model, position=position), random_clip(frames=4)
+    if tuned:
+        inflated, _ = tune(inflated, clip, steps=4, learning_rate=1e-2)
+    order = torch.tensor([2, 0, 3, 1])
+    assert difference(evaluate(inflated, clip[order], source), evaluate(inflated, clip, source)[order]) <= 1e-4
+
+
+def test_sca_depends_on_the_order_of_frames(model, inflate, evaluate, source, random_clip):
+    inflated, clip = inflate(model, spatial="sca"), random_clip(frames=4)
+    order = torch.tensor([2, 0, 3, 1])
+    assert difference(evaluate(inflated, clip[order], source), evaluate(inflated, clip, source)[order]) > 1e-3
+
+
+@pytest.mark.parametrize("preset", ["EI2", "Tune-A-Video"])
+def test_videos_in_one_call_and_in_several_agree(preset, model, inflate, tune, evaluate, encode, random_clip):
+    """The host puts prompts into one call while memory lasts: one, two or three videos in a batch."""
+    from comfy.patcher_extension import WrappersMP
+
+    clip = random_clip(frames=3)
+    tuned, _ = tune(inflate(model, preset), clip, steps=3, learning_rate=1e-2)
+    chunks = []
+
+    def count(executor, *args, **kwargs):
+        options = kwargs.get("transformer_options") or args[5]
+        chunks.append(len(options["cond_or_uncond"]))
+        return executor(*args, **kwargs)
+
+    tuned.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "count", count)
+    first, second = encode("a red circle on a striped blue background"), encode("a green star on a plain background")
+    empty = encode("")
+    alone = [evaluate(tuned, clip, prompt) for prompt in (first, second, empty)]
+    assert chunks == [1, 1, 1]
+    guided = evaluate(tuned, clip, first, empty, cfg=3.0)
+    mixed = evaluate(tuned, clip, first + second, empty, cfg=3.0)
+    assert chunks[3:] == [2, 3]
+    assert difference(guided, alone[2] + 3 * (alone[0] - alone[2])) <= 1e-4
+    assert difference(mixed, alone[2] + 3 * ((alone[0] + alone[1]) / 2 - alone[2])) <= 1e-4
+    assert difference(alone[0], alone[1]) > 1e-3  # the prompts do matter
+
+
+def test_a_prompt_per_frame(model, inflate, evaluate, encode, random_clip):
+    texts = ["a red circle on a blue background", "a green star on a white background"]
+    clip, prompts = random_clip(frames=2), [encode(text) for text in texts]
+    both = [[torch.cat([prompt[0][0] for prompt in prompts]), {}]]
+    inflated = inflate(model, "Per-frame")
+    result = evaluate(inflated, clip, both)
+    for i in range(2):
+        assert difference(result[i : i + 1], evaluate(model, clip[i : i + 1], prompts[i])) <= 1e-4
+    assert torch.isfinite(evaluate(inflate(model), clip, both)).all()
+
+
+def inflation_parts(model) -> tuple[int, int, int]:
+    """How many wrappers, additional models and patched weights a MODEL carries."""
+    from comfy.patcher_extension import WrappersMP
+
+    wrappers = model.get_all_wrappers(WrappersMP.DIFFUSION_MODEL)
+    return len(wrappers), len(model.get_nested_additional_models()), len(model.patches)
+
+
+@pytest.mark.parametrize("first", ["EI2", "Tune-A-Video", "Per-frame"])
+@pytest.mark.parametrize("second", ["EI2", "Tune-A-Video", "Per-frame"])
+def test_inflating_again_replaces(first, second, model, inflate, evaluate, source, random_clip):
+    clip = random_clip()
+    fresh, again = inflate(model, second), inflate(inflate(model, first), second)
+    assert inflation_parts(again) == inflation_parts(fresh) == (1, 0 if second == "Per-frame" else 1, 0)
+    assert torch.equal(evaluate(again, clip, source), evaluate(fresh, clip, source))
+
+
+def test_inflating_a_tuned_model_drops_its_tuning(model, inflate, tune, evaluate, source, random_clip):
+    clip, fresh = random_clip(), inflate(model)
+    tuned, _ = tune(fresh, clip, learning_rate=1e-2)
+    assert inflation_parts(tuned) == (1, 1, 14)
+    tuned_output = evaluate(tuned, clip, source)
+    again = inflate(tuned)
+    assert inflation_parts(again) == (1, 1, 0)
+    assert torch.equal(evaluate(again, clip, source), evaluate(fresh, clip, source))
+    assert torch.equal(evaluate(tuned, clip, source), tuned_output)  # and the tuned one still is what it was
+
+
+def test_inflating_a_tuned_model_keeps_other_patches(model, inflate, tune, evaluate, source, random_clip):
+    clip, patched = random_clip(), model.clone()
+    key = next(key for key in model.model_state_dict() if key.endswith("attn1.to_q.weight"))
+    delta = torch.full_like(model.model_state_dict()[key], 0.05)
+    patched.add_patches({key: ("diff", (delta,))})
+    fresh = evaluate(inflate(patched), clip, source)
+    tuned, _ = tune(inflate(patched), clip, learning_rate=1e-2)
+    assert torch.equal(evaluate(inflate(tuned), clip, source), fresh)
+    assert difference(fresh, evaluate(inflate(model), clip, source)) > 1e-4
+
+
+def test_the_modules_fit_the_unet(model, inflate, pack):
+    """The miniature: a block in each level going down, the middle, and two a level going up; heads 32 wide."""
+    inflation = pack("nodes.host.inflation").inflation_of(inflate(model))
+    sizes = {name: (module.to_q.weight.shape[0], module.heads) for name, module in inflation.stack.items()}
+    assert sorted(sizes.values()) == sorted(
+        [(64, 2), (128, 4), (128, 4)] + [(128, 4)] * 2 + [(64, 2)] * 2
+    ), sizes
+
+
+def test_another_nodes_self_attention_is_respected(model, inflate, evaluate, source, random_clip, caplog):
+    """Where a replacement is in place already, it stays, and the user hears of it once."""
+    used = []
+
+    def replacement(q, k, v, extra_options):
+        used.append(k.shape[1])
+        from comfy.ldm.modules.attention import optimized_attention
+
+        return optimized_attention(q, k, v, extra_options["n_heads"])
+
+    other, clip = model.clone(), random_clip()
+    other.set_model_attn1_replace(replacement, "middle", 0, 0)
+    inflated = inflate(other)
+    with caplog.at_level("WARNING"):
+        evaluate(inflated, clip, source)
+        evaluate(inflated, clip, source)
+    assert used == [15, 15]  # 3 x 5 tokens: its own frame only
+    assert len([r for r in caplog.records if "already replaces the self-attention of middle_block" in r.message]) == 1
+
+
+def test_the_middle_patch_of_another_node_still_runs(model, inflate, tune, evaluate, source, random_clip):
+    clip = random_clip()
+    tuned, _ = tune(inflate(model, position="after_spatial"), clip, learning_rate=1e-2)
+    patched, calls = tuned.clone(), []
+    patched.set_model_patch(lambda x, options: calls.append(options["block"]) or x, "middle_patch")
+    assert torch.equal(evaluate(patched, clip, source), evaluate(tuned, clip, source))
+    assert ("middle", 0) in calls
