@@ -17,7 +17,7 @@ FITS = ("crop", "pad", "stretch")
 # id: (display name, inputs in order {name: type, choices or (type, default)}, outputs in order {name: type})
 NODES = {
     "EI2_LoadVideo": (
-        "EI2 Load Video",
+        "Load Video (EI2)",
         {
             "video": ("COMBO", ANY), "width": ("INT", 512), "height": ("INT", 512), "fit": FITS,
             "start_frame": ("INT", 0), "frame_stride": ("INT", 1), "max_frames": ("INT", 24),
