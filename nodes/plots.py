@@ -19,7 +19,7 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
     first = np.maximum(steps - window, 0)
     mean = (total[steps] - total[first]) / (steps - first)
 
-    figure = Figure(figsize=(6, 3.6), dpi=100, facecolor=BACKGROUND, layout="constrained")
+    figure = Figure(figsize=(4.6, 2.8), dpi=130, facecolor=BACKGROUND, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=BACKGROUND)
     axes.plot(steps, losses, ".", markersize=3, color=FAINT, label="each step")
@@ -27,7 +27,7 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
     axes.set_yscale("log")
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
-    axes.set_title(f"One-shot tuning: mean loss {mean[-1]:.4f} at the end", color=INK, fontsize=11)
+    axes.set_title(f"mean loss {mean[-1]:.4f} at the end", color=INK, fontsize=10)
     axes.tick_params(colors=INK, which="both")
     for spine in axes.spines.values():
         spine.set_color(FAINT)
