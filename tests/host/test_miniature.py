@@ -1,0 +1,87 @@
+"""The bundled miniature in the host: it loads, fits together, and knows its world."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+
+@pytest.fixture(scope="module")
+def frames(pack):
+    """Two pictures, `f h w 3`."""
+    clips, world = pack("miniature.clips"), pack("miniature.world")
+    return world.render(clips.quickstart_clip()[:12:11]).movedim(1, -1)
+
+
+def test_the_node_loads_all_three(pack, miniature):
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.sd
+
+    model, clip, vae = pack("nodes.load_mini").LoadMini.execute().args
+    assert isinstance(model, comfy.model_patcher.ModelPatcher) and isinstance(model.model, comfy.model_base.BaseModel)
+    assert isinstance(clip, comfy.sd.CLIP) and isinstance(vae, comfy.sd.VAE)
+    assert model.model is not miniature[0].model  # each load is its own
+    for name, weight in model.model.state_dict().items():
+        assert torch.isfinite(weight).all(), name
+
+
+def test_it_is_an_ordinary_stable_diffusion_to_the_pack(model, pack):
+    unet = pack("nodes.host.unet")
+    assert unet.prediction(model) == "eps"
+    schedule = unet.sigma_schedule(model)
+    assert len(schedule) == 1000
+    assert schedule[0] == pytest.approx(0.0292, abs=1e-4) and schedule[-1] == pytest.approx(14.615, abs=1e-2)
+
+
+def test_it_is_small(model):
+    assert sum(parameter.numel() for parameter in model.model.parameters()) < 10e6
+
+
+def test_text_tells_prompts_apart(encode):
+    red, blue = encode("a red circle on a plain background"), encode("a blue circle on a plain background")
+    assert red[0][0].shape == (1, 77, 128)
+    assert torch.equal(red[0][0], encode("a red circle on a plain background")[0][0])
+    assert (red[0][0] - blue[0][0]).abs().max() > 0.1
+    assert torch.isfinite(encode("a zebra playing the saxophone")[0][0]).all()  # words it never saw
+
+
+def test_the_vae_returns_the_picture(miniature, frames, pack):
+    vae = miniature[2]
+    latents = vae.encode(frames)
+    assert latents.shape == (2, 4, 16, 16)
+    decoded = vae.decode(latents).cpu()
+    assert decoded.shape == frames.shape
+    assert pack("ei2.measures").psnr(decoded.clamp(0, 1), frames) > 25
+
+
+def test_it_denoises(model, miniature, frames, evaluate, encode, pack):
+    """Moderate noise: what the model returns is much nearer to the clean latents than what it was given."""
+    latents = miniature[2].encode(frames)
+    prompt = encode(pack("miniature.clips").QUICKSTART_SOURCE_PROMPT)
+    clean = latents * 0.18215
+    for sigma in (0.3, 1.0):
+        noise = sigma * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        denoised = evaluate(model, (clean + noise) / 0.18215, prompt, sigma=sigma)
+        assert (denoised - clean).square().mean() < 0.5 * noise.square().mean(), sigma
+
+
+def test_the_prompt_matters(model, evaluate, encode, random_clip):
+    noise = 10 * random_clip(frames=1, height=16, width=16)
+    a, b = (evaluate(model, noise, encode(text), sigma=10.0) for text in ("a red circle", "a green star"))
+    assert (a - b).abs().max() > 0.05
+
+
+def test_previews_have_the_latents_colours(model, miniature, frames):
+    """The host's own preview, a linear map from latents to colours, looks like the picture."""
+    from latent_preview import Latent2RGBPreviewer
+
+    format = model.model.latent_format
+    latents = miniature[2].encode(frames)
+    previewer = Latent2RGBPreviewer(format.latent_rgb_factors, format.latent_rgb_factors_bias)
+    image = previewer.decode_latent_to_preview(format.process_in(latents))
+    picture = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(16, 16, 3) / 255
+    small = torch.nn.functional.avg_pool2d(frames[:1].movedim(-1, 1), 8)[0].movedim(0, -1)
+    assert (picture - small).square().mean() < 0.02
