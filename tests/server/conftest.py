@@ -17,7 +17,7 @@ SHORT_FRAMES = 4
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> tuple[Path, ...]:
-    """What lies in the server's input folder from the beginning: the bundled clip, and its first frames as short.mp4."""
+    """What lies in the server's input folder from the beginning: the bundled clip; its first frames as short.mp4."""
     short = tmp_path_factory.mktemp("clips") / "short.mp4"
     write_clip(quickstart_clip()[:SHORT_FRAMES], short, fps=8)
     return CLIP, short

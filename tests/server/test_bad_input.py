@@ -139,7 +139,8 @@ CASES = (
     Case("infinite latents inverted", {"invert.latent": ("times39", 0)}, "invert", ("NaN or infinite", "encode"),
          extra=multiplied(40), begins=("tune",)),
     Case("loss not finite", {"tune.latent": ("times19", 0)}, "tune",
-         ("loss became", "step 1 of", "learning rate", "model is unchanged"), extra=multiplied(20), kind="NonFiniteLoss"),
+         ("loss became", "step 1 of", "learning rate", "model is unchanged"), extra=multiplied(20),
+         kind="NonFiniteLoss"),
     Case("inversion not finite", {"invert.latent": ("times19", 0)}, "invert", ("NaN or infinite",),
          extra=multiplied(20), begins=("tune", "invert")),
 )  # fmt: skip
@@ -170,10 +171,12 @@ def written(base: Path) -> dict[Path, tuple[int, int]]:
 @pytest.fixture(scope="module")
 def good_run(session_client, exact):
     """Runs the good graph, everything after loading the model computed anew, and returns its frames."""
-    lengths = count(FRAMES)  # the clip ends after 4 frames: a larger limit changes no frame, but makes the run a new one
+    # The clip ends after 4 frames: a larger limit changes no frame, but makes the run a new one to the host.
+    limits = count(FRAMES + 1)
 
     def compute():
-        result = run(session_client, changed(edit_graph(tune_steps=2, invert_steps=3), {"video.max_frames": next(lengths)}))
+        graph = changed(edit_graph(tune_steps=2, invert_steps=3), {"video.max_frames": next(limits)})
+        result = run(session_client, graph)
         assert {"video", "tune", "invert", "edit", "save"} <= result.executed()
         return result.pictures()
 
@@ -254,6 +257,7 @@ def test_learning_rate_too_high(client, good_run, reference, exact):
     """The largest learning rate either breaks the training, which is then said, or still gives real pictures."""
     graph = changed(edit_graph(tune_steps=12), {"tune.learning_rate": 0.1})
     failure = fail(client, graph)
+    print(failure.message if failure else "the training holds")
     if failure is None:
         assert math.isfinite(run(client, graph).pictures().std().item())
     else:

@@ -1,4 +1,4 @@
-"""The bundled workflow, shortened: its files, its progress, what is computed again, and how it goes with other nodes."""
+"""The bundled workflow, shortened: its files and progress, what is computed again, how it goes with other nodes."""
 
 from __future__ import annotations
 
