@@ -1,8 +1,8 @@
 """The normalized mapping of STAM: projections whose spectral norm is restricted, so that the variance shift is bounded.
 
-While training, the largest singular value σ comes from power iteration in float32 with persisted vectors (Miyato et al.,
-ICLR 2018); at the start and at the end from a Krylov subspace, since power iteration alone would leave σ up to 2 % short
-where the largest singular values lie close together.
+While training, the largest singular value σ comes from power iteration in float32 with persisted vectors (Miyato et
+al., ICLR 2018); at the start and at the end from a Krylov subspace, since power iteration alone would leave σ up to 2 %
+short where the largest singular values lie close together.
 """
 
 from __future__ import annotations
