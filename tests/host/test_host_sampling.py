@@ -20,7 +20,8 @@ def invert(pack):
 @pytest.fixture(scope="module")
 def sample(pack):
     def sample(model, inversion, positive, negative, cfg=1.0):
-        return pack("nodes.edit_sample").EditSample.execute(model, inversion, positive, negative, cfg).args[0]["samples"]
+        node = pack("nodes.edit_sample").EditSample
+        return node.execute(model, inversion, positive, negative, cfg).args[0]["samples"]
 
     return sample
 

@@ -130,6 +130,33 @@ def test_a_prompt_per_frame(model, inflate, evaluate, encode, random_clip):
     assert torch.isfinite(evaluate(inflate(model), clip, both)).all()
 
 
+@pytest.mark.parametrize("group_norm", ["video", "frame"])
+def test_which_group_norms_are_joint(group_norm, model, inflate, evaluate, source, random_clip):
+    """Those of the ResBlocks and the last one; those at a transformer's entry stay per frame."""
+    from comfy.patcher_extension import WrappersMP
+
+    inflated, shapes = inflate(model, group_norm=group_norm), {}
+
+    def look(executor, *args, **kwargs):  # runs inside the inflation's own wrapper
+        norms = [(n, m) for n, m in executor.class_obj.named_modules() if isinstance(m, torch.nn.GroupNorm)]
+        see = lambda name: lambda _, inputs: shapes.__setitem__(name, tuple(inputs[0].shape))
+        handles = [norm.register_forward_pre_hook(see(name)) for name, norm in norms]
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    inflated.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "look", look)
+    evaluate(inflated, random_clip(frames=3), source)
+    joint = {name for name, shape in shapes.items() if shape[0] == 1}
+    expected = {name for name in shapes if name == "out.0" or name.endswith(("in_layers.0", "out_layers.0"))}
+    assert joint == (expected if group_norm == "video" else set())
+    assert len(expected) == 2 * 8 + 1 and len(shapes) == len(expected) + 7
+    assert {shape[0] for name, shape in shapes.items() if name not in joint} == {3}
+    assert shapes["out.0"] == ((1, 64, 18, 10) if group_norm == "video" else (3, 64, 6, 10))
+
+
 def inflation_parts(model) -> tuple[int, int, int]:
     """How many wrappers, additional models and patched weights a MODEL carries."""
     from comfy.patcher_extension import WrappersMP

@@ -52,8 +52,8 @@ def checkpoint(tmp_path_factory):
     """The file, 2 GB, fp16. Written by hand: every tensor is a piece of the same random numbers."""
     path = tmp_path_factory.mktemp("checkpoints") / "random-sd15.safetensors"
     sizes = shapes()
-    random = 0.02 * torch.randn(max(size.numel() for size in sizes.values()), generator=torch.Generator().manual_seed(0))
-    data = random.half().numpy()
+    largest = max(size.numel() for size in sizes.values())
+    data = (0.02 * torch.randn(largest, generator=torch.Generator().manual_seed(0))).half().numpy()
     header, offset = {}, 0
     for name, size in sizes.items():
         end = offset + 2 * size.numel()
@@ -90,7 +90,8 @@ def test_inflates_with_the_sizes_of_the_method(checkpoint, pack, inflate, evalua
 
     temporal = sum(parameter.numel() for parameter in stack.parameters())
     blocks = pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model)
-    queries = sum(block.module.get_submodule(name).weight.numel() for block in blocks for name in ("attn1.to_q", "attn2.to_q"))
+    projections = [block.module.get_submodule(f"attn{i}.to_q") for block in blocks for i in (1, 2)]
+    queries = sum(projection.weight.numel() for projection in projections)
     assert temporal == pytest.approx(50e6, rel=0.02)
     assert temporal + queries == pytest.approx(74e6, rel=0.02)
     assert [block.path for block in blocks][:2] == [

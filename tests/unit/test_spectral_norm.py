@@ -122,7 +122,10 @@ def test_two_forward_passes_before_one_backward():
 
 
 @pytest.mark.parametrize("mode, scope, restricted", [
-    ("bounded", "qkvo", {"to_q", "to_k", "to_v", "to_out"}), ("bounded", "vo", {"to_v", "to_out"}), ("off", "qkvo", set())])
+    ("bounded", "qkvo", {"to_q", "to_k", "to_v", "to_out"}),
+    ("bounded", "vo", {"to_v", "to_out"}),
+    ("off", "qkvo", set()),
+])
 def test_the_scope_in_stam(mode, scope, restricted):
     module = STAM(16, 4)
     for name in ("to_q", "to_k", "to_v", "to_out"):

@@ -63,7 +63,8 @@ def clip(videos: int, frames: int, tokens: int = 6) -> torch.Tensor:
 @pytest.mark.parametrize("videos, frames", [(1, 1), (1, 5), (2, 3), (3, 2)])
 def test_against_numpy(kind, videos, frames):
     module, x = trained(kind), clip(videos, frames)
-    expected = np.concatenate([by_formula(module, part, kind) for part in x.numpy().reshape(videos, frames, 6, CHANNELS)])
+    parts = x.numpy().reshape(videos, frames, 6, CHANNELS)
+    expected = np.concatenate([by_formula(module, part, kind) for part in parts])
     np.testing.assert_allclose(module(x, frames).detach().numpy(), expected, atol=1e-12)
 
 
