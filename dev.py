@@ -14,7 +14,8 @@ if sys.version_info < (3, 11):
 
 from devtools import environment, host
 
-TRAINING = {name: name if name in ("export", "evaluate") else f"train_{name}" for name in ("vae", "unet", "judge", "export", "evaluate")}
+PARTS = ("vae", "unet", "judge", "export", "evaluate")
+TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":

@@ -70,7 +70,7 @@ class Editor:
         self._url, self._size = url, size
         self.errors: list[str] = []
 
-    def __enter__(self) -> "Editor":
+    def __enter__(self) -> Editor:
         lacking = missing()
         if lacking:
             raise BrowserError(lacking + ".")
@@ -199,7 +199,8 @@ class Editor:
         self.page.route(re.compile(r"/settings(/[^/]*)?$"), _answer_settings)
         self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
         self.page.goto(self._url)
-        self.page.wait_for_function("() => window.app?.extensionManager && app.graph && app.canvas", timeout=START * 1000)
+        ready = "() => window.app?.extensionManager && app.graph && app.canvas"
+        self.page.wait_for_function(ready, timeout=START * 1000)
         ready = "() => LiteGraph.registered_node_types['KSampler'] && !document.querySelector('.p-blockui-mask')"
         self.page.wait_for_function(ready, timeout=START * 1000)
         self.page.wait_for_timeout(1500)  # the workflow of the last visit, or the default one, is still being opened

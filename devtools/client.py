@@ -89,7 +89,7 @@ class Client:
         if self._closed is not None or not self._open.is_set():
             raise ClientError(f"No websocket to {self.url}: {self._closed or 'no answer'}.")
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *_) -> None:

@@ -80,7 +80,7 @@ def demonstrate(output: Path) -> dict:
 
 
 def with_frames(prompt: dict) -> dict:
-    """The workflow, also saving each video's frames as PNG: measures want pixels from before the video's compression."""
+    """The workflow, also saving each video's frames as PNG: measures want the pixels before compression."""
     savers = {}
     for node, entry in prompt.items():
         if entry["class_type"] == "SaveVideo":

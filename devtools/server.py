@@ -44,7 +44,7 @@ class Server:
         self._port = port
         self._process: subprocess.Popen | None = None
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Server:
         try:
             self.start()
         except BaseException:

@@ -19,7 +19,7 @@ def ddim_timesteps(steps: int, train_steps: int = 1000) -> torch.Tensor:
 
 
 def ddim_sigmas(steps: int, schedule: torch.Tensor) -> torch.Tensor:
-    """Descending sigmas of the grid with a final 0, `steps + 1`. `schedule`: σ of every training timestep, ascending."""
+    """Descending sigmas of the grid and a final 0, `steps + 1`. `schedule`: σ of every training timestep, ascending."""
     grid = schedule[ddim_timesteps(steps, len(schedule))]
     return torch.cat([grid.flip(0), grid.new_zeros(1)])
 

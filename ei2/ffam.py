@@ -10,7 +10,7 @@ arrive projected once, and only they are pooled.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -44,7 +44,7 @@ class TemporalModule(torch.nn.Module, ABC):
         """`b f d c` -> `b f d c`, what the projections see."""
 
     def forward(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        """`(b f) d c` -> `(b f) d c`; `frames` is f. Without position embedding: permuting frames permutes the output."""
+        """`(b f) d c` -> `(b f) d c`; `frames` is f. No position embedding: permuting frames permutes the output."""
         video = rearrange(x, "(b f) d c -> b f d c", f=frames)
         tokens = rearrange(self.normalize(video), "b f d c -> (b d) f c")
         mixed = attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.heads)

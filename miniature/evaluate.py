@@ -4,7 +4,8 @@
     python -m miniature.evaluate --count 50 --checkpoint training/unet/checkpoint.pt --vae training/vae/checkpoint.pt
 
 The first form takes the exported weights as the host loads them, and writes the numbers to
-`benchmarks/results/miniature.json` and into the model card; the second watches a training. Both need ComfyUI's folder on `PYTHONPATH`.
+`benchmarks/results/miniature.json` and into the model card; the second watches a training. Both need ComfyUI's folder
+on `PYTHONPATH`.
 Latents `z` are those the UNet sees, of about unit variance.
 """
 
@@ -59,13 +60,12 @@ class CheckpointMiniature:
     """A training's averaged weights, from the files `train_unet.py` and `train_vae.py` write."""
 
     def __init__(self, unet_file: Path, vae_file: Path):
-        from .train_unet import TextToImage, Tokens, alphas_cumprod
         from comfy.taesd.taesd import TAESD
 
+        from .train_unet import TextToImage, Tokens, alphas_cumprod
+
         state = torch.load(unet_file, map_location="cpu")
-        self.tokens = Tokens()
-        if self.tokens.used != state["tokens"]:
-            raise ValueError(f"{unet_file} was trained with other prompts than `world.py` makes now: train it again.")
+        self.tokens = Tokens(state["tokens"])
         self.model = TextToImage(len(self.tokens.used)).to(memory_format=torch.channels_last)
         prefix = "module."
         self.model.load_state_dict(
@@ -229,7 +229,8 @@ def model_card_table(results: dict) -> str:
     rows += [(f"{names[key]} right", f"{100 * shares[key]:.1f} %", f"{bar} %") for key, bar in bars.items()]
     rows += [("all four right", f"{100 * shares['all_four']:.1f} %", "")]
     lines = ["| measured | result | bar |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    note = f"Text to image: {shares['prompts']} random prompts, guidance {shares['guidance']:g}, {shares['steps']} DDIM steps."
+    note = (f"Text to image: {shares['prompts']} random prompts, guidance {shares['guidance']:g}, "
+            f"{shares['steps']} DDIM steps.")
     return "\n".join([*lines, "", note])
 
 

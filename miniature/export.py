@@ -45,7 +45,7 @@ def main() -> None:
 
     state = torch.load(args.unet, map_location="cpu")
     shift, scale = state["shift"], state["scale"]
-    average = {name.removeprefix("module."): weight for name, weight in state["average"].items() if name != "n_averaged"}
+    average = {name.removeprefix("module."): weight for name, weight in state["average"].items()}
     unet = {name.removeprefix("unet."): weight for name, weight in average.items() if name.startswith("unet.")}
     text = {name.removeprefix("text."): weight for name, weight in average.items() if name.startswith("text.")}
     text["token_rows"] = text.pop("text_model.embeddings.token_embedding.weight")

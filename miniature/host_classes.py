@@ -61,8 +61,8 @@ TRAINABLE.Embedding = Embedding
 
 
 def differentiable_attention(_, q, k, v, heads, mask=None, **options):
-    """Batched matmul, softmax, batched matmul, `b n (heads c)`: as an override of the host's attention it trains a third faster on a CPU than the
-    fused kernel, whose backward is slow there."""
+    """Batched matmul, softmax, batched matmul, `b n (heads c)`: as an override of the host's attention it trains a
+    third faster on a CPU than the fused kernel, whose backward is slow there."""
     b, n, width = q.shape
     q, k, v = (t.view(b, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
     weights = (q @ k.transpose(-1, -2) * (width // heads) ** -0.5).softmax(dim=-1)

@@ -56,7 +56,7 @@ class Judge(torch.nn.Module):
         })
 
     @classmethod
-    def load(cls, path: Path = FILE) -> "Judge":
+    def load(cls, path: Path = FILE) -> Judge:
         """The trained judge in float32 on the CPU. Raises FileNotFoundError if its weights are missing."""
         if not Path(path).exists():
             raise FileNotFoundError(f"The judge's weights are missing at {path}: "

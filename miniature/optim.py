@@ -17,7 +17,8 @@ class Optimizer:
     def __init__(self, module: torch.nn.Module, lr: float, kind: str = "muon", weight_decay: float = 0.01):
         embeddings = {id(p) for m in module.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
         parameters = [p for p in module.parameters() if p.requires_grad]
-        as_matrix = lambda p: kind == "muon" and p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 4 and id(p) not in embeddings
+        large = lambda p: p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 4
+        as_matrix = lambda p: kind == "muon" and large(p) and id(p) not in embeddings
         self.matrices = [(p, torch.nn.Parameter(_matrix(p.data))) for p in parameters if as_matrix(p)]
         others = [p for p in parameters if not as_matrix(p)]
         self.parameters = parameters

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from . import host_classes
 from .architecture import BETA_END, BETA_START, TRAIN_STEPS
 from .optim import Optimizer, cosine
-from .world import COLORS, PATTERNS, PHRASINGS, SHAPES, Scene, random_prompt, random_scene, render
+from .world import COLORS, PATTERNS, PHRASINGS, SHAPES, Scene, prompt, random_prompt, random_scene, render
 
 from comfy.sd1_clip import SD1Tokenizer
 from comfy.taesd.taesd import TAESD
@@ -38,15 +38,17 @@ def alphas_cumprod() -> torch.Tensor:
 
 
 class Tokens:
-    """The host's SD1 tokenizer with its token numbers packed into the few rows the miniature's prompts use."""
+    """The host's SD1 tokenizer with its token numbers packed into the few rows the miniature's prompts use.
 
-    def __init__(self):
+    `used`: the token numbers of a training that is already under way; default: all that prompts can hold.
+    """
+
+    def __init__(self, used: list[int] | None = None):
         self.tokenizer = SD1Tokenizer()
         self.cache: dict[str, list[int]] = {}
-        every_word = [random_prompt(Scene(s, c, p, "black"), random.Random(i))
-                      for s in SHAPES for c in COLORS for p in PATTERNS for i in range(3)] + list(PHRASINGS) + [""]
-        every_word += [phrasing.format(object=c, background=b) for phrasing in PHRASINGS for c in COLORS for b in COLORS]
-        self.used = sorted({token for text in every_word for token in self._raw(text)})
+        scenes = [Scene(s, c, p, b) for s in SHAPES for c in COLORS for p in PATTERNS for b in COLORS]
+        every_word = ["", *(prompt(scene, phrasing) for scene in scenes for phrasing in PHRASINGS)]
+        self.used = used or sorted({token for text in every_word for token in self._raw(text)})
         self.row = {token: i for i, token in enumerate(self.used)}
 
     def _raw(self, text: str) -> list[int]:
@@ -115,7 +117,9 @@ def main() -> None:
     vae = TAESD()
     vae.load_state_dict(torch.load(args.vae))
     encoder = vae.taesd_encoder.requires_grad_(False).to(memory_format=torch.channels_last)
-    tokens = Tokens()
+    checkpoint = args.run / "checkpoint.pt"
+    state = torch.load(checkpoint) if checkpoint.exists() else None
+    tokens = Tokens(state and state["tokens"])
     model = TextToImage(len(tokens.used)).to(memory_format=torch.channels_last)
     optimizer = Optimizer(model, args.lr)
     average = AveragedModel(model, avg_fn=moving_average)
@@ -123,10 +127,8 @@ def main() -> None:
           f"{len(tokens.used)} tokens", flush=True)
 
     args.run.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.run / "checkpoint.pt"
     done, shift, scale = 0.0, None, None
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
+    if state:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from .optim import Optimizer, cosine
 from .world import SIZE, random_scene, render

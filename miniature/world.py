@@ -59,7 +59,7 @@ class Scene:
     offset_x: float = 0.0
     offset_y: float = 0.0
 
-    def edited(self, **attributes) -> "Scene":
+    def edited(self, **attributes) -> Scene:
         """The same placement with other attributes."""
         return replace(self, **attributes)
 

@@ -32,8 +32,8 @@ class EditSample(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How strongly the prompt rules. 1 with the source prompt gives the clip back; 7.5 to 12.5 edits. "
-                    "Too high burns colours.",
+                    tooltip="How strongly the prompt rules. 1 with the source prompt gives the clip back; 7.5 to 12.5 "
+                    "edits. Too high burns colours.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edited clip, for VAE Decode.")],

@@ -53,7 +53,7 @@ class InflateUNetAdvanced(io.ComfyNode):
             "spatial": "What a frame's self-attention sees. ffam: itself in full and all other frames coarsely (EI2). "
             "sca: the first and the previous frame (Tune-A-Video). first_frame: only the first. dense: all "
             "frames in full (slow). none: itself only.",
-            "coarse_pool": "ffam: how other frames are made coarse. average: mean of each cell. stride: one token of each.",
+            "coarse_pool": "ffam: how other frames are made coarse. average: a cell's mean. stride: one token of it.",
             "temporal": "The attention over time. stam: EI2's, which keeps the features where the model expects "
             "them. attention: Tune-A-Video's, behind Layer Norm. none: no attention over time.",
             "centering": "stam: which mean is subtracted. frames: over time, so a still clip stays untouched. "

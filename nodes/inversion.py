@@ -9,7 +9,10 @@ import torch
 
 @dataclass(frozen=True)
 class Inversion:
-    """A clip turned to noise. `noise`, `source`: `f c h w` in the host's latent scale; `sigmas`: descending, to sample with."""
+    """A clip turned to noise.
+
+    `noise`, `source`: `f c h w` in the host's latent scale; `sigmas`: descending, to sample with.
+    """
 
     noise: torch.Tensor
     source: torch.Tensor

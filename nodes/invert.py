@@ -24,7 +24,7 @@ class Invert(io.ComfyNode):
                 io.Model.Input("model", tooltip="The tuned model from EI2 One-Shot Tune."),
                 io.Latent.Input("latent", tooltip="The same clip that was tuned on."),
                 io.Conditioning.Input(
-                    "positive", tooltip="The source prompt, or an empty prompt as Tune-A-Video does; guidance is off here."
+                    "positive", tooltip="The source prompt, or an empty one as in Tune-A-Video; guidance is off here."
                 ),
                 io.Int.Input(
                     "steps",
@@ -48,7 +48,7 @@ class Invert(io.ComfyNode):
                     display_name="noise_latent",
                     tooltip="The same noise for SamplerCustom, KSampler (Advanced) and others, without added noise.",
                 ),
-                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels that belong to it, for SamplerCustom."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels belonging to it, for SamplerCustom."),
             ],
         )
 

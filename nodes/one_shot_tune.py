@@ -73,7 +73,7 @@ class OneShotTune(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample."),
                 io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="What was learned, apart from the model."),
-                io.Image.Output(display_name="loss_plot", tooltip="The loss over the steps: it should fall, then level."),
+                io.Image.Output(display_name="loss_plot", tooltip="The loss over the steps: it should fall and level."),
             ],
         )
 
@@ -81,8 +81,8 @@ class OneShotTune(io.ComfyNode):
     def execute(
         cls, model, latent, positive, steps, learning_rate, seed, precision, gradient_checkpointing
     ) -> io.NodeOutput:
-        options = {"precision": (precision, PRECISION), "gradient_checkpointing": (gradient_checkpointing, CHECKPOINTING)}
-        for name, (value, choices) in options.items():
+        checkpointing = ("gradient_checkpointing", gradient_checkpointing, CHECKPOINTING)
+        for name, value, choices in (("precision", precision, PRECISION), checkpointing):
             if value not in choices:
                 raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         require_inflation(model)

@@ -24,7 +24,7 @@ def clip_latents(model, latent: dict) -> torch.Tensor:
             "belongs to the model."
         )
     if "noise_mask" in latent:
-        raise ValueError("This latent carries a mask, which tuning and inversion would ignore: use a latent without one.")
+        raise ValueError("This latent carries a mask, which tuning and inversion would ignore: use one without.")
     if "batch_index" in latent and len(set(latent["batch_index"])) != samples.shape[0]:
         raise ValueError("This latent holds repeated frames of a batch, not one video: encode the video's frames once.")
     if not torch.isfinite(samples).all():

@@ -21,8 +21,10 @@ def invert(model, latents: torch.Tensor, positive: list, steps: int, refine: int
     return run(model, latents, positive, None, 1.0, inverter, sigmas.flip(0)), sigmas
 
 
-def sample(model, noise: torch.Tensor, positive: list, negative: list, cfg: float, sigmas: torch.Tensor) -> torch.Tensor:
-    """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance: nothing is added to the noise."""
+def sample(
+    model, noise: torch.Tensor, positive: list, negative: list, cfg: float, sigmas: torch.Tensor
+) -> torch.Tensor:
+    """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is added."""
     return run(model, noise, positive, negative, cfg, comfy.samplers.sampler_object("ddim"), sigmas)
 
 

@@ -8,9 +8,9 @@ hooks, and the temporal modules are copies.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Callable
 
 import comfy.model_management
 import comfy.samplers
@@ -28,7 +28,7 @@ from .inflation import KEY, InflatedUNet, TemporalStack, detach, effective_state
 from .unet import prediction, require_unet, res_blocks, sigma_schedule, transformer_blocks
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
-FEW_TOKENS = 1024  # below, a CPU's plain attention is faster in training than the fused one; above, it needs too much memory
+FEW_TOKENS = 1024  # up to here a CPU trains faster with plain attention; beyond, that needs too much memory
 ACTIVATION_BYTES = 2300  # rough need of a training step per frame, latent pixel and base channel, without checkpointing
 
 
@@ -94,7 +94,7 @@ class TuneSampler(comfy.samplers.Sampler):
         self.predicts, self.on_step = predicts, on_step
         self.losses: list[float] = []
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args, **kwargs):
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
         host_model = model_wrap.inner_model
         _replace_inference_tensors(host_model.diffusion_model)  # after every load: loading may bring new ones
         host_model.diffusion_model.requires_grad_(False)
@@ -105,7 +105,7 @@ class TuneSampler(comfy.samplers.Sampler):
 
 
 class TrainingUNet(InflatedUNet):
-    """The inflated UNet with trainable temporal modules, trainable additions to the q projections, and checkpointing."""
+    """The inflated UNet with trainable temporal modules, additions to the q projections, and checkpointing."""
 
     def __init__(self, settings: InflationSettings, stack, queries: dict[str, torch.nn.Parameter], checkpointing: bool):
         super().__init__(settings, stack)

@@ -90,7 +90,7 @@ def evaluate():
     `latents` `f c h w` in the host's scale are taken for noisy ones at `sigma`; returns the denoised ones in the
     model's scale.
     """
-    from comfy.samplers import CFGGuider, KSAMPLER
+    from comfy.samplers import KSAMPLER, CFGGuider
 
     def evaluate(model, latents, positive, negative=None, cfg=1.0, sigma=3.0):
         results = []

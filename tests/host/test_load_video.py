@@ -97,6 +97,7 @@ def test_zero_is_the_whole_video_at_its_own_size(node, inputs):
 def submit(node):
     """Lets the host check a graph, as POST /prompt does, and returns the messages about the node that loads."""
     import execution
+
     import nodes
 
     nodes.NODE_CLASS_MAPPINGS["EI2_LoadVideo"] = node

@@ -9,10 +9,30 @@ import re
 import pytest
 import torch
 
-from miniature.clips import (QUICKSTART_SOURCE_PROMPT, QUICKSTART_TARGET_PROMPT, moving, quickstart_clip,
-                             quickstart_truth, read_video, write_clip, write_video)
-from miniature.world import (COLORS, PATTERNS, PHRASINGS, PERIOD, SHAPES, SIZE, Scene, object_mask, prompt,
-                             random_prompt, random_scene, render)
+from miniature.clips import (
+    QUICKSTART_SOURCE_PROMPT,
+    QUICKSTART_TARGET_PROMPT,
+    moving,
+    quickstart_clip,
+    quickstart_truth,
+    read_video,
+    write_clip,
+    write_video,
+)
+from miniature.world import (
+    COLORS,
+    PATTERNS,
+    PERIOD,
+    PHRASINGS,
+    SHAPES,
+    SIZE,
+    Scene,
+    object_mask,
+    prompt,
+    random_prompt,
+    random_scene,
+    render,
+)
 
 # areas in units of the squared radius, by geometry
 AREAS = {
