@@ -94,11 +94,11 @@ class HostMiniature:
     """The exported weights, loaded by the pack's own node code into the host's MODEL, CLIP and VAE."""
 
     def __init__(self):
-        model, self.clip, self.vae = _import_pack("nodes.host.miniature").load_miniature()
+        self.patcher, self.clip, self.vae = _import_pack("nodes.host.miniature").load_miniature()
         from comfy.model_management import get_torch_device, load_models_gpu
 
-        load_models_gpu([model])
-        self.model, self.device = model.model, get_torch_device()
+        load_models_gpu([self.patcher])
+        self.model, self.device = self.patcher.model, get_torch_device()
         sigma = self.model.model_sampling.sigmas.float().cpu()
         self.signal = 1 / (1 + sigma.square())
 

@@ -45,7 +45,7 @@ class OneShotTune(io.ComfyNode):
                     max=1e-1,
                     step=1e-6,  # the editor shows and keeps as many decimals as the step has
                     round=False,
-                    tooltip="How big each step of learning is. 3e-5 suits Stable Diffusion; the miniature wants 3e-4.",
+                    tooltip="How big each step of learning is. 3e-5 suits Stable Diffusion; the miniature wants 1e-3.",
                 ),
                 io.Int.Input(
                     "seed",
