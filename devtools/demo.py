@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,7 @@ def demonstrate(output: Path) -> dict:
             server.check()
             raise ClientError(f"{error}{server.tail()}") from error
         finished = time.monotonic()
+        machine = describe(client.system_stats())
         output.mkdir(parents=True, exist_ok=True)
         clips = {}
         for name in CLIPS:
@@ -69,7 +71,7 @@ def demonstrate(output: Path) -> dict:
     clips["truth"] = render(scenes)
     contact_sheet(clips, output / "contact_sheet.png")
     stages = {"start ComfyUI": ready - start, **progress.stages(), "whole run": finished - ready}
-    report = measure(clips, scenes)
+    report = {"command": "python3 dev.py demo", "machine": machine, **measure(clips, scenes)}
     report["seconds"] = {name: round(seconds, 2) for name, seconds in stages.items()}
     report["seconds_by_node"] = {
         f"{node}: {progress.title(node)}": round(seconds, 2) for node, seconds in progress.seconds.items()
@@ -77,6 +79,15 @@ def demonstrate(output: Path) -> dict:
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     return report
+
+
+def describe(stats: dict) -> str:
+    """The machine in a line, from the server's own account of it."""
+    system, device = stats["system"], stats["devices"][0]
+    return (
+        f"{device['name']}, {os.cpu_count()} CPU cores, ComfyUI {system['comfyui_version']}, "
+        f"torch {system['pytorch_version']}"
+    )
 
 
 def with_frames(prompt: dict) -> dict:

@@ -19,7 +19,7 @@ from .world import PERIOD, Scene, prompt, render
 QUICKSTART_FILE = Path(__file__).parent.parent / "assets" / "quickstart.mp4"
 QUICKSTART_FPS = 8
 QUICKSTART_FRAMES = 12
-QUICKSTART_SOURCE = Scene(shape="square", color="white", pattern="dotted", background="blue", radius=34.0, angle=0.3)
+QUICKSTART_SOURCE = Scene(shape="square", color="blue", pattern="dotted", background="white", radius=34.0, angle=0.3)
 QUICKSTART_TARGET = {"shape": "circle", "color": "red"}
 QUICKSTART_SOURCE_PROMPT = prompt(QUICKSTART_SOURCE)
 QUICKSTART_TARGET_PROMPT = prompt(QUICKSTART_SOURCE.edited(**QUICKSTART_TARGET))

@@ -80,7 +80,7 @@ def encode(miniature):
 @pytest.fixture(scope="session")
 def source(encode):
     """The conditioning of one fixed prompt."""
-    return encode("a white square on a dotted blue background")
+    return encode("a blue square on a dotted white background")
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def test_v_prediction_inverts_and_samples_like_epsilon(model, inflate, rendered,
     results = []
     for clone in (inflate(model), inflate(predicting_v(model))):
         inversion = invert(clone, latents, source)[0]
-        edit = sample(clone, inversion, encode("a red circle on a dotted blue background"), encode(""), 3.0)
+        edit = sample(clone, inversion, encode("a red circle on a dotted white background"), encode(""), 3.0)
         results.append((inversion.noise, edit))
     (noise, edit), (noise_v, edit_v) = results
     torch.testing.assert_close(noise_v, noise, atol=1e-2, rtol=1e-3)

@@ -11,8 +11,8 @@ from devtools.results import decode
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "workflows" / "api" / "quickstart.json"
-SOURCE_PROMPT = "a white square on a dotted blue background"
-EDIT_PROMPT = "a red circle on a dotted blue background"
+SOURCE_PROMPT = "a blue square on a dotted white background"
+EDIT_PROMPT = "a red circle on a dotted white background"
 LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
 
 Graph = dict[str, dict]
