@@ -222,7 +222,10 @@ def apply_tune(model, tune: TuneResult):
     weight patches. Raises `ValueError` when the model is not inflated or inflated differently."""
     inflation = require_inflation(model)
     if inflation.settings != tune.settings:
-        raise ValueError(f"The tune was made with {tune.settings}, but the model has {inflation.settings}.")
+        raise ValueError(
+            f"The tune was made with {tune.settings}, but the model is inflated with {inflation.settings}: inflate it "
+            "in the same way."
+        )
     unet = require_unet(model)
     linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
     stack = TemporalStack.build(transformer_blocks(unet), tune.settings, linear)
