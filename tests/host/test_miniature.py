@@ -84,4 +84,5 @@ def test_previews_have_the_latents_colours(model, miniature, frames):
     image = previewer.decode_latent_to_preview(format.process_in(latents))
     picture = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(16, 16, 3) / 255
     small = torch.nn.functional.avg_pool2d(frames[:1].movedim(-1, 1), 8)[0].movedim(0, -1)
-    assert (picture - small).square().mean() < 0.02
+    correlation = torch.corrcoef(torch.stack([picture.flatten(), small.flatten()]))[0, 1]
+    assert correlation > 0.8, f"{correlation:.2f}: four channels cannot hold all colours, but most"

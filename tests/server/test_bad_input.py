@@ -154,7 +154,7 @@ def broken(server) -> Path:
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("This is a shopping list, not a video.\n" * 50)
     (folder / "cut.mp4").write_bytes(good[:400])  # within the header
-    (folder / "cut_later.mp4").write_bytes(good[: len(good) * 6 // 10])
+    (folder / "cut_later.mp4").write_bytes(good[: len(good) * 9 // 20])  # within the second frame
     with wave.open(str(folder / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
