@@ -69,7 +69,7 @@ class SpectralNormalization(torch.nn.Module):
 
 
 def spectral_normalize(linear: torch.nn.Linear, mode: str) -> None:
-    """Puts the restriction on a layer's weight for training; `bake` makes it permanent."""
+    """Puts the restriction on a layer's weight for training; `effective_weight` gives the result to keep."""
     parametrize.register_parametrization(linear, "weight", SpectralNormalization(linear.weight.detach(), mode))
 
 

@@ -108,7 +108,6 @@ def main() -> None:
     parser.add_argument("--grow", type=int, default=2, help="latents added per step")
     parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"))
     parser.add_argument("--run", type=Path, default=Path("training/unet"), help="folder for checkpoints")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the UNet (needs a C++ compiler)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -145,7 +144,6 @@ def main() -> None:
         bank.grow(32)
     print(f"{args.bank} latents in {time.time() - started:.0f} s", flush=True)
 
-    run = torch.compile(model) if args.compile else model
     signal = alphas_cumprod()
     weight = MIN_SNR_GAMMA * (1 - signal) / signal
     weight = weight.clamp(max=1.0)  # min(SNR, γ) / SNR, for ε-prediction
@@ -160,7 +158,7 @@ def main() -> None:
         a = signal[t].view(-1, 1, 1, 1)
         x = (a.sqrt() * z + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = run(x, t, tokens(texts))
+            predicted = model(x, t, tokens(texts))
         loss = ((predicted.float() - noise).square().mean(dim=(1, 2, 3)) * weight[t]).mean()
         loss.backward()
         optimizer.step(cosine(progress, warmup=0.01))

@@ -38,16 +38,18 @@ class TemporalStack(torch.nn.ModuleDict):
 
     @classmethod
     def build(cls, blocks: list[Block], settings: InflationSettings, linear: Callable[..., torch.nn.Linear]):
-        """New modules with initial weights, already normalized as `settings` ask."""
+        """New modules, whose weights are yet to be loaded or given by `initialize`."""
         if settings.temporal == "none":
             return cls()
         kind = partial(STAM, centering=settings.centering) if settings.temporal == "stam" else TemporalAttention
-        stack = cls({cls.name(block): kind(block.channels, block.heads, linear=linear) for block in blocks})
+        return cls({cls.name(block): kind(block.channels, block.heads, linear=linear) for block in blocks})
+
+    def initialize(self, settings: InflationSettings) -> None:
+        """Initial weights, already normalized as `settings` ask."""
         generator = torch.Generator("cpu").manual_seed(0)
-        for module in stack.values():
+        for module in self.values():
             module.initialize(generator)
-            stack._normalize_once(module, settings)
-        return stack
+            self._normalize_once(module, settings)
 
     @staticmethod
     def name(block: Block) -> str:
@@ -179,9 +181,9 @@ class InflatedUNet:
 def inflate(model, settings: InflationSettings):
     """A clone of the MODEL that treats a batch of latents as a video. An earlier inflation, with its tuning, is
     replaced. Raises `ValueError` for models that cannot be inflated."""
-    unet = require_unet(model)
-    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
-    return attach(deflate(model), settings, TemporalStack.build(transformer_blocks(unet), settings, linear))
+    stack = _host_stack(model, settings)
+    stack.initialize(settings)
+    return attach(deflate(model), settings, stack)
 
 
 def attach(model, settings: InflationSettings, stack: TemporalStack, tunes: tuple[TuneResult, ...] = ()):
@@ -226,9 +228,7 @@ def apply_tune(model, tune: TuneResult):
             f"The tune was made with {tune.settings}, but the model is inflated with {inflation.settings}: inflate it "
             "in the same way."
         )
-    unet = require_unet(model)
-    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
-    stack = TemporalStack.build(transformer_blocks(unet), tune.settings, linear)
+    stack = _host_stack(model, tune.settings)
     stack.load_state_dict(tune.temporal)
     clone = attach(model, tune.settings, stack, (*inflation.tunes, tune))
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
@@ -246,6 +246,12 @@ def require_inflation(model) -> InflatedUNet:
     if inflation is None:
         raise ValueError('This model is not inflated: put an "EI2 Inflate UNet" node between the loader and this node.')
     return inflation
+
+
+def _host_stack(model, settings: InflationSettings) -> TemporalStack:
+    """Temporal modules for the MODEL, of layers that the host casts and offloads; their weights are yet to come."""
+    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
+    return TemporalStack.build(transformer_blocks(require_unet(model)), settings, linear)
 
 
 def _module_dtype(model) -> torch.dtype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import comfy.model_management
-import comfy.sample
 import comfy.samplers
 import latent_preview
 import torch
@@ -31,7 +30,6 @@ def sample(
 def run(model, start: torch.Tensor, positive, negative, cfg: float, sampler, sigmas: torch.Tensor) -> torch.Tensor:
     """The host's guider on `start` without added noise, on its device of intermediate results. Raises `ValueError`
     when the result is not finite."""
-    start = comfy.sample.fix_empty_latent_channels(model, start)
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)
