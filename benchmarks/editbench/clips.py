@@ -1,0 +1,225 @@
+"""EditBench's clips: rendered scenes in motion, each with two edits whose right result is known.
+
+Two splits of 24 clips and 48 edits each, fixed by their seeds: `dev`, to choose settings on, and `test`, to report.
+Both hold every motion, every kind of edit and every frame count equally often, but share neither motion parameters
+(`PARAMETERS`: the ranges are disjoint) nor attribute changes (`changes_of`: each ordered pair of a source and a target
+value belongs to one split). At every frame the object stays within the placements that the miniature model was
+trained on (`world.random_scene`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from miniature.world import COLORS, PATTERNS, PERIOD, SHAPES, Scene, prompt
+
+SPLITS = ("dev", "test")
+MOTIONS = ("line", "circle", "bounce", "spin", "grow_shrink", "scroll")
+CLIPS_PER_MOTION = 4
+FRAMES, LONG_FRAMES = 8, 16
+LONG_CLIPS = {
+    "dev": ("line-1", "circle-2", "spin-3", "scroll-4"),
+    "test": ("circle-1", "bounce-2", "grow_shrink-3", "scroll-4"),
+}
+QUICK_FRAMES = 4
+
+VALUES = {"shape": SHAPES, "color": tuple(COLORS), "pattern": PATTERNS, "background": tuple(COLORS)}
+KINDS: dict[str, tuple[str, ...]] = {  # the attributes each kind of edit changes
+    "color": ("color",),
+    "shape": ("shape",),
+    "background": ("background",),
+    "shape_color": ("shape", "color"),
+    "pattern": ("pattern",),
+    "object_background": ("shape", "color", "background"),
+}
+# The kinds of the n-th motion's four clips are these, shifted by n: every kind is drawn 8 times in a split, every
+# motion meets every kind, and every pair of kinds shares a clip.
+KIND_PAIRS = ((0, 1), (2, 4), (3, 5), (1, 4))
+
+LOW, HIGH = 38.0, 90.0  # pixels: the object's centre, as `world.random_scene` draws it
+RADIUS_LOW, RADIUS_HIGH = 24.0, 40.0  # pixels: the object's radius, likewise
+DEGREE = math.pi / 180
+
+# What tells a motion of one split from the other split's; all over the whole clip, whatever its frame count. Lengths
+# in pixels, angles in radians, headings clockwise from "to the right".
+PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
+    "dev": {
+        "line": {"heading": (0.0, math.pi), "span": (22, 31)},  # downwards
+        "circle": {"orbit": (11, 16), "turns": (0.55, 0.75)},  # clockwise
+        "bounce": {"height": (20, 29), "hops": (1.0, 1.4), "drift": (8, 18)},  # to the right
+        "spin": {"turn": (60 * DEGREE, 110 * DEGREE)},  # clockwise
+        "grow_shrink": {"amplitude": (4, 5.5), "cycles": (0.5, 0.75)},  # grows first
+        "scroll": {"heading": (-50 * DEGREE, 50 * DEGREE), "span": (16, 28)},  # to the right
+    },
+    "test": {
+        "line": {"heading": (math.pi, 2 * math.pi), "span": (33, 46)},  # upwards
+        "circle": {"orbit": (18, 24), "turns": (-1.0, -0.8)},  # anticlockwise
+        "bounce": {"height": (31, 44), "hops": (1.6, 2.1), "drift": (-18, -8)},  # to the left
+        "spin": {"turn": (-200 * DEGREE, -120 * DEGREE)},  # anticlockwise
+        "grow_shrink": {"amplitude": (6, 7.8), "cycles": (-1.25, -0.9)},  # shrinks first
+        "scroll": {"heading": (130 * DEGREE, 230 * DEGREE), "span": (32, 56)},  # to the left
+    },
+}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit of a clip. `changes`: the changed attributes' target values; `target_scenes`: the right result, one
+    scene per frame."""
+
+    kind: str
+    changes: dict[str, str]
+    target_scenes: tuple[Scene, ...]
+
+    @property
+    def target_prompt(self) -> str:
+        return prompt(self.target_scenes[0])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A rendered clip and its edits. `scenes`: one per frame; `parameters`: those of its motion, see `PARAMETERS`."""
+
+    name: str
+    motion: str
+    parameters: dict[str, float]
+    scenes: tuple[Scene, ...]
+    edits: tuple[Edit, ...]
+
+    @property
+    def source_prompt(self) -> str:
+        return prompt(self.scenes[0])
+
+
+def split(name: str) -> list[Clip]:
+    """The 24 clips of `dev` or `test`, the same at every call. Raises ValueError for another name."""
+    if name not in SPLITS:
+        raise ValueError(f"There is no split {name!r}: use one of {', '.join(SPLITS)}.")
+    rng, used = random.Random(f"editbench {name}"), defaultdict(Counter)
+    clips = []
+    for m, motion in enumerate(MOTIONS):
+        for c in range(CLIPS_PER_MOTION):
+            kinds = [list(KINDS)[(m + k) % len(KINDS)] for k in KIND_PAIRS[c]]
+            clip = f"{motion}-{c + 1}"
+            frames = LONG_FRAMES if clip in LONG_CLIPS[name] else FRAMES
+            clips.append(_clip(name, clip, motion, kinds, frames, rng, used))
+    return clips
+
+
+def quick() -> list[Clip]:
+    """Two clips of four frames with one edit each, drawn like `dev`'s: enough to run every step of the benchmark."""
+    rng, used = random.Random("editbench quick"), defaultdict(Counter)
+    return [
+        _clip("dev", "quick-line", "line", ["color"], QUICK_FRAMES, rng, used),
+        _clip("dev", "quick-scroll", "scroll", ["object_background"], QUICK_FRAMES, rng, used),
+    ]
+
+
+def changes_of(name: str, attribute: str) -> dict[str, tuple[str, ...]]:
+    """The target values that a split's edits may give an attribute, per source value.
+
+    Each source value's targets are shuffled and halved; where their number is odd, the larger half goes to `dev` and
+    to `test` in turn.
+    """
+    rng, halves = random.Random(f"editbench {attribute}"), {}
+    for i, source in enumerate(VALUES[attribute]):
+        others = [value for value in VALUES[attribute] if value != source]
+        rng.shuffle(others)
+        middle = (len(others) + i % 2) // 2
+        halves[source] = tuple(others[middle:] if name == "dev" else others[:middle])
+    return halves
+
+
+def _clip(split_name: str, name: str, motion: str, kinds: list[str], frames: int, rng: random.Random,
+          used: dict[tuple[str, str], Counter]) -> Clip:
+    """Draws a clip. `used` counts how often each value of an attribute was a source's or a target's: rarer values are
+    preferred. Draws again until the scene and its edits suit the motion and each other."""
+    while True:
+        source = {a: _rare(rng, values, used["source", a]) for a, values in VALUES.items()}
+        edits = [
+            {a: _rare(rng, changes_of(split_name, a)[source[a]], used["target", a]) for a in KINDS[kind]}
+            for kind in kinds
+        ]
+        looks = [source, *(source | changes for changes in edits)]
+        if all(_suits(motion, look) for look in looks) and _differ(edits):
+            break
+    for role, values in (("source", source), *(("target", changes) for changes in edits)):
+        for attribute, value in values.items():
+            used[role, attribute][value] += 1
+
+    ranges = PARAMETERS[split_name][motion]
+    parameters = {key: rng.uniform(low, high) for key, (low, high) in ranges.items()}
+    scenes = _move(motion, Scene(**source), parameters, frames, rng)
+    return Clip(name, motion, parameters, scenes, tuple(
+        Edit(kind, changes, tuple(scene.edited(**changes) for scene in scenes))
+        for kind, changes in zip(kinds, edits)
+    ))
+
+
+def _rare(rng: random.Random, values: tuple[str, ...], used: Counter) -> str:
+    """One of the values; each earlier use makes a value a tenth as likely."""
+    return rng.choices(values, weights=[0.1 ** used[value] for value in values])[0]
+
+
+def _suits(motion: str, look: dict[str, str]) -> bool:
+    """Whether the object stands out and the motion can be seen: only a patterned background scrolls visibly, only a
+    shape that is not round spins visibly."""
+    return not (
+        look["color"] == look["background"]
+        or motion == "scroll" and look["pattern"] == "plain"
+        or motion == "spin" and look["shape"] in ("circle", "ring")
+    )
+
+
+def _differ(edits: list[dict[str, str]]) -> bool:
+    """Whether a clip's edits give no attribute the same value: two edits of a clip should differ in all they do."""
+    pairs = [pair for changes in edits for pair in changes.items()]
+    return len(set(pairs)) == len(pairs)
+
+
+def _move(motion: str, scene: Scene, p: dict[str, float], frames: int, rng: random.Random) -> tuple[Scene, ...]:
+    """The scene in motion with the parameters `p`; what they leave open (where, how large, how turned) is drawn."""
+    times = [i / (frames - 1) for i in range(frames)]
+    x = y = radius = [0.0] * frames  # relative to the drawn placement, as angle and offsets are below
+    angle = offset_x = offset_y = [0.0] * frames
+    if motion == "line":
+        x = [p["span"] * math.cos(p["heading"]) * t for t in times]
+        y = [p["span"] * math.sin(p["heading"]) * t for t in times]
+    elif motion == "circle":
+        start = rng.uniform(-math.pi, math.pi)
+        x = [p["orbit"] * math.cos(start + 2 * math.pi * p["turns"] * t) for t in times]
+        y = [p["orbit"] * math.sin(start + 2 * math.pi * p["turns"] * t) for t in times]
+    elif motion == "bounce":  # hops of even length off the ground, each a parabola, beginning at the top of one
+        phases = [(p["hops"] * t + 0.5) % 1 for t in times]
+        x = [p["drift"] * t for t in times]
+        y = [-p["height"] * 4 * phase * (1 - phase) for phase in phases]
+    elif motion == "spin":
+        angle = [p["turn"] * t for t in times]
+    elif motion == "grow_shrink":
+        radius = [p["amplitude"] * math.sin(2 * math.pi * p["cycles"] * t) for t in times]
+    elif motion == "scroll":  # a pattern that moves to the right has an offset that shrinks: see `world.render`
+        offset_x = [-p["span"] * math.cos(p["heading"]) * t for t in times]
+        offset_y = [-p["span"] * math.sin(p["heading"]) * t for t in times]
+
+    place = {
+        "x": _room(rng, x, LOW, HIGH), "y": _room(rng, y, LOW, HIGH),
+        "radius": _room(rng, radius, RADIUS_LOW, RADIUS_HIGH),
+        "angle": rng.uniform(-math.pi, math.pi),
+        "offset_x": rng.uniform(0, PERIOD), "offset_y": rng.uniform(0, PERIOD),
+    }
+    tracks = dict(x=x, y=y, radius=radius, angle=angle, offset_x=offset_x, offset_y=offset_y)
+    scenes = []
+    for i in range(frames):
+        now = {key: place[key] + track[i] for key, track in tracks.items()}
+        now["offset_x"] %= PERIOD
+        now["offset_y"] %= PERIOD
+        scenes.append(scene.edited(**now))
+    return tuple(scenes)
+
+
+def _room(rng: random.Random, track: list[float], low: float, high: float) -> float:
+    """An offset that keeps the whole track between `low` and `high`."""
+    return rng.uniform(low - min(track), high - max(track))
