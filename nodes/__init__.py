@@ -10,10 +10,11 @@ from .invert import Invert
 from .load_mini import LoadMini
 from .load_video import LoadVideo
 from .one_shot_tune import OneShotTune
+from .shift_probe import ShiftProbe
 
 
 class EI2Extension(ComfyExtension):
     """Tells the host which nodes there are."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, EditSample]
+        return [LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, EditSample, ShiftProbe]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-BACKGROUND, INK, FAINT, ACCENT = "#202020", "#dddddd", "#555555", "#ffa64d"
+from ..ei2.covariate_shift import CovariateShift
+
+BACKGROUND, INK, FAINT, ACCENT, RIVAL = "#202020", "#dddddd", "#555555", "#ffa64d", "#6fb7ff"
 SMOOTHING = 0.05  # share of the run that the running mean looks back over
+MOST_NAMES = 24  # of blocks along an axis
 
 
 def plot_losses(losses: list[float]) -> torch.Tensor:
@@ -19,8 +23,7 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
     first = np.maximum(steps - window, 0)
     mean = (total[steps] - total[first]) / (steps - first)
 
-    figure = Figure(figsize=(4.6, 2.8), dpi=130, facecolor=BACKGROUND, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = _figure(4.6, 2.8)
     axes = figure.add_subplot(facecolor=BACKGROUND)
     axes.plot(steps, losses, ".", markersize=3, color=FAINT, label="each step")
     axes.plot(steps, mean, color=ACCENT, linewidth=2, label=f"mean of {window} steps")
@@ -28,10 +31,50 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     axes.set_title(f"mean loss {mean[-1]:.4f} at the end", color=INK, fontsize=10)
+    _darken(axes)
+    axes.legend(facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=9)
+    return _image(figure)
+
+
+def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
+    """The covariate shift of one or two models, by their labels, over the blocks: above of the mean, below of the log
+    of the std; solid against the image model, dashed of the temporal modules alone."""
+    figure = _figure(6.4, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True, subplot_kw={"facecolor": BACKGROUND})
+    for axes, measure, name in ((above, "mean", "mean shift (in std)"), (below, "log_std", "log-std shift")):
+        for (label, shift), color in zip(shifts.items(), (ACCENT, RIVAL)):
+            for line, key, suffix in (("o-", measure, ""), ("o--", f"module_{measure}", ", module alone")):
+                text = f"{label}{suffix}: {shift.average(key):.3g}"
+                axes.plot(getattr(shift, key), line, color=color, markersize=4, linewidth=1.6, label=text)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(name, color=INK)
+        _darken(axes)
+        axes.grid(color=FAINT, alpha=0.4, linewidth=0.6)
+        axes.legend(
+            title="mean of blocks", facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=8
+        ).get_title().set(color=INK, fontsize=8)
+    blocks = next(iter(shifts.values())).blocks
+    shown = range(0, len(blocks), -(-len(blocks) // MOST_NAMES))
+    below.set_xticks(shown, [blocks[i] for i in shown], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    timesteps = ", ".join(map(str, next(iter(shifts.values())).timesteps))
+    above.set_title(f"covariate shift per block, timesteps {timesteps}", color=INK, fontsize=10)
+    return _image(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty dark figure; inches of 130 pixels."""
+    return Figure(figsize=(width, height), dpi=130, facecolor=BACKGROUND, layout="constrained")
+
+
+def _darken(axes: Axes) -> None:
     axes.tick_params(colors=INK, which="both")
     for spine in axes.spines.values():
         spine.set_color(FAINT)
-    axes.legend(facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=9)
+
+
+def _image(figure: Figure) -> torch.Tensor:
+    """The figure's pixels, `1 h w 3` in 0..1."""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     return torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(0)

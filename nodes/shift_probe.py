@@ -1,0 +1,97 @@
+"""The node that makes the covariate shift visible."""
+
+from __future__ import annotations
+
+import re
+
+from comfy_api.latest import io
+
+from ..ei2.settings import PRESETS
+from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.inflation import require_inflation
+from .host.progress import progress
+from .host.shift import TIMESTEPS, check_timesteps, covariate_shift
+from .plots import plot_shift
+
+
+class ShiftProbe(io.ComfyNode):
+    """Covariate shift per block."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_ShiftProbe",
+            display_name="EI2 Shift Probe",
+            category="EI2",
+            description="Shows how far an inflated model moves the features that the image model's frozen layers "
+            "expect: the covariate shift, which makes edits flicker and ignore words. Lower is better.",
+            inputs=[
+                io.Model.Input("model", tooltip="An inflated model, as a rule a tuned one from EI2 One-Shot Tune."),
+                io.Latent.Input("latent", tooltip="The clip to look at: the one that was tuned on."),
+                io.Conditioning.Input("positive", tooltip="What the clip shows: the source prompt. Guidance is off."),
+                io.String.Input(
+                    "timesteps",
+                    default=", ".join(map(str, TIMESTEPS)),
+                    tooltip="Noise levels to look at and average over, 0 (clean) to 999 (noise), with commas between. "
+                    "The plain and the inflated model run once for each.",
+                ),
+                io.Model.Input(
+                    "compare_with",
+                    optional=True,
+                    tooltip="Another inflated model to draw beside the first: Tune-A-Video against EI2, say, tuned "
+                    "equally on the same clip.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="plot",
+                    tooltip="Per block: above how far the mean moves, in standard deviations; below the log-ratio of "
+                    "standard deviations. Dashed: what the temporal module does on its own.",
+                ),
+                io.String.Output(display_name="table", tooltip="The same in numbers, for a text preview or a file."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, timesteps) -> bool | str:
+        try:
+            parse_timesteps(timesteps or "")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, model, latent, positive, timesteps, compare_with=None) -> io.NodeOutput:
+        models = [model] if compare_with is None else [model, compare_with]
+        chosen = parse_timesteps(timesteps)
+        for one in models:
+            require_inflation(one)
+            clip = clip_latents(one, latent)
+            check_frames(one, clip.shape[0], "the latent")
+            check_timesteps(one, chosen)
+        check_conditioning(positive, clip.shape[0], "positive")
+
+        advance = progress(2 * len(chosen) * len(models))
+        found = {}
+        for name, one in zip(("model", "compare_with"), models):
+            label = f"{name} ({method(one)})"
+            found[label] = covariate_shift(one, clip, positive, chosen, on_step=advance)
+        tables = [f"{label}, timesteps {', '.join(map(str, chosen))}\n\n{s.table()}\n" for label, s in found.items()]
+        return io.NodeOutput(plot_shift(found), "\n".join(tables))
+
+
+def parse_timesteps(text: str) -> list[int]:
+    """Whole numbers between commas or spaces, in the order given, each once. Raises `ValueError` for anything else."""
+    words = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
+    if not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
+        raise ValueError(
+            f"timesteps is {text!r}: give whole numbers with commas between, such as {', '.join(map(str, TIMESTEPS))}."
+        )
+    return list(dict.fromkeys(map(int, words)))
+
+
+def method(model) -> str:
+    """The preset a MODEL was inflated with, or `custom`, and whether it is tuned."""
+    inflation = require_inflation(model)
+    name = next((name for name, preset in PRESETS.items() if preset == inflation.settings), "custom")
+    return name if inflation.tunes else f"{name}, untuned"
