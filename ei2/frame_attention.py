@@ -1,10 +1,12 @@
 """The rivals' ways of letting a frame's self-attention see other frames.
 
-All take projected queries, keys and values `(b f) n c` and return `(b f) n c`; `attend(q, k, v)` is multi-head
-attention on `b n c`.
+The attentions take projected queries, keys and values `(b f) n c` and return `(b f) n c`; `attend(q, k, v)` is
+multi-head attention on `b n c`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from einops import rearrange, repeat
@@ -13,7 +15,10 @@ from .ffam import Attend
 
 
 def sparse_causal_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
-    """SCA of Tune-A-Video (Wu et al., ICCV 2023): K, V = [frame 0 ; frame max(i - 1, 0)]."""
+    """SCA of Tune-A-Video (Wu et al., ICCV 2023): K, V = [frame 0 ; frame max(i - 1, 0)].
+
+    Frames 0 and 1 thus see frame 0 twice, which is the same as seeing it once.
+    """
     previous = (torch.arange(frames) - 1).clamp(min=0)
 
     def first_and_previous(t):
@@ -33,3 +38,16 @@ def dense_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
     """Every frame attends to all tokens of all frames, as Vid2Vid-zero (Wang et al., 2023) does in some layers."""
     q, k, v = (rearrange(t, "(b f) n c -> b (f n) c", f=frames) for t in (q, k, v))
     return rearrange(attend(q, k, v), "b (f n) c -> (b f) n c", f=frames)
+
+
+def dense_places(places: Iterable[tuple[str, int, int]]) -> set[tuple[str, int, int]]:
+    """The three blocks in which Vid2Vid-zero attends densely; in all others it uses SCA.
+
+    `places`: the side (input, middle or output), number and index of every transformer block in the order they run.
+    The source names the first attention of the first block going down, the middle, and the first attention going up.
+    Where a transformer holds several blocks (SDXL), it is its first.
+    """
+    first = {}
+    for place in places:
+        first.setdefault(place[0], place)
+    return set(first.values())

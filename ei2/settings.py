@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-SPATIAL = ("ffam", "sca", "first_frame", "dense", "none")
+SPATIAL = ("ffam", "sca", "first_frame", "dense", "dense_sca", "none")
 COARSE_POOL = ("average", "stride")
 TEMPORAL = ("stam", "attention", "none")
-CENTERING = ("frames", "frames_space", "channels")
+CENTERING = ("frames", "frames_space", "channels", "layer_norm")
 NORMALIZATION = ("bounded", "strict", "off")
 NORMALIZATION_SCOPE = ("qkvo", "vo")
 POSITION = ("after_feed_forward", "after_spatial")
@@ -24,12 +24,25 @@ CHOICES = {
     "group_norm": GROUP_NORM,
 }
 
+# An option other than its default, and what another one must be for it to have any effect. Defaults pass, so that a
+# user can change `spatial` or `temporal` and leave the rest alone.
+NEEDS = (
+    ("coarse_factor", "spatial", ("ffam",)),
+    ("coarse_pool", "spatial", ("ffam",)),
+    ("centering", "temporal", ("stam",)),
+    ("normalization", "temporal", ("stam",)),
+    ("normalization_scope", "temporal", ("stam",)),
+    ("normalization_scope", "normalization", ("bounded", "strict")),
+    ("position", "temporal", ("stam", "attention")),
+)
+
 
 @dataclass(frozen=True)
 class InflationSettings:
     """What an image UNet becomes when it is inflated to a video UNet. The defaults are EI².
 
-    Raises `ValueError` for a value outside its choices or a coarse factor below 1.
+    Raises `ValueError` for a value outside its choices, a coarse factor below 1, and a choice that would have
+    no effect because of another one.
     """
 
     spatial: str = "ffam"  # what a frame's self-attention looks at
@@ -48,13 +61,30 @@ class InflationSettings:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}.")
         if self.coarse_factor < 1:
             raise ValueError(f"coarse_factor is {self.coarse_factor}: it must be 1 or more.")
+        for name, other, values in NEEDS:
+            value, default = getattr(self, name), getattr(type(self), name)
+            if value != default and getattr(self, other) not in values:
+                needed = " or ".join(map(str, values))
+                raise ValueError(
+                    f"{name} {value} has no effect unless {other} is {needed}: set {other} to {needed}, or {name} back "
+                    f"to {default}."
+                )
+        if self.coarse_factor == 1 and self.coarse_pool == "stride":
+            raise ValueError(
+                "coarse_pool stride has no effect with coarse_factor 1, which pools nothing: set coarse_factor to 2 or "
+                "more, or coarse_pool back to average."
+            )
 
     def to_dict(self) -> dict[str, str | int]:
         return asdict(self)
 
 
+# What the rivals' public code does to the UNet. Their guidance (null-text optimisation, attention control) is not here.
+# Vid2Vid-zero has no temporal module, but keeps the inflated ResBlocks, whose Group Norm is joint over frames.
 PRESETS = {
     "EI2": InflationSettings(),
     "Tune-A-Video": InflationSettings(spatial="sca", temporal="attention"),
+    "Video-P2P": InflationSettings(spatial="first_frame", temporal="attention"),
+    "Vid2Vid-zero": InflationSettings(spatial="dense_sca", temporal="none"),
     "Per-frame": InflationSettings(spatial="none", temporal="none", group_norm="frame"),
 }

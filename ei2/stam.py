@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from .centering import instance_center
 from .spectral_norm import spectral_normalize
@@ -14,6 +15,7 @@ class STAM(TemporalModule):
 
     Layer Norm in such a module shifts the mean of the features that the frozen layers behind it expect, and free
     projections shift their variance; centering without scaling and bounded projections restrict both.
+    `centering` is an axis of `instance_center`, or for comparison `layer_norm`: Layer Norm with γ = 1, β = 0.
     `restrict` puts the normalization on for training; saved weights are the effective matrices.
     """
 
@@ -24,7 +26,7 @@ class STAM(TemporalModule):
         self.centering = centering
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
-        return instance_center(x, self.centering)
+        return F.layer_norm(x, x.shape[-1:]) if self.centering == "layer_norm" else instance_center(x, self.centering)
 
     def restrict(self, mode: str, scope: str) -> None:
         """Spectral normalization for training. `mode`: bounded, strict or off. `scope`: all projections (`qkvo`) or

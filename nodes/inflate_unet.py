@@ -9,6 +9,17 @@ from .host.inflation import inflate
 
 MODEL_TOOLTIP = "A Stable Diffusion 1.5, 2.x or XL model. It stays as it is: other nodes may go on using it."
 
+PRESET_TOOLTIP = (
+    "How frames look at each other. EI2: the steady default. "
+    "Tune-A-Video: the method it improves on; its own defaults are an empty prompt for EI2 Invert and cfg 12.5 for EI2 "
+    "Edit Sample. "
+    "Video-P2P: every frame looks at the first one; it inverts with the source prompt. "
+    "Vid2Vid-zero: not tuned at all: connect it to EI2 Edit Sample only, with an inversion made through Per-frame, and "
+    "cfg 7.5. Of these two only the way frames look at each other is here; their guidance (null-text optimisation, "
+    "attention control) is not part of it yet. "
+    "Per-frame: every frame on its own, to see what the others are good for."
+)
+
 
 class InflateUNet(io.ComfyNode):
     """Inflation by preset."""
@@ -26,8 +37,7 @@ class InflateUNet(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="EI2",
-                    tooltip="How frames look at each other. EI2: the steady default. Tune-A-Video: the method it "
-                    "improves on. Per-frame: every frame on its own, to see what the others are good for.",
+                    tooltip=PRESET_TOOLTIP,
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The inflated model, still untuned.")],
@@ -51,18 +61,25 @@ class InflateUNetAdvanced(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         tooltips = {
             "spatial": "What a frame's self-attention sees. ffam: itself in full and all other frames coarsely (EI2). "
-            "sca: the first and the previous frame (Tune-A-Video). first_frame: only the first. dense: all "
-            "frames in full (slow). none: itself only.",
-            "coarse_pool": "ffam: how other frames are made coarse. average: a cell's mean. stride: one token of it.",
+            "sca: the first and the previous frame (Tune-A-Video). first_frame: only the first (Video-P2P). dense: all "
+            "frames in full (slow). dense_sca: dense in three layers, the first ones going down and up and the middle, "
+            "sca in the others (Vid2Vid-zero). none: itself only.",
+            "coarse_pool": "Only with spatial ffam and coarse_factor 2 or more, else leave it at average. How other "
+            "frames are made coarse. average: a cell's mean. stride: one token of it.",
             "temporal": "The attention over time. stam: EI2's, which keeps the features where the model expects "
-            "them. attention: Tune-A-Video's, behind Layer Norm. none: no attention over time.",
-            "centering": "stam: which mean is subtracted. frames: over time, so a still clip stays untouched. "
-            "frames_space: over time and picture. channels: over channels, as Layer Norm does.",
-            "normalization": "stam: limits how much the module can amplify. bounded: to at most 1. strict: to exactly "
-            "1, so that even the untuned module changes the picture. off: no limit.",
-            "normalization_scope": "stam: which projections are limited. qkvo: all. vo: only values and output.",
-            "position": "Where the temporal module sits in each block. after_feed_forward: at its end. "
-            "after_spatial: before the block reads the prompt.",
+            "them; the next three options are its own. attention: Tune-A-Video's, behind Layer Norm. none: no "
+            "attention over time.",
+            "centering": "Only with temporal stam, else leave it at frames. Which mean is subtracted. frames: over "
+            "time, so a still clip stays untouched. frames_space: over time and picture. channels: over channels. "
+            "layer_norm: Layer Norm instead, which also scales, to see what centering is good for.",
+            "normalization": "Only with temporal stam, else leave it at bounded. Limits how much the module can "
+            "amplify. bounded: to at most 1. strict: to exactly 1, so that even the untuned module changes the "
+            "picture. off: no limit.",
+            "normalization_scope": "Only with temporal stam and normalization bounded or strict, else leave it at "
+            "qkvo. Which projections are limited. qkvo: all. vo: only values and output.",
+            "position": "Only with temporal stam or attention, else leave it at after_feed_forward. Where the temporal "
+            "module sits in each block. after_feed_forward: at its end. after_spatial: before the block reads the "
+            "prompt.",
             "group_norm": "video: one brightness and contrast for the whole clip inside the model, which reduces "
             "flicker. frame: each frame for itself.",
         }
@@ -77,13 +94,15 @@ class InflateUNetAdvanced(io.ComfyNode):
             default=InflationSettings.coarse_factor,
             min=1,
             max=8,
-            tooltip="ffam: other frames are shrunk by this factor. 1 sees them in full (slow), 4 is faster and looser.",
+            tooltip="Only with spatial ffam, else leave it at 2. Other frames are shrunk by this factor: 1 sees them "
+            "in full (slow), 4 is faster and looser.",
         )
         return io.Schema(
             node_id="EI2_InflateUNetAdvanced",
             display_name="EI2 Inflate UNet (Advanced)",
             category="EI2/advanced",
-            description="Like EI2 Inflate UNet, with every choice of the method open. The defaults are the preset EI2.",
+            description="Like EI2 Inflate UNet, with every choice of the method open. The defaults are the preset "
+            "EI2. A choice that another one would leave without effect is refused.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 options.pop("spatial"),

@@ -18,7 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 
 from ...ei2.ffam import fine_coarse_attention
-from ...ei2.frame_attention import dense_attention, first_frame_attention, sparse_causal_attention
+from ...ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
 from ...ei2.settings import InflationSettings
 from ...ei2.spectral_norm import effective_weight
 from ...ei2.stam import STAM
@@ -126,18 +126,23 @@ class InflatedUNet:
         replace = dict(options.get("patches_replace", {}))
         others = replace.get("attn1", {})
         attn1 = dict(others)
+        dense = dense_places((*block.place, block.index) for block in blocks)
         for block in blocks:
-            if (*block.place, block.index) in others or block.place in others:
+            place = (*block.place, block.index)
+            if place in others or block.place in others:
                 self._warn_once(
                     f"Another node already replaces the self-attention of {block.path}: there the frames are "
                     "edited without looking at each other."
                 )
             else:
-                attn1[block.place] = partial(self._attend_frames, frames=frames)
+                spatial = self.settings.spatial
+                if spatial == "dense_sca":
+                    spatial = "dense" if place in dense else "sca"
+                attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial)
         replace["attn1"] = attn1
         options["patches_replace"] = replace
 
-    def _attend_frames(self, q, k, v, extra_options: dict, frames: int) -> torch.Tensor:
+    def _attend_frames(self, q, k, v, extra_options: dict, frames: int, spatial: str) -> torch.Tensor:
         """Called by the host in place of a block's self-attention, with projected `(b f) d c` tokens."""
 
         def attend(q, k, v):
@@ -145,16 +150,15 @@ class InflatedUNet:
             heads = extra_options["n_heads"]
             return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
 
-        settings = self.settings
         height, width = extra_options["activations_shape"][2:]
         if not q.shape[1] == k.shape[1] == height * width:
             self._warn_once("Another node changes the number of tokens: there the frames do not look at each other.")
             return attend(q, k, v)
-        if settings.spatial == "ffam":
-            pooling = (settings.coarse_factor, settings.coarse_pool)
+        if spatial == "ffam":
+            pooling = (self.settings.coarse_factor, self.settings.coarse_pool)
             return fine_coarse_attention(q, k, v, frames, height, width, *pooling, attend)
         rivals = {"sca": sparse_causal_attention, "first_frame": first_frame_attention, "dense": dense_attention}
-        return rivals[settings.spatial](q, k, v, frames, attend)
+        return rivals[spatial](q, k, v, frames, attend)
 
     def _add_temporal_modules(self, blocks: list[Block], options: dict, frames: int, hooks: ExitStack) -> None:
         if self.settings.position == "after_feed_forward":

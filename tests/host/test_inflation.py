@@ -15,11 +15,13 @@ OPTIONS = [  # the defaults are EI²
     {"spatial": "sca"},
     {"spatial": "first_frame"},
     {"spatial": "dense"},
+    {"spatial": "dense_sca"},
     {"spatial": "none"},
     {"temporal": "attention"},
     {"temporal": "none"},
     {"centering": "frames_space"},
     {"centering": "channels"},
+    {"centering": "layer_norm"},
     {"normalization": "off"},
     {"normalization_scope": "vo"},
     {"position": "after_spatial"},
@@ -45,8 +47,11 @@ def test_one_untuned_frame_is_the_hosts_picture_bit_for_bit(preset, model, infla
     assert torch.equal(evaluate(inflate(model, preset), frame, source), evaluate(model, frame, source))
 
 
-@pytest.mark.parametrize("temporal", ["stam", "attention", "none"])
-@pytest.mark.parametrize("position", ["after_feed_forward", "after_spatial"])
+@pytest.mark.parametrize("temporal, position", [
+    ("stam", "after_feed_forward"), ("stam", "after_spatial"),
+    ("attention", "after_feed_forward"), ("attention", "after_spatial"),
+    ("none", "after_feed_forward"),
+])  # fmt: skip
 def test_untuned_frames_without_spatial_exchange_are_the_hosts(
     temporal, position, model, inflate, evaluate, source, random_clip
 ):

@@ -99,7 +99,7 @@ CASES = (
     Case("unknown checkpointing", {"tune.gradient_checkpointing": "maybe"}, "tune", ("'maybe'", "auto, on, off")),
     Case(
         "unknown advanced option", {"tune.model": ("advanced", 0)}, "advanced",
-        ("spatial is 'everything'", "ffam, sca, first_frame, dense, none"),
+        ("spatial is 'everything'", "ffam, sca, first_frame, dense, dense_sca, none"),
         extra=lambda: {"advanced": node(
             "EI2_InflateUNetAdvanced", model=("mini", 0), spatial="everything", coarse_factor=2, coarse_pool="average",
             temporal="stam", centering="frames", normalization="bounded", normalization_scope="qkvo",

@@ -27,18 +27,18 @@ NODES = {
     "EI2_LoadMini": ("EI2 Load Miniature Model", {}, {"model": "MODEL", "clip": "CLIP", "vae": "VAE"}),
     "EI2_InflateUNet": (
         "EI2 Inflate UNet",
-        {"model": "MODEL", "preset": ("EI2", "Tune-A-Video", "Per-frame")},
+        {"model": "MODEL", "preset": ("EI2", "Tune-A-Video", "Video-P2P", "Vid2Vid-zero", "Per-frame")},
         {"model": "MODEL"},
     ),
     "EI2_InflateUNetAdvanced": (
         "EI2 Inflate UNet (Advanced)",
         {
             "model": "MODEL",
-            "spatial": ("ffam", "sca", "first_frame", "dense", "none"),
+            "spatial": ("ffam", "sca", "first_frame", "dense", "dense_sca", "none"),
             "coarse_factor": ("INT", 2),
             "coarse_pool": ("average", "stride"),
             "temporal": ("stam", "attention", "none"),
-            "centering": ("frames", "frames_space", "channels"),
+            "centering": ("frames", "frames_space", "channels", "layer_norm"),
             "normalization": ("bounded", "strict", "off"),
             "normalization_scope": ("qkvo", "vo"),
             "position": ("after_feed_forward", "after_spatial"),

@@ -126,9 +126,9 @@ def test_advanced_ksampler_takes_the_tuned_model(client, small):
 
 
 def test_presets(client, small):
-    """All three run, and each gives another result."""
+    """All run, and each gives another result."""
     results = [small.pictures()]
-    for preset in ("Tune-A-Video", "Per-frame"):
+    for preset in ("Tune-A-Video", "Video-P2P", "Vid2Vid-zero", "Per-frame"):
         results.append(run(client, edit_graph(preset=preset)).pictures())
     for i, result in enumerate(results):
         assert all(not torch.equal(result, other) for other in results[:i])
