@@ -7,6 +7,8 @@ short where the largest singular values lie close together.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
@@ -75,14 +77,11 @@ def spectral_normalize(linear: torch.nn.Linear, mode: str) -> None:
 
 @torch.no_grad()
 def effective_weight(linear: torch.nn.Linear) -> torch.Tensor:
-    """The normalized matrix, with σ converged: what is saved and used without power iteration."""
+    """The normalized matrix, with σ converged: what is saved and used without power iteration. The layer and its
+    singular vectors stay as they are, so that a training may go on."""
     if not parametrize.is_parametrized(linear, "weight"):
         return linear.weight.detach().clone()
     parametrization = linear.parametrizations.weight
-    normalization = parametrization[0]
+    normalization = copy.deepcopy(parametrization[0]).eval()
     normalization.converge(parametrization.original)
-    was_training = normalization.training
-    normalization.eval()
-    weight = linear.weight.detach().clone()
-    normalization.train(was_training)
-    return weight
+    return normalization(parametrization.original)

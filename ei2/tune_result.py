@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -22,3 +22,10 @@ class TuneResult:
     query: dict[str, torch.Tensor]
     losses: list[float] = field(default_factory=list)
     frames: int = 0
+
+    def scaled(self, strength: float) -> TuneResult:
+        """The same at another strength: 0 is the untuned model, 1 this one. What the temporal modules add to the
+        features and what was added to the q projections is multiplied by it."""
+        outputs = {name: weight * strength for name, weight in self.temporal.items() if ".to_out." in name}
+        query = {name: weight * strength for name, weight in self.query.items()}
+        return replace(self, temporal={**self.temporal, **outputs}, query=query)

@@ -8,7 +8,7 @@ hooks, and the temporal modules are copies.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
@@ -39,9 +39,12 @@ def tune_model(
     settings: TuneSettings,
     gradient_checkpointing: str,
     on_step: Callable[[int, float], None],
+    on_snapshot: Callable[[int, TuneResult], None] | None = None,
+    snapshot_steps: Collection[int] = (),
 ) -> TuneResult:
     """Tunes an inflated MODEL on one clip `f c h w` (the host's latent scale) and returns what was learned; the MODEL
-    stays as it is. `gradient_checkpointing`: auto, on or off. `on_step(step, loss)` may raise to cancel.
+    stays as it is. `gradient_checkpointing`: auto, on or off. `on_step(step, loss)` may raise to cancel;
+    `on_snapshot(step, learned)` gets what a tuning of only so many steps would have returned.
 
     Raises `ValueError` when the model is not inflated, `NonFiniteLoss` when training breaks down.
     """
@@ -69,21 +72,32 @@ def tune_model(
         trainee.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, wrapper)
         trainee.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
 
+        losses: list[float] = []
+
+        def learned() -> TuneResult:
+            return TuneResult(
+                settings=inflation.settings,
+                temporal={name: weight.cpu() for name, weight in effective_state(stack).items()},
+                query={f"{path}.weight": delta.detach().cpu().clone() for path, delta in queries.items()},
+                losses=list(losses),
+                frames=frames,
+            )
+
+        def after_step(step: int, loss: float) -> None:
+            losses.append(loss)
+            on_step(step, loss)
+            if on_snapshot and step in snapshot_steps:
+                on_snapshot(step, learned())
+
         sampler = TuneSampler(
-            sigma_schedule(model), [*stack.parameters(), *queries.values()], settings, prediction(model), on_step
+            sigma_schedule(model), [*stack.parameters(), *queries.values()], settings, prediction(model), after_step
         )
         comfy.model_management.load_models_gpu([trainee], force_full_load=True)
         guider = comfy.samplers.CFGGuider(trainee)
         guider.inner_set_conds({"positive": positive})
         first_sigma = sigma_schedule(model)[-1:]
         guider.sample(torch.zeros_like(latents), latents, sampler, first_sigma, disable_pbar=True)
-        return TuneResult(
-            settings=inflation.settings,
-            temporal={name: weight.cpu() for name, weight in effective_state(stack).items()},
-            query={f"{path}.weight": delta.detach().cpu() for path, delta in queries.items()},
-            losses=sampler.losses,
-            frames=frames,
-        )
+        return learned()
 
 
 class TuneSampler(comfy.samplers.Sampler):
@@ -92,7 +106,6 @@ class TuneSampler(comfy.samplers.Sampler):
     def __init__(self, schedule: torch.Tensor, parameters: list, settings: TuneSettings, predicts: str, on_step):
         self.schedule, self.parameters, self.settings = schedule, parameters, settings
         self.predicts, self.on_step = predicts, on_step
-        self.losses: list[float] = []
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
         host_model = model_wrap.inner_model
@@ -100,7 +113,7 @@ class TuneSampler(comfy.samplers.Sampler):
         host_model.diffusion_model.requires_grad_(False)
         denoise = lambda x, sigma: model_wrap(x, sigma, **extra_args)
         schedule = self.schedule.to(latent_image.device)
-        self.losses = tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, self.on_step)
+        tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, self.on_step)
         return latent_image
 
 

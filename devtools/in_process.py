@@ -1,0 +1,39 @@
+"""ComfyUI's own code in this process, and the pack imported by its path, as ComfyUI does it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+import torch
+
+from .environment import ROOT
+from .host import locate
+from .launch_host import repair_torchvision
+
+PACK = "ei2_pack"  # any name will do: a user's folder may be called anything
+
+
+def import_host(device: str = "auto") -> None:
+    """Makes ComfyUI's modules importable. `device`: `cpu`, or `auto` for a GPU where there is one. To be called before
+    anything imports them. Raises `SetupError` where ComfyUI is not to be found."""
+    sys.path.insert(0, str(locate()))  # before the repository: `nodes` is the host's
+    repair_torchvision()
+    from comfy.cli_args import args
+
+    args.cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
+def import_pack() -> None:
+    """Imports the pack as the module `PACK`."""
+    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+
+
+def pack(name: str) -> ModuleType:
+    """One of the pack's modules, by its name inside it: `pack("nodes.load_video")`."""
+    return importlib.import_module(f"{PACK}.{name}")
