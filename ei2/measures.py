@@ -14,3 +14,30 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
         raise ValueError(f"Cannot compare clips of different shapes {tuple(a.shape)} and {tuple(b.shape)}.")
     error = (a.double() - b.double()).square().mean()
     return float("inf") if error == 0 else float(-10 * torch.log10(error))
+
+
+def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float:
+    """As `psnr`, with each error weighted; `weights` (0..1) is expanded to the clips' shape, e.g. `f 1 h w`.
+
+    Raises `ValueError` for different shapes and for weights that are zero everywhere.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"Cannot compare clips of different shapes {tuple(a.shape)} and {tuple(b.shape)}.")
+    weights = weights.double().expand(a.shape)
+    if weights.sum() <= 0:
+        raise ValueError("Cannot compare clips over an empty mask: its weights are zero everywhere.")
+    error = ((a.double() - b.double()).square() * weights).sum() / weights.sum()
+    return float("inf") if error == 0 else float(-10 * torch.log10(error))
+
+
+def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
+    """How much a clip's error changes from frame to frame: the mean absolute difference between consecutive frames of
+    `clip - truth`, in units of the full range. Motion that the truth has too, and constant errors, do not count.
+
+    Both have the frames first. Raises `ValueError` for different shapes and for fewer than two frames.
+    """
+    if clip.shape != truth.shape:
+        raise ValueError(f"Cannot compare clips of different shapes {tuple(clip.shape)} and {tuple(truth.shape)}.")
+    if len(clip) < 2:
+        raise ValueError("Flicker needs at least two frames.")
+    return float((clip.double() - truth.double()).diff(dim=0).abs().mean())
