@@ -13,6 +13,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache
 
 from miniature.world import COLORS, PATTERNS, PERIOD, SHAPES, Scene, prompt
 
@@ -118,6 +119,7 @@ def quick() -> list[Clip]:
     ]
 
 
+@cache
 def changes_of(name: str, attribute: str) -> dict[str, tuple[str, ...]]:
     """The target values that a split's edits may give an attribute, per source value.
 

@@ -87,8 +87,8 @@ def _object_weight(pictures: torch.Tensor, scene: Scene) -> torch.Tensor:
     dark, light = _background_tones(scene)
     step = light - dark
     along = ((pictures - dark) * step).sum(dim=1, keepdim=True) / step.square().sum().clamp(min=1e-6)
-    to_background = (pictures - dark - along.clamp(0, 1) * step).norm(dim=1)
-    to_object = (pictures - color).norm(dim=1)
+    to_background = (pictures - dark - along.clamp(0, 1) * step).square().sum(dim=1).sqrt()
+    to_object = (pictures - color).square().sum(dim=1).sqrt()
     return (to_background - to_object).clamp(min=0) / (to_background + to_object).clamp(min=1e-6)
 
 

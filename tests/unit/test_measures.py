@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ei2.measures import psnr
+from ei2.measures import flicker, masked_psnr, psnr
 
 
 def test_psnr_against_numpy():
@@ -29,3 +29,36 @@ def test_psnr_of_equal_clips_is_infinite():
 def test_psnr_refuses_different_shapes():
     with pytest.raises(ValueError, match=r"\(2, 8, 8, 3\) and \(2, 8, 4, 3\)"):
         psnr(torch.zeros(2, 8, 8, 3), torch.zeros(2, 8, 4, 3))
+
+
+def test_masked_psnr_counts_only_the_mask():
+    a, b = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    b[..., :2], b[..., 2:] = 0.1, 0.5
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[..., :2] = 1
+    assert masked_psnr(a, b, mask) == pytest.approx(20.0, abs=1e-4)
+    assert masked_psnr(a, b, 1 - mask) == pytest.approx(6.0206, abs=1e-4)
+    assert masked_psnr(a, b, torch.full((1, 1, 1, 1), 0.3)) == pytest.approx(psnr(a, b), abs=1e-9)
+    assert masked_psnr(a, a, mask) == float("inf")
+
+
+def test_masked_psnr_refuses_an_empty_mask_and_different_shapes():
+    a = torch.zeros(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="empty mask"):
+        masked_psnr(a, a, torch.zeros(2, 1, 4, 4))
+    with pytest.raises(ValueError, match="different shapes"):
+        masked_psnr(a, torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4))
+
+
+def test_flicker_ignores_motion_and_constant_errors():
+    truth = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert flicker(truth + 0.2, truth) == pytest.approx(0, abs=1e-6)
+    blinking = truth + torch.tensor([0.1, -0.1, 0.1, -0.1]).view(4, 1, 1, 1)
+    assert flicker(blinking, truth) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_flicker_refuses_a_single_frame_and_different_shapes():
+    with pytest.raises(ValueError, match="at least two frames"):
+        flicker(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match="different shapes"):
+        flicker(torch.zeros(2, 3, 4, 4), torch.zeros(3, 3, 4, 4))
