@@ -1,0 +1,222 @@
+"""EditBench's plots from rows: success against flicker, covariate shift per block, success against tuning steps.
+
+Every function writes one PNG and returns whether there was anything to draw. Bars and bands are 95 % bootstrap
+intervals over clips.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmarks.editbench.methods import OURS, PRESETS
+from benchmarks.editbench.rows import known, methods_of, select, values_of
+from benchmarks.editbench.statistics import paired_bootstrap
+
+INK, FAINT = "#24292f", "#d0d7de"
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+NAMES = [method.name for method in PRESETS]
+COLORS = dict(zip(NAMES, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#D55E00")))
+OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7")  # ablations, in turn
+MARKERS = dict(zip(NAMES, "svPXo"))
+OTHER_MARKERS = "D^<>hp*"
+DPI = 160
+TEXT = 9  # points
+
+
+def colors_of(methods: list[str]) -> dict[str, str]:
+    """A colour per method; known methods always have the same."""
+    others = [name for name in methods if name not in COLORS]
+    return {name: COLORS.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in methods}
+
+
+def markers_of(methods: list[str]) -> dict[str, str]:
+    """A marker per method, so that colour is not all that tells points apart."""
+    others = [name for name in methods if name not in MARKERS]
+    return {name: MARKERS.get(name) or OTHER_MARKERS[others.index(name) % len(OTHER_MARKERS)] for name in methods}
+
+
+def mean_interval(rows: list[dict], field: str, scale: float = 1.0) -> tuple[float, float, float] | None:
+    """A field's mean over rows and its 95 % interval over clips, of no width for a single clip; None where no row
+    holds a number."""
+    values, clips = values_of(rows, field)
+    if not values:
+        return None
+    if len(set(clips)) == 1:
+        return (scale * float(np.mean(values)),) * 3
+    # the paired bootstrap against zeros is the plain bootstrap of the mean
+    return tuple(scale * x for x in paired_bootstrap(values, [0.0] * len(values), clips))
+
+
+def apart(wanted: list[float], gap: float) -> list[float]:
+    """Positions as near to the wanted ones as it goes with at least `gap` between any two, in the same order."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    groups: list[list[int]] = []  # neighbours that touch, moved as one so that their mean stays
+    start = lambda group: sum(wanted[i] for i in group) / len(group) - gap * (len(group) - 1) / 2
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and start(groups[-2]) + gap * len(groups[-2]) > start(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    placed = [0.0] * len(wanted)
+    for group in groups:
+        for n, i in enumerate(group):
+            placed[i] = start(group) + gap * n
+    return placed
+
+
+def success_against_flicker(rows: list[dict], file: Path, title: str = "") -> bool:
+    """One point per method with error bars; up and left is better. `rows`: of one budget."""
+    points = {}
+    for method in methods_of(rows):
+        own = select(rows, method=method)
+        flicker, success = mean_interval(own, "flicker"), mean_interval(own, "success", 100)
+        if flicker and success:
+            points[method] = (flicker, success)
+    if not points:
+        return False
+    figure, (axes,) = _figure(1, (7.6, 4.4))
+    colors, markers = colors_of(list(points)), markers_of(list(points))
+    for method, ((x, x_low, x_high), (y, y_low, y_high)) in points.items():
+        axes.errorbar(x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt=markers[method],
+                      color=colors[method], markersize=7, elinewidth=1.2, capsize=2.5, zorder=3)
+    axes.set_xlabel("flicker: mean change of the error from frame to frame (less is better)")
+    axes.set_ylabel("edit success, % of frames (more is better)")
+    axes.margins(x=0.08, y=0.08)
+    figure.suptitle(title, fontsize=TEXT + 1, color=INK)
+    places = {method: (x[0], y[0]) for method, (x, y) in points.items()}
+    _label_in_margin(axes, places, colors)
+    return _save(figure, file)
+
+
+def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
+    """Mean and log-variance shift of every transformer block, a line per method. `rows`: of one budget. Methods
+    without temporal modules have no shift and no line."""
+    fields = {"block_mean_shift": "mean shift", "block_log_variance_shift": "log-variance shift"}
+    lines = {field: {} for field in fields}
+    for field in fields:
+        for method in methods_of(rows):
+            found = [row[field] for row in select(rows, method=method) if row.get(field)]
+            if found and any(map(any, found)):
+                lines[field][method] = np.mean(np.asarray(found, dtype=np.float64), axis=0)
+    if not any(lines.values()):
+        return False
+    figure, panels = _figure(2, (7.6, 3.9))
+    methods = [name for name in methods_of(rows) if any(name in lines[field] for field in fields)]
+    colors, markers = colors_of(methods), markers_of(methods)
+    for axes, (field, name) in zip(panels, fields.items()):
+        for method, values in lines[field].items():
+            axes.plot(range(1, len(values) + 1), values, markers[method] + "-", color=colors[method], markersize=4,
+                      linewidth=1.8, label=method)
+        axes.set_title(name, fontsize=TEXT, color=INK)
+        axes.set_xlabel("transformer block, from input to output")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].set_ylabel("shift against the host's features (less is better)")
+    figure.suptitle(title, fontsize=TEXT + 1, color=INK)
+    last = {method: (len(v), v[-1]) for method, v in lines["block_log_variance_shift"].items()}
+    _label_in_margin(panels[1], last, colors)
+    return _save(figure, file)
+
+
+def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool:
+    """Success and PSNR over tuning steps: a line per method through the budgets that differ in `settings.steps`
+    alone, where there are three or more; a dashed level for a method that is never tuned."""
+    lines = {}
+    for method in methods_of(rows):
+        series = _steps_series(select(rows, method=method))
+        if untuned(rows, method):
+            lines[method] = {0: select(rows, method=method)}
+        elif len(series) >= 3:
+            lines[method] = series
+    tuned = [series for series in lines.values() if list(series) != [0]]
+    if not tuned:
+        return False
+    figure, panels = _figure(2, (7.6, 3.9))
+    methods = list(lines)
+    colors, markers = colors_of(methods), markers_of(methods)
+    end = max(max(series) for series in tuned)
+    start = min(min(series) for series in tuned)
+    names = {"success": ("edit success, % of frames", 100), "psnr": ("PSNR to the right result, dB", 1)}
+    for axes, (field, (name, scale)) in zip(panels, names.items()):
+        ends = {}
+        for method, series in lines.items():
+            found = {steps: mean_interval(own, field, scale) for steps, own in series.items()}
+            found = {steps: interval for steps, interval in found.items() if interval}
+            if not found:
+                continue
+            x, (y, low, high) = list(found), zip(*found.values())
+            if x == [0]:
+                axes.plot([start, end], [y[0]] * 2, "--", color=colors[method], linewidth=1.5)
+                ends[method] = (end, y[0])
+                continue
+            axes.plot(x, y, markers[method] + "-", color=colors[method], markersize=5, linewidth=1.8)
+            axes.fill_between(x, low, high, color=colors[method], alpha=0.12, linewidth=0)
+            ends[method] = (x[-1], y[-1])
+        axes.set_title(name, fontsize=TEXT, color=INK)
+        axes.set_xlabel("tuning steps")
+        axes.set_xscale("log")
+        ticks = sorted({steps for series in tuned for steps in series if steps > 0})
+        axes.set_xticks(ticks, [str(steps) for steps in ticks])
+        axes.minorticks_off()
+    figure.suptitle(title, fontsize=TEXT + 1, color=INK)
+    _label_in_margin(panels[1], ends, colors)
+    return _save(figure, file)
+
+
+def untuned(rows: list[dict], method: str) -> bool:
+    """Whether a method spends no time on tuning."""
+    return all(row.get("seconds_tune") == 0 for row in select(rows, method=method))
+
+
+def _steps_series(rows: list[dict]) -> dict[int, list[dict]]:
+    """One method's rows by tuning steps, ascending: the largest series whose other settings are the same."""
+    series: dict[str, dict[int, list[dict]]] = {}
+    for row in rows:
+        settings = dict(row.get("settings") or {})
+        if known(settings, "steps"):
+            steps = int(settings.pop("steps"))
+            same = series.setdefault(json.dumps(settings, sort_keys=True), {})
+            same.setdefault(steps, []).append(row)
+    longest = max(series.values(), key=len, default={})
+    return {steps: longest[steps] for steps in sorted(longest)}
+
+
+def _figure(panels: int, size: tuple[float, float]) -> tuple[Figure, list]:
+    """A light figure with panels side by side."""
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for axes in all_axes:
+        axes.grid(color=FAINT, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=INK, labelsize=TEXT)
+        axes.xaxis.label.set(color=INK, fontsize=TEXT)
+        axes.yaxis.label.set(color=INK, fontsize=TEXT)
+        for side, spine in axes.spines.items():
+            spine.set(color=FAINT, visible=side in ("left", "bottom"))
+    return figure, all_axes
+
+
+def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[str, str]) -> None:
+    """Names the points or line ends in the right margin, at their heights, apart enough to be read; a thin line leads
+    from a point to its name. `places`: x and y in data units. Ablations are named by what is changed."""
+    low, high = axes.get_ylim()
+    gap = 0.062 * (high - low)  # one line of text
+    heights = apart([y for _, y in places.values()], gap)
+    for (method, place), height in zip(places.items(), heights):
+        axes.annotate(
+            method.removeprefix(f"{OURS}, "), xy=place, xycoords="data", xytext=(1.03, (height - low) / (high - low)),
+            textcoords="axes fraction", va="center", ha="left", color=colors[method], fontsize=TEXT, weight="bold",
+            arrowprops={"arrowstyle": "-", "color": colors[method], "linewidth": 0.6, "alpha": 0.5, "shrinkB": 4},
+        )
+
+
+def _save(figure: Figure, file: Path) -> bool:
+    figure.savefig(file, facecolor="white")
+    return True

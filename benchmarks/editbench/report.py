@@ -1,0 +1,294 @@
+"""EditBench's report: Markdown tables, a summary and plots, made from a results file's rows alone.
+
+    python -m benchmarks.editbench.report benchmarks/results/editbench_test.json
+
+writes `editbench_test.md` and `editbench_test_*.png` beside that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from benchmarks.editbench import plots
+from benchmarks.editbench.methods import OURS, PRESETS, REFERENCE
+from benchmarks.editbench.rows import budgets_of, case, load, methods_of, pairs_of, select, values_of
+from benchmarks.editbench.statistics import Interval, paired_bootstrap, paired_bootstrap_ratio
+
+DESCRIBED = {
+    "equal": "Equal budget: the same steps, learning rate and guidance for every method",
+    "best": "Best budget: every method with the settings it did best with on the development split",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure in a table. `scale`: from a row's unit to the shown one; `higher`: whether more is better, None
+    where neither is; `compare`: by "difference" or "ratio" with the reference, None for a mean alone."""
+
+    field: str
+    title: str
+    digits: int
+    higher: bool | None
+    compare: str | None = "difference"
+    scale: float = 1.0
+
+    def heading(self) -> str:
+        return self.title + {True: " ↑", False: " ↓", None: ""}[self.higher]
+
+
+QUALITY = (
+    Column("success", "edit success, %", 1, True, scale=100),
+    Column("preservation", "preservation, %", 1, True, scale=100),
+    Column("psnr", "PSNR, dB", 2, True),
+    Column("psnr_object", "PSNR object, dB", 2, True),
+    Column("psnr_background", "PSNR background, dB", 2, True),
+    Column("flicker", "flicker", 4, False, "ratio"),
+    Column("centroid_error", "centroid error, px", 2, False),
+)
+SHIFT = (
+    Column("mean_shift", "mean shift", 3, False, "ratio"),
+    Column("log_variance_shift", "log-variance shift", 3, False, "ratio"),
+    Column("reconstruction_psnr", "reconstruction PSNR, dB", 2, True),
+)
+COST = (
+    Column("seconds_tune", "tune, s", 1, False, None),
+    Column("seconds_invert", "invert, s", 1, False, None),
+    Column("seconds_edit", "edit, s", 1, False, None),
+    Column("peak_bytes", "peak memory, MB", 0, False, None, scale=1e-6),
+)
+
+
+class Comparison(NamedTuple):
+    """A method's difference to the reference, or ratio, over the `pairs` of cases both were measured on."""
+
+    interval: Interval
+    pairs: int
+    ratio: bool
+
+    def verdict(self, higher: bool) -> str:
+        """"better", "worse", or "undecided" where the interval holds no difference."""
+        neutral = 1.0 if self.ratio else 0.0
+        if self.interval.low <= neutral <= self.interval.high:
+            return "undecided"
+        return "better" if (self.interval.estimate > neutral) == higher else "worse"
+
+    def text(self, digits: int) -> str:
+        """`+6.2 [+1.9, +10.4]`, or of a ratio `×0.62 [0.55, 0.70]`."""
+        estimate, low, high = self.interval
+        if self.ratio:
+            return f"×{estimate:.2f} [{low:.2f}, {high:.2f}]"
+        return f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def compare(rows: list[dict], reference: list[dict], column: Column) -> Comparison | None:
+    """One method's rows against the reference's at the same budget. None for fewer than two clips in common, and for
+    a ratio where the reference is zero on a clip."""
+    values, others, clips = pairs_of(rows, reference, column.field)
+    if column.compare is None or len(set(clips)) < 2:
+        return None
+    if column.compare == "ratio":
+        sums = {clip: sum(o for o, c in zip(others, clips) if c == clip) for clip in set(clips)}
+        if min(sums.values()) <= 0:
+            return None
+        return Comparison(paired_bootstrap_ratio(values, others, clips), len(values), True)
+    scaled = Interval(*(column.scale * x for x in paired_bootstrap(values, others, clips)))
+    return Comparison(scaled, len(values), False)
+
+
+def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> str:
+    """Per budget: the settings, a table of quality and one of shift and cost, a row per method, with intervals of the
+    difference (or ratio) to the reference. `level`: of the headings."""
+    parts = []
+    for budget in budgets_of(rows):
+        own = select(rows, budget=budget)
+        by_method = {name: select(own, method=name) for name in methods_of(own)}
+        parts += [
+            f"{'#' * level} {DESCRIBED.get(budget, f'Budget {budget}')}",
+            settings_text(by_method),
+            table(by_method, reference, QUALITY),
+            table(by_method, reference, SHIFT + COST),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(by_method: dict[str, list[dict]], reference: str, columns: tuple[Column, ...]) -> str:
+    """One table; bold where the interval holds no difference to the reference. `n`: edits, and in brackets how many
+    of them the reference has too, where that is not all."""
+    lines = [
+        "| method | n | " + " | ".join(column.heading() for column in columns) + " |",
+        "|---" * 2 + "|--:" * len(columns) + "|",
+    ]
+    for method, rows in by_method.items():
+        others = by_method.get(reference, [])
+        shared = len({case(row) for row in rows} & {case(row) for row in others})
+        n = str(len(rows)) if not others or shared == len(rows) else f"{len(rows)} ({shared})"
+        cells = [cell(rows, [] if method == reference else others, column) for column in columns]
+        lines.append(f"| {method} | {n} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(rows: list[dict], reference: list[dict], column: Column) -> str:
+    """A method's mean and its difference to the reference, e.g. `78.1 (**+6.2 [+1.9, +10.4]**)`."""
+    values, _ = values_of(rows, column.field)
+    if not values:
+        return "–"
+    text = f"{column.scale * fmean(values):.{column.digits}f}"
+    found = compare(rows, reference, column)
+    if found is None:
+        return text
+    difference = found.text(column.digits)
+    return f"{text} ({difference})" if found.verdict(column.higher) == "undecided" else f"{text} (**{difference}**)"
+
+
+def settings_text(by_method: dict[str, list[dict]]) -> str:
+    """The settings of each method, or of all where they are the same; options of the inflation are left out, since
+    the method's name tells them."""
+    texts: dict[str, list[str]] = {}
+    for method, rows in by_method.items():
+        for text in dict.fromkeys(_settings(row) for row in rows):
+            texts.setdefault(text, []).append(method)
+    if len(texts) == 1:
+        return f"All methods: {next(iter(texts))}."
+    return "\n".join(f"* {'; '.join(methods)}: {text}" for text, methods in texts.items())
+
+
+def _settings(row: dict) -> str:
+    settings = {key: value for key, value in (row.get("settings") or {}).items() if not isinstance(value, dict)}
+    number = lambda value: f"{value:g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in settings.items()) or "not recorded"
+
+
+def ablations(rows: list[dict], level: int = 3) -> str:
+    """The same tables for EI2 and its ablations (every method but the presets), with EI2 as the reference. Empty
+    where the rows hold no ablation."""
+    presets = {method.name for method in PRESETS}
+    changed = [row for row in rows if row["method"] not in presets]
+    budgets = {row["budget"] for row in changed}
+    own = [row for row in rows if row["method"] == OURS and row["budget"] in budgets]
+    return markdown(own + changed, reference=OURS, level=level) if changed else ""
+
+
+def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) -> str:
+    """What the intervals say, a sentence or two per budget: where the method is better than the reference, where it
+    is worse, and what they leave undecided."""
+    lines = []
+    for budget in budgets_of(rows):
+        own, others = select(rows, budget=budget, method=method), select(rows, budget=budget, method=reference)
+        said: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+        for column in QUALITY + SHIFT:
+            found = compare(own, others, column)
+            if found is not None:
+                said[found.verdict(column.higher)].append(f"{column.title.split(',')[0]} {found.text(column.digits)}")
+        if any(said.values()):
+            shared = {case(row) for row in own} & {case(row) for row in others}
+            text = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in said.items() if names)
+            lines.append(f"* **{method} against {reference}, budget {budget}** ({len(shared)} edits of "
+                         f"{len({clip for clip, *_ in shared})} clips): {text}.")
+    return "\n".join(lines)
+
+
+def criterion(rows: list[dict]) -> tuple[float, float]:
+    """How good a setting is, from its rows on the development split; higher is better, compared in order.
+
+    First the mean over edits of success times preservation: the share of what was asked for, weighted by the share of
+    what was to be kept. A product, because returning the source keeps everything and drawing a new clip can fulfil
+    any prompt: each alone must score zero. Ties are decided by the mean PSNR to the right result.
+    """
+    return fmean(row["success"] * row["preservation"] for row in rows), fmean(row["psnr"] for row in rows)
+
+
+def best_per_method(rows: list[dict], score: Callable[[list[dict]], tuple] = criterion) -> dict[str, dict]:
+    """The budget each method did best with on the development split: `budget`, `settings`, `score` and `n`, the number
+    of edits. Budgets are compared on the same edits, those that a method was measured on at every budget.
+
+    Raises ValueError for a method whose budgets share no edit.
+    """
+    best = {}
+    for method in methods_of(rows):
+        own = select(rows, method=method)
+        by_budget = {budget: select(own, budget=budget) for budget in budgets_of(own)}
+        shared = set.intersection(*({case(row) for row in found} for found in by_budget.values()))
+        if not shared:
+            raise ValueError(f"The budgets of {method} have no edit in common: run them on the same clips.")
+        scores = {b: score([row for row in found if case(row) in shared]) for b, found in by_budget.items()}
+        budget = max(scores, key=scores.get)
+        best[method] = {
+            "budget": budget,
+            "settings": by_budget[budget][0].get("settings"),
+            "score": scores[budget],
+            "n": len(shared),
+        }
+    return best
+
+
+def page(rows: list[dict], title: str, pictures: dict[str, str]) -> str:
+    """The whole report. `pictures`: file names and captions, shown between summary and tables."""
+    presets = {method.name for method in PRESETS}
+    parts = [
+        f"# {title}",
+        summary(rows),
+        f"In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and "
+        "seed, with its 95 % bootstrap interval over clips; bold where the interval does not hold \"no difference\". "
+        "The intervals are not corrected for their number. ↑: more is better, ↓: less is better. n: edits.",
+        *(f"![{caption}; bars and bands: 95 % intervals over clips]({name})" for name, caption in pictures.items()),
+        markdown([row for row in rows if row["method"] in presets]),
+    ]
+    changed = ablations(rows)
+    if changed:
+        parts += ["## Ablations", f"In brackets: the difference to {OURS}, or the ratio.", changed]
+    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
+
+
+def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
+    """Writes the plots `<stem>_*.png` that the rows have data for; returns them with a caption each."""
+    names = {method.name for method in PRESETS}
+    presets = [row for row in rows if row["method"] in names]
+    changed = [row for row in rows if row["method"] == OURS or row["method"] not in names]
+    equal, best = select(presets, budget="equal"), select(presets, budget="best")
+    wanted = [
+        ("flicker_equal", plots.success_against_flicker, equal, "Edit success against flicker, equal budget"),
+        ("flicker_best", plots.success_against_flicker, best, "Edit success against flicker, best budget"),
+        ("shift", plots.shift_per_block, equal, "Covariate shift per transformer block, equal budget"),
+        ("steps", plots.success_against_steps, presets, "Success and PSNR against tuning steps"),
+    ]
+    if len(methods_of(changed)) > 1:
+        own = select(changed, budget="equal")
+        wanted.append(("ablations", plots.success_against_flicker, own, f"{OURS} with one part changed, equal budget"))
+    drawn = {}
+    for name, plot, own, caption in wanted:
+        file = stem.with_name(f"{stem.name}_{name}.png")
+        if own and plot(own, file, caption):
+            drawn[file] = caption
+    return drawn
+
+
+def write(file: Path) -> list[Path]:
+    """Writes a results file's report and plots beside it and returns what was written."""
+    rows, stem = load(file), Path(file).with_suffix("")
+    pictures = draw(rows, stem)
+    report = stem.with_suffix(".md")
+    title = "EditBench" + {"editbench_test": ", test split", "editbench_dev": ", development split"}.get(stem.name, "")
+    report.write_text(page(rows, title, {file.name: text for file, text in pictures.items()}), encoding="utf-8")
+    return [report, *pictures]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="the rows, written by the benchmark")
+    parser.add_argument("--best", action="store_true", help="print the budget each method did best with, as JSON")
+    args = parser.parse_args()
+    if args.best:
+        print(json.dumps(best_per_method(load(args.file)), indent=1))
+        return
+    for written in write(args.file):
+        print(written)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""EditBench's rows: what a results file holds, in which order methods and budgets are shown, and what is compared.
+
+A results file is a JSON list with one object per method, budget, clip, edit and seed. Tables, plots and contact sheets
+are made from rows alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from benchmarks.editbench.methods import METHODS
+
+BUDGETS = ("equal", "best")
+IDENTITY = ("method", "budget", "clip", "edit", "seed")
+
+
+def load(path: Path) -> list[dict]:
+    """The rows of a results file. Raises ValueError for a file that holds none, or not rows, or a row twice."""
+    rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} does not hold EditBench rows: a list with one object per edited clip is expected.")
+    seen = set()
+    for i, row in enumerate(rows):
+        missing = [name for name in IDENTITY if name not in row]
+        if missing:
+            raise ValueError(f"Row {i} of {path} has no {', '.join(missing)}: write it again with the benchmark.")
+        key = tuple(row[name] for name in IDENTITY)
+        if key in seen:
+            raise ValueError(f"{path} holds {' / '.join(map(str, key))} twice: keep one of the two rows.")
+        seen.add(key)
+    return rows
+
+
+def select(rows: list[dict], **wanted) -> list[dict]:
+    """The rows whose fields have the wanted values, e.g. `select(rows, budget="equal", method="EI2")`."""
+    return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+
+
+def methods_of(rows: list[dict]) -> list[str]:
+    """The methods that occur: in the order of `methods.METHODS`, then unknown ones as they come."""
+    found = dict.fromkeys(row["method"] for row in rows)
+    return [name for name in METHODS if name in found] + [name for name in found if name not in METHODS]
+
+
+def budgets_of(rows: list[dict]) -> list[str]:
+    """The budgets that occur: equal, best, then the others as they come."""
+    found = dict.fromkeys(row["budget"] for row in rows)
+    return [name for name in BUDGETS if name in found] + [name for name in found if name not in BUDGETS]
+
+
+def case(row: dict) -> tuple[str, str, int]:
+    """What two methods are compared on: the same clip, edit and seed."""
+    return row["clip"], row["edit"], row["seed"]
+
+
+def known(row: dict, field: str) -> bool:
+    """Whether a row holds a number there: a field may be absent, null or NaN where a measure makes no sense."""
+    value = row.get(field)
+    return value is not None and not math.isnan(value)
+
+
+def values_of(rows: list[dict], field: str) -> tuple[list[float], list[str]]:
+    """The numbers of a field and each one's clip."""
+    rows = [row for row in rows if known(row, field)]
+    return [float(row[field]) for row in rows], [row["clip"] for row in rows]
+
+
+def pairs_of(rows: list[dict], reference: list[dict], field: str) -> tuple[list[float], list[float], list[str]]:
+    """A field's numbers, the reference's numbers for the same cases, and each case's clip; cases for which either has
+    none are left out. Both lists of rows hold one method at one budget."""
+    others = {case(row): row for row in reference if known(row, field)}
+    rows = [row for row in rows if known(row, field) and case(row) in others]
+    return (
+        [float(row[field]) for row in rows],
+        [float(others[case(row)][field]) for row in rows],
+        [row["clip"] for row in rows],
+    )
