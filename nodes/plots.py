@@ -39,26 +39,34 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
 def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
     """The covariate shift of one or two models, by their labels, over the blocks: above of the mean, below of the log
     of the std; solid against the image model, dashed of the temporal modules alone."""
-    figure = _figure(6.4, 5.6)
+    figure = _figure(7.0, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, subplot_kw={"facecolor": BACKGROUND})
     for axes, measure, name in ((above, "mean", "mean shift (in std)"), (below, "log_std", "log-std shift")):
         for (label, shift), color in zip(shifts.items(), (ACCENT, RIVAL)):
-            for line, key, suffix in (("o-", measure, ""), ("o--", f"module_{measure}", ", module alone")):
-                text = f"{label}{suffix}: {shift.average(key):.3g}"
-                axes.plot(getattr(shift, key), line, color=color, markersize=4, linewidth=1.6, label=text)
+            for line, key, what in (("-", measure, label), ("--", f"module_{measure}", "its modules alone")):
+                text = f"{what}: {shift.average(key):.3g}"
+                axes.plot(getattr(shift, key), line, marker=".", color=color, linewidth=1.6, label=text)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(name, color=INK)
         _darken(axes)
         axes.grid(color=FAINT, alpha=0.4, linewidth=0.6)
-        axes.legend(
-            title="mean of blocks", facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=8
-        ).get_title().set(color=INK, fontsize=8)
-    blocks = next(iter(shifts.values())).blocks
-    shown = range(0, len(blocks), -(-len(blocks) // MOST_NAMES))
-    below.set_xticks(shown, [blocks[i] for i in shown], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    timesteps = ", ".join(map(str, next(iter(shifts.values())).timesteps))
-    above.set_title(f"covariate shift per block, timesteps {timesteps}", color=INK, fontsize=10)
+        axes.legend(  # above the axes, where it hides no line
+            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, handlelength=3,
+            frameon=False, labelcolor=INK, fontsize=8,
+        )  # fmt: skip
+    first = next(iter(shifts.values()))
+    shown = range(0, len(first.blocks), -(-len(first.blocks) // MOST_NAMES))
+    names = [first.blocks[i] for i in shown]
+    below.set_xticks(shown, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    title = f"Covariate shift per block, mean of timesteps {_listed(first.timesteps)}; numbers: mean of blocks"
+    figure.suptitle(title, color=INK, fontsize=10)
     return _image(figure)
+
+
+def _listed(numbers: list[int]) -> str:
+    """`1, 2, 3`; of many only the ends: `1, …, 9`."""
+    few = numbers if len(numbers) <= 6 else [numbers[0], "…", numbers[-1]]
+    return ", ".join(map(str, few))
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -71,7 +71,16 @@ NODES = {
         },
         {"latent": "LATENT"},
     ),
+    "EI2_ShiftProbe": (
+        "EI2 Shift Probe",
+        {
+            "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING",
+            "timesteps": ("STRING", "100, 300, 500, 700, 900"),
+        },
+        {"plot": "IMAGE", "table": "STRING"},
+    ),
 }  # fmt: skip
+OPTIONAL = {"EI2_ShiftProbe": {"compare_with": "MODEL"}}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +100,8 @@ def test_inputs_and_outputs(known, name):
     info = known[name]
     assert info["display_name"] == display_name
     assert info["input_order"].get("required", []) == list(inputs)
-    assert not info["input"].get("optional")
+    optional = info["input"].get("optional", {})
+    assert {key: kind for key, (kind, _) in optional.items()} == OPTIONAL.get(name, {})
     given = info["input"].get("required", {})
     for key, wanted in inputs.items():
         kind, options = given[key]
@@ -111,7 +121,7 @@ def test_help_texts(known, name):
     info = known[name]
     assert info["category"].split("/")[0] == "EI2"
     assert len(info["description"]) > 20
-    for key, (_, options) in info["input"].get("required", {}).items():
+    for key, (_, options) in [*info["input"].get("required", {}).items(), *info["input"].get("optional", {}).items()]:
         assert len(options.get("tooltip", "")) > 10, f"the input {key} has no tooltip"
     assert all(info["output_tooltips"]) and len(info["output_tooltips"]) == len(info["output"])
 
