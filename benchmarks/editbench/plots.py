@@ -13,20 +13,23 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from benchmarks.editbench.methods import OURS, PRESETS
-from benchmarks.editbench.rows import known, methods_of, select, values_of
+from benchmarks.editbench.rows import case, known, methods_of, select, settings_text, shared_settings, values_of
 from benchmarks.editbench.statistics import paired_bootstrap
 
 INK, FAINT = "#24292f", "#d0d7de"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 NAMES = [method.name for method in PRESETS]
 COLORS = dict(zip(NAMES, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#D55E00")))
-OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7")  # ablations, in turn
+OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7", "#882255", "#44AA99",
+          "#999933")  # ablations, in turn
 MARKERS = dict(zip(NAMES, "svPXo"))
-OTHER_MARKERS = "D^<>hp*"
+OTHER_MARKERS = "D^<>hp*dH8"
 DPI = 160
 TEXT = 9  # points
+PALETTE = 128  # colours of a saved picture
 
 
 def colors_of(methods: list[str]) -> dict[str, str]:
@@ -126,14 +129,8 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
 
 def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool:
     """Success and PSNR over tuning steps: a line per method through the budgets that differ in `settings.steps`
-    alone, where there are three or more; a dashed level for a method that is never tuned."""
-    lines = {}
-    for method in methods_of(rows):
-        series = _steps_series(select(rows, method=method))
-        if untuned(rows, method):
-            lines[method] = {0: select(rows, method=method)}
-        elif len(series) >= 3:
-            lines[method] = series
+    alone, where there are three or more; a dashed level for a method that is not tuned."""
+    fixed, lines = _steps_series(rows)
     tuned = [series for series in lines.values() if list(series) != [0]]
     if not tuned:
         return False
@@ -164,27 +161,33 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
         ticks = sorted({steps for series in tuned for steps in series if steps > 0})
         axes.set_xticks(ticks, [str(steps) for steps in ticks])
         axes.minorticks_off()
-    figure.suptitle(title, fontsize=TEXT + 1, color=INK)
+    figure.suptitle(f"{title} ({settings_text(fixed)})" if fixed else title, fontsize=TEXT + 1, color=INK)
     _label_in_margin(panels[1], ends, colors)
     return _save(figure, file)
 
 
-def untuned(rows: list[dict], method: str) -> bool:
-    """Whether a method spends no time on tuning."""
-    return all(row.get("seconds_tune") == 0 for row in select(rows, method=method))
-
-
-def _steps_series(rows: list[dict]) -> dict[int, list[dict]]:
-    """One method's rows by tuning steps, ascending: the largest series whose other settings are the same."""
-    series: dict[str, dict[int, list[dict]]] = {}
+def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict]]]]:
+    """The settings that are the same, and each method's rows by tuning steps, ascending; 0 where it is not tuned. Of
+    several such series the one with the most points."""
+    found: dict[str, dict[str, dict[int, dict]]] = {}
     for row in rows:
-        settings = dict(row.get("settings") or {})
+        settings = shared_settings(row)
         if known(settings, "steps"):
-            steps = int(settings.pop("steps"))
-            same = series.setdefault(json.dumps(settings, sort_keys=True), {})
-            same.setdefault(steps, []).append(row)
-    longest = max(series.values(), key=len, default={})
-    return {steps: longest[steps] for steps in sorted(longest)}
+            steps = settings.pop("steps")
+            steps = 0 if row.get("seconds_tune") == 0 else steps
+            lines = found.setdefault(json.dumps(settings), {})
+            # budgets of the same settings, such as "best", hold the same edits again
+            lines.setdefault(row["method"], {}).setdefault(steps, {}).setdefault(case(row), row)
+    series = {}
+    for fixed, lines in found.items():
+        series[fixed] = {
+            method: {steps: list(points[steps].values()) for steps in sorted(points)}
+            for method, points in lines.items() if len(points) >= 3 or list(points) == [0]
+        }
+    if not series:
+        return {}, {}
+    fixed = max(series, key=lambda name: sum(map(len, series[name].values())))
+    return json.loads(fixed), {method: series[fixed][method] for method in methods_of(rows) if method in series[fixed]}
 
 
 def _figure(panels: int, size: tuple[float, float]) -> tuple[Figure, list]:
@@ -213,10 +216,12 @@ def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[
         axes.annotate(
             method.removeprefix(f"{OURS}, "), xy=place, xycoords="data", xytext=(1.03, (height - low) / (high - low)),
             textcoords="axes fraction", va="center", ha="left", color=colors[method], fontsize=TEXT, weight="bold",
-            arrowprops={"arrowstyle": "-", "color": colors[method], "linewidth": 0.6, "alpha": 0.5, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": colors[method], "linewidth": 0.9, "linestyle": ":", "shrinkB": 4},
         )
 
 
 def _save(figure: Figure, file: Path) -> bool:
-    figure.savefig(file, facecolor="white")
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(PALETTE, dither=Image.Dither.NONE).save(file, optimize=True)  # half the bytes, looks the same
     return True

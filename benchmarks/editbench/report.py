@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 from benchmarks.editbench import plots
 from benchmarks.editbench.methods import OURS, PRESETS, REFERENCE
-from benchmarks.editbench.rows import budgets_of, case, load, methods_of, pairs_of, select, values_of
+from benchmarks.editbench.rows import (
+    budgets_of,
+    case,
+    load,
+    methods_of,
+    pairs_of,
+    select,
+    settings_text,
+    shared_settings,
+    values_of,
+)
 from benchmarks.editbench.statistics import Interval, paired_bootstrap, paired_bootstrap_ratio
 
 DESCRIBED = {
@@ -110,7 +120,7 @@ def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> st
         by_method = {name: select(own, method=name) for name in methods_of(own)}
         parts += [
             f"{'#' * level} {DESCRIBED.get(budget, f'Budget {budget}')}",
-            settings_text(by_method),
+            all_settings(by_method),
             table(by_method, reference, QUALITY),
             table(by_method, reference, SHIFT + COST),
         ]
@@ -146,22 +156,15 @@ def cell(rows: list[dict], reference: list[dict], column: Column) -> str:
     return f"{text} ({difference})" if found.verdict(column.higher) == "undecided" else f"{text} (**{difference}**)"
 
 
-def settings_text(by_method: dict[str, list[dict]]) -> str:
-    """The settings of each method, or of all where they are the same; options of the inflation are left out, since
-    the method's name tells them."""
+def all_settings(by_method: dict[str, list[dict]]) -> str:
+    """The settings of each method, or of all where they are the same."""
     texts: dict[str, list[str]] = {}
     for method, rows in by_method.items():
-        for text in dict.fromkeys(_settings(row) for row in rows):
+        for text in dict.fromkeys(settings_text(shared_settings(row)) or "not recorded" for row in rows):
             texts.setdefault(text, []).append(method)
     if len(texts) == 1:
         return f"All methods: {next(iter(texts))}."
     return "\n".join(f"* {'; '.join(methods)}: {text}" for text, methods in texts.items())
-
-
-def _settings(row: dict) -> str:
-    settings = {key: value for key, value in (row.get("settings") or {}).items() if not isinstance(value, dict)}
-    number = lambda value: f"{value:g}" if isinstance(value, float) else str(value)
-    return ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in settings.items()) or "not recorded"
 
 
 def ablations(rows: list[dict], level: int = 3) -> str:
@@ -235,8 +238,10 @@ def page(rows: list[dict], title: str, pictures: dict[str, str]) -> str:
         summary(rows),
         f"In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and "
         "seed, with its 95 % bootstrap interval over clips; bold where the interval does not hold \"no difference\". "
-        "The intervals are not corrected for their number. ↑: more is better, ↓: less is better. n: edits.",
-        *(f"![{caption}; bars and bands: 95 % intervals over clips]({name})" for name, caption in pictures.items()),
+        "The intervals are not corrected for their number. ↑: more is better, ↓: less is better. n: edits. "
+        "Bars and bands in the plots are intervals of each method's own mean: they may overlap where the paired "
+        "difference is clear.",
+        *(f"![{caption}]({name})" for name, caption in pictures.items()),
         markdown([row for row in rows if row["method"] in presets]),
     ]
     changed = ablations(rows)

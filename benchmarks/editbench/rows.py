@@ -77,3 +77,14 @@ def pairs_of(rows: list[dict], reference: list[dict], field: str) -> tuple[list[
         [float(others[case(row)][field]) for row in rows],
         [row["clip"] for row in rows],
     )
+
+
+def shared_settings(row: dict) -> dict:
+    """What a row was made with, but for the options of the inflation, which the method's name tells."""
+    return {key: value for key, value in (row.get("settings") or {}).items() if key != "inflation"}
+
+
+def settings_text(settings: dict) -> str:
+    """E.g. `steps 100, learning rate 0.001, cfg 2`."""
+    number = lambda value: f"{value:g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in settings.items())

@@ -137,7 +137,7 @@ def write(rows: list[dict], clips: list[Clip], frames: Path, folder: Path, prefi
     for place, row in best_median_worst(rows, of, budget, by).items():
         files.append(Path(folder) / f"{prefix}_{place}.png")
         title = f"{place.capitalize()} of {total} edits by {of}'s {by.replace('psnr', 'PSNR')}, budget {budget}: " \
-                f"{row['clip']}, {row['edit'].replace('_', ' + ')}"
+                f"{row['clip']}, {row['edit'].replace('_', ' + ')}, seed {row['seed']}"
         if row["frames"] > COLUMNS:
             title += f" ({COLUMNS} of {row['frames']} frames)"
         case_sheet(rows, row, clips, frames, files[-1], methods, title)

@@ -244,6 +244,10 @@ def test_the_command_writes_report_and_plots(tmp_path):
 def test_steps_need_three_budgets_that_differ_in_steps_alone(tmp_path):
     made = bench(["EI2"], budgets=("equal", "steps50", "steps200"))
     assert plots.success_against_steps(made, tmp_path / "steps.png")
+    again = [one | {"budget": "best"} for one in made if one["budget"] == "steps50"]
+    fixed, lines = plots._steps_series(again + made)
+    assert fixed == {"learning_rate": 1e-3, "cfg": 2.0} and list(lines) == ["EI2"]
+    assert {steps: len(points) for steps, points in lines["EI2"].items()} == {50: 12, 100: 12, 200: 12}
     for one in made:
         one["settings"]["cfg"] = float(one["settings"]["steps"])
     assert not plots.success_against_steps(made, tmp_path / "none.png")
