@@ -2,7 +2,7 @@
 
     python -m benchmarks.editbench.report benchmarks/results/editbench_test.json
 
-writes `editbench_test.md` and `editbench_test_*.png` beside that file.
+writes `editbench_test.md` and `editbench_test_*.png` beside that file; with `--strips` contact sheets, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from benchmarks.editbench import plots
+from benchmarks.editbench import plots, sheets
+from benchmarks.editbench.clips import SPLITS, split
 from benchmarks.editbench.methods import OURS, PRESETS, REFERENCE
 from benchmarks.editbench.rows import (
     budgets_of,
@@ -286,13 +287,20 @@ def write(file: Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the rows, written by the benchmark")
-    parser.add_argument("--best", action="store_true", help="print the budget each method did best with, as JSON")
+    parser.add_argument("--best", action="store_true", help="only print the budget each method did best with, as JSON")
+    parser.add_argument("--strips", type=Path, metavar="FOLDER", help="the edited frames: writes contact sheets, too")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of the contact sheets' clips (default: test)")
     args = parser.parse_args()
-    if args.best:
-        print(json.dumps(best_per_method(load(args.file)), indent=1))
-        return
-    for written in write(args.file):
-        print(written)
+    try:
+        if args.best:
+            print(json.dumps(best_per_method(load(args.file)), indent=1))
+            return
+        written = write(args.file)
+        if args.strips:
+            written += sheets.write(load(args.file), split(args.split), args.strips, args.file.parent, args.file.stem)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    print(*written, sep="\n")
 
 
 if __name__ == "__main__":
