@@ -16,6 +16,7 @@ from devtools import environment, host
 
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
+BENCHMARKS = {"edit": "benchmarks.editbench.run"}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":
@@ -30,8 +31,10 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     serve.add_argument("--port", type=int, default=8188)
     train = add("train", "train or evaluate the miniature model; a script's own options: train PART -- --help")
     train.add_argument("part", choices=TRAINING)
+    bench = add("bench", "run a benchmark; a benchmark's own options: bench WHAT -- --help")
+    bench.add_argument("what", choices=BENCHMARKS)
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "train"):
+    if rest and options.command not in ("test", "train", "bench"):
         parser.error("unknown argument " + rest[0])
     return options, rest
 
@@ -42,6 +45,8 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
         return ["-m", "pytest", *rest]
     if options.command == "train":
         return ["-m", "miniature." + TRAINING[options.part], *rest]
+    if options.command == "bench":
+        return ["-m", BENCHMARKS[options.what], *rest]
     if options.command == "serve":
         return ["-m", "devtools.serve", "--port", str(options.port)]
     return ["-m", "devtools.demo", "--output", os.path.abspath(options.output)]

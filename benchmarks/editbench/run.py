@@ -1,0 +1,144 @@
+"""EditBench: every method edits every clip, and the edits are scored against the rendered right result.
+
+Rows are written after every job, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+
+from devtools.environment import DEV, ROOT, SetupError
+
+from . import report
+from .job import Bench, Job
+from .plan import plan
+from .rows import IDENTITY
+
+RESULTS = ROOT / "benchmarks" / "results"
+STRIPS = DEV / "editbench"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py bench edit", description=__doc__)
+    parser.add_argument("--split", choices=("test", "dev"), default="test", help="which clips (default: test)")
+    parser.add_argument("--quick", action="store_true", help="a few steps on two tiny clips: does everything run?")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    parser.add_argument("--workers", type=int, help="processes (default: one per two GB and core on a CPU, one on a GPU)")
+    parser.add_argument("--method", action="append", dest="methods", metavar="NAME", help="only this one; repeatable")
+    parser.add_argument("--clips", type=int, metavar="N", help="only the first N clips, which hold all motions from 6 on")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: benchmarks/results)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    split = "quick" if options.quick else options.split
+    folder = (options.output or (DEV / "editbench-quick" if options.quick else RESULTS)).resolve()
+    file = folder / f"editbench_{split}.json"
+    jobs = [job for job in plan(split) if not options.methods or job.method in options.methods]
+    if not jobs:
+        print(f"No method of the {split} split is called {' or '.join(options.methods)}.", file=sys.stderr)
+        return 1
+    if options.clips:
+        chosen = list(dict.fromkeys(job.clip for job in jobs))[: options.clips]
+        jobs = [job for job in jobs if job.clip in chosen]
+    if options.quick:
+        file.unlink(missing_ok=True)  # it is there to run, not to go on
+    try:
+        execute(jobs, file, STRIPS / split, options.device, options.workers or default_workers(options.device))
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    report.write(file)
+    return 0
+
+
+def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> None:
+    """Runs the jobs whose rows are not all in the results file yet, and adds theirs."""
+    rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    done = {identity(row) for row in rows}
+    todo = [job for job in jobs if not job.keys() <= done]
+    print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} done before, {workers} workers", flush=True)
+    if not todo:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(device, threads)) as pool:
+        futures = {pool.submit(run_job, job, strips): job for job in todo}
+        try:
+            for count, future in enumerate(as_completed(futures), start=1):
+                new = future.result()
+                fresh = {identity(row) for row in new}
+                rows = [row for row in rows if identity(row) not in fresh] + new
+                write(rows, file)
+                tell(count, len(todo), futures[future], new, time.monotonic() - begin)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def write(rows: list[dict], file: Path) -> None:
+    """A row per line, sorted, so that results can be compared and merged by line; never a half-written file."""
+    ordered = sorted(rows, key=lambda row: tuple(str(row[name]) for name in IDENTITY))
+    text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in ordered) + "\n]\n"
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def tell(count: int, total: int, job: Job, rows: list[dict], seconds: float) -> None:
+    success = sum(row["success"] for row in rows) / len(rows)
+    psnr = sum(row["psnr"] for row in rows) / len(rows)
+    left = seconds / count * (total - count)
+    print(
+        f"[{count}/{total}] {job.method}, {job.clip}, seed {job.seed}: {len(rows)} edits, success {success:.0%}, "
+        f"{psnr:.1f} dB; {left / 60:.0f} min left",
+        flush=True,
+    )
+
+
+def identity(row: dict) -> tuple:
+    return tuple(row[name] for name in IDENTITY)
+
+
+def default_workers(device: str) -> int:
+    """A GPU is not shared; on a CPU a process per core beats threads, which wait for each other in small layers."""
+    return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """The machine in a line."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}"
+
+
+_bench: Bench | None = None
+
+
+def start_worker(device: str, threads: int) -> None:
+    """Loads the models, once per process."""
+    global _bench
+    _bench = Bench(device, threads)
+
+
+def run_job(job: Job, strips: Path) -> list[dict]:
+    return _bench.run(job, strips)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
