@@ -9,7 +9,11 @@ from .temporal import TemporalModule
 
 
 class TemporalAttention(TemporalModule):
-    """Temporal attention behind a Layer Norm whose affine part stays at γ = 1, β = 0 (it is never trained)."""
+    """Temporal attention behind a Layer Norm whose affine part stays at γ = 1, β = 0 (it is never trained).
+
+    The output's bias starts at zero like its weight, so that an untuned UNet is the host's; the source zeroes only the
+    weight and leaves the bias at its small random start.
+    """
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x, x.shape[-1:])

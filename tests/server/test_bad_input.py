@@ -54,6 +54,16 @@ def patched(class_type: str, source: tuple[str, int], **inputs) -> Callable[[], 
     return lambda: {"patched": node(class_type, model=source, **inputs)}
 
 
+def advanced(**options) -> Callable[[], Graph]:
+    """The model, inflated option by option."""
+    defaults = {
+        "spatial": "ffam", "coarse_factor": 2, "coarse_pool": "average", "temporal": "stam", "centering": "frames",
+        "normalization": "bounded", "normalization_scope": "qkvo", "position": "after_feed_forward",
+        "group_norm": "video",
+    }  # fmt: skip
+    return lambda: {"advanced": node("EI2_InflateUNetAdvanced", model=("mini", 0), **{**defaults, **options})}
+
+
 def multiplied(exponent: int) -> Callable[[], Graph]:
     """The clip's latents times ten to the power of `exponent`."""
 
@@ -97,15 +107,12 @@ CASES = (
     Case("unknown preset", {"inflate.preset": "EI3"}, "inflate", ("'EI3'", "EI2, Tune-A-Video"), refused=True),
     Case("unknown precision", {"tune.precision": "fp8"}, "tune", ("precision is 'fp8'", "auto, bf16, fp16, fp32")),
     Case("unknown checkpointing", {"tune.gradient_checkpointing": "maybe"}, "tune", ("'maybe'", "auto, on, off")),
-    Case(
-        "unknown advanced option", {"tune.model": ("advanced", 0)}, "advanced",
-        ("spatial is 'everything'", "ffam, sca, first_frame, dense, dense_sca, none"),
-        extra=lambda: {"advanced": node(
-            "EI2_InflateUNetAdvanced", model=("mini", 0), spatial="everything", coarse_factor=2, coarse_pool="average",
-            temporal="stam", centering="frames", normalization="bounded", normalization_scope="qkvo",
-            position="after_feed_forward", group_norm="video",
-        )},
-    ),
+    Case("unknown advanced option", {"tune.model": ("advanced", 0)}, "advanced",
+         ("spatial is 'everything'", "ffam, sca, first_frame, dense, dense_sca, none"),
+         extra=advanced(spatial="everything")),
+    Case("advanced option without effect", {"tune.model": ("advanced", 0)}, "advanced",
+         ("coarse_factor 4 has no effect unless spatial is ffam", "set spatial to ffam"),
+         extra=advanced(spatial="sca", coarse_factor=4)),
     Case("no steps", {"tune.steps": 0}, "tune", ("0", "steps"), refused=True),
     Case("too many inversion steps", {"invert.steps": 1000}, "invert", ("1000", "steps"), refused=True),
     # the model

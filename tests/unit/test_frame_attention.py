@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ei2.attention import attention
-from ei2.frame_attention import dense_attention, first_frame_attention, sparse_causal_attention
+from ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
 
 HEADS, WIDTH = 2, 3
 FRAMES_SEEN = {
@@ -30,6 +30,25 @@ def attend_by_formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray
 
 def attend(q, k, v):
     return attention(q, k, v, HEADS)
+
+
+def places_of(levels: list[int], up: list[int]) -> list[tuple[str, int, int]]:
+    """Of a UNet with one resolution per entry, two ResBlocks each going down and three going up, every one followed by
+    that many transformer blocks; between the resolutions lies a layer without any."""
+    down = [("input", 1 + 3 * level + i, j) for level, n in enumerate(levels) for i in range(2) for j in range(n)]
+    middle = [("middle", 0, j) for j in range(max(levels))]
+    up = [("output", 3 * level + i, j) for level, n in enumerate(up) for i in range(3) for j in range(n)]
+    return down + middle + up
+
+
+@pytest.mark.parametrize("places, dense", [
+    (places_of([1, 1, 1, 0], [0, 1, 1, 1]), {("input", 1, 0), ("middle", 0, 0), ("output", 3, 0)}),
+    (places_of([0, 2, 10], [10, 2, 0]), {("input", 4, 0), ("middle", 0, 0), ("output", 0, 0)}),
+    ([("output", 2, 0), ("output", 3, 0)], {("output", 2, 0)}),  # no attention going down or in the middle
+    ([], set()),
+], ids=["SD1.5", "SDXL", "one side", "none"])  # fmt: skip
+def test_where_vid2vid_zero_attends_densely(places, dense):
+    assert dense_places(places) == dense
 
 
 @pytest.mark.parametrize("method", FRAMES_SEEN, ids=lambda method: method.__name__)

@@ -121,16 +121,21 @@ def test_two_forward_passes_before_one_backward():
     assert torch.isfinite(layer.parametrizations.weight.original.grad).all()
 
 
-@pytest.mark.parametrize("mode, scope, restricted", [
-    ("bounded", "qkvo", {"to_q", "to_k", "to_v", "to_out"}),
-    ("bounded", "vo", {"to_v", "to_out"}),
-    ("off", "qkvo", set()),
-])
-def test_the_scope_in_stam(mode, scope, restricted):
+@pytest.mark.parametrize("mode", ["bounded", "strict", "off"])
+@pytest.mark.parametrize("scope, restricted", [
+    ("qkvo", ("to_q", "to_k", "to_v", "to_out")),
+    ("vo", ("to_v", "to_out")),
+])  # fmt: skip
+def test_the_effective_matrices_of_stam(mode, scope, restricted):
+    """W / max(σ, 1), W / σ or W, in the scope and outside of it, by NumPy's singular values."""
     module = STAM(16, 4)
-    for name in ("to_q", "to_k", "to_v", "to_out"):
-        getattr(module, name).weight.data.copy_(linear(16, 16, 4.0).weight.data)
+    before = {}
+    for seed, (name, largest) in enumerate([("to_q", 4.0), ("to_k", 0.3), ("to_v", 0.3), ("to_out", 4.0)]):
+        getattr(module, name).weight.data.copy_(linear(16, 16, largest, seed).weight.data)
+        before[name] = getattr(module, name).weight.detach().double().numpy().copy()
     module.restrict(mode, scope)
-    for name in ("to_q", "to_k", "to_v", "to_out"):
-        value = largest_singular_value(effective_weight(getattr(module, name)))
-        assert value == pytest.approx(1.0 if name in restricted else 4.0, rel=1e-3), name
+    for name, weight in before.items():
+        sigma = np.linalg.svd(weight, compute_uv=False)[0]
+        by = {"bounded": max(sigma, 1.0), "strict": sigma, "off": 1.0}[mode] if name in restricted else 1.0
+        effective = effective_weight(getattr(module, name)).numpy()
+        np.testing.assert_allclose(effective, weight / by, rtol=1e-3, atol=1e-6, err_msg=name)

@@ -16,6 +16,7 @@ KINDS = {
     "frames_space": lambda: STAM(CHANNELS, HEADS, "frames_space"),
     "channels": lambda: STAM(CHANNELS, HEADS, "channels"),
     "layer_norm": lambda: TemporalAttention(CHANNELS, HEADS),
+    "stam_layer_norm": lambda: STAM(CHANNELS, HEADS, "layer_norm"),
 }
 
 
@@ -26,7 +27,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def normalize(x: np.ndarray, kind: str) -> np.ndarray:
     """`f d c`, by the formulas."""
-    if kind == "layer_norm":
+    if kind.endswith("layer_norm"):
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     return x - x.mean({"frames": 0, "frames_space": (0, 1), "channels": 2}[kind], keepdims=True)
 
@@ -84,6 +85,13 @@ def test_untrained_it_is_the_identity(kind):
     assert module.to_q.weight.any() and module.to_k.weight.any() and module.to_v.weight.any()
 
 
+def test_layer_norm_is_never_trained():
+    """Tune-A-Video's stays at γ = 1, β = 0; its output bias is trained, and STAM has none."""
+    layers = {"to_q.weight", "to_k.weight", "to_v.weight", "to_out.weight"}
+    assert dict(KINDS["layer_norm"]().named_parameters()).keys() == layers | {"to_out.bias"}
+    assert dict(KINDS["stam_layer_norm"]().named_parameters()).keys() == layers
+
+
 @pytest.mark.parametrize("mode", ["bounded", "off"])
 def test_a_restricted_stam_starts_as_the_identity_too(mode):
     module = STAM(CHANNELS, HEADS)
@@ -109,7 +117,8 @@ def test_stam_leaves_a_static_clip_alone(frames):
     module = trained("frames")
     still = clip(1, 1).expand(frames, -1, -1)
     torch.testing.assert_close(module(still, frames), still, atol=1e-12, rtol=0)
-    assert (trained("layer_norm")(still, frames) - still).abs().max() > 0.1  # the rival does change it
+    for kind in ("layer_norm", "stam_layer_norm"):  # the rival does change it, and so does STAM with its norm
+        assert (trained(kind)(still, frames) - still).abs().max() > 0.1
 
 
 def test_a_moving_clip_is_changed():
