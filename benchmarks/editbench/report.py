@@ -231,11 +231,13 @@ def best_per_method(rows: list[dict], score: Callable[[list[dict]], tuple] = cri
     return best
 
 
-def page(rows: list[dict], title: str, pictures: dict[str, str]) -> str:
-    """The whole report. `pictures`: file names and captions, shown between summary and tables."""
+def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "") -> str:
+    """The whole report. `pictures`: file names and captions, shown between summary and tables; `made`: how the rows
+    were made."""
     presets = {method.name for method in PRESETS}
     parts = [
         f"# {title}",
+        made,
         summary(rows),
         f"In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and "
         "seed, with its 95 % bootstrap interval over clips; bold where the interval does not hold \"no difference\". "
@@ -280,8 +282,21 @@ def write(file: Path) -> list[Path]:
     pictures = draw(rows, stem)
     report = stem.with_suffix(".md")
     title = "EditBench" + {"editbench_test": ", test split", "editbench_dev": ", development split"}.get(stem.name, "")
-    report.write_text(page(rows, title, {file.name: text for file, text in pictures.items()}), encoding="utf-8")
+    captions = {picture.name: text for picture, text in pictures.items()}
+    report.write_text(page(rows, title, captions, how_made(stem)), encoding="utf-8")
     return [report, *pictures]
+
+
+def how_made(stem: Path) -> str:
+    """The command and the machine, from the note that the runner leaves beside the rows; empty without it."""
+    note = stem.with_name(f"{stem.name}_machine.json")
+    if not note.exists():
+        return ""
+    about = json.loads(note.read_text(encoding="utf-8"))
+    return (
+        f"Made by `{about['command']}` on {about['machine']}: {about['workers']} processes of "
+        f"{about['threads_per_worker']} threads, torch {about['torch']}. Seconds are those of a shared machine."
+    )
 
 
 def main() -> None:

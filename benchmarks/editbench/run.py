@@ -19,7 +19,7 @@ import torch
 
 from devtools.environment import DEV, ROOT, SetupError
 
-from . import report
+from . import clips, report, sheets
 from .job import Bench, Job
 from .plan import plan
 from .rows import IDENTITY
@@ -32,10 +32,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py bench edit", description=__doc__)
     parser.add_argument("--split", choices=("test", "dev"), default="test", help="which clips (default: test)")
     parser.add_argument("--quick", action="store_true", help="a few steps on two tiny clips: does everything run?")
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
-    parser.add_argument("--workers", type=int, help="processes (default: one per two GB and core on a CPU, one on a GPU)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core on a CPU, one on a GPU)")
     parser.add_argument("--method", action="append", dest="methods", metavar="NAME", help="only this one; repeatable")
-    parser.add_argument("--clips", type=int, metavar="N", help="only the first N clips, which hold all motions from 6 on")
+    parser.add_argument("--clips", type=int, metavar="N", help="only the first N; every 6 hold all motions")
     parser.add_argument("--output", type=Path, help="folder for the results (default: benchmarks/results)")
     return parser.parse_args()
 
@@ -43,27 +43,39 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     split = "quick" if options.quick else options.split
-    folder = (options.output or (DEV / "editbench-quick" if options.quick else RESULTS)).resolve()
+    folder = (options.output or (STRIPS / "quick-results" if options.quick else RESULTS)).resolve()
     file = folder / f"editbench_{split}.json"
-    jobs = [job for job in plan(split) if not options.methods or job.method in options.methods]
-    if not jobs:
-        print(f"No method of the {split} split is called {' or '.join(options.methods)}.", file=sys.stderr)
-        return 1
-    if options.clips:
-        chosen = list(dict.fromkeys(job.clip for job in jobs))[: options.clips]
-        jobs = [job for job in jobs if job.clip in chosen]
-    if options.quick:
-        file.unlink(missing_ok=True)  # it is there to run, not to go on
     try:
+        jobs = chosen(plan(split), options.methods, options.clips)
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("There is no CUDA device here: choose --device cpu.")
+        if options.quick:
+            file.unlink(missing_ok=True)  # it is there to run, not to go on
         execute(jobs, file, STRIPS / split, options.device, options.workers or default_workers(options.device))
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.", file=sys.stderr)
         return 130
-    except SetupError as error:
+    except (SetupError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    report.write(file)
+    written = report.write(file)
+    try:
+        found = clips.quick() if options.quick else clips.split(split)
+        written += sheets.write(report.load(file), found, STRIPS / split, folder, file.stem)
+    except OSError as error:  # rows made elsewhere come without frames
+        print(f"No contact sheets: {error}", file=sys.stderr)
+    print(*written, sep="\n")
     return 0
+
+
+def chosen(jobs: list[Job], methods: list[str] | None, count: int | None) -> list[Job]:
+    """The jobs of some methods and of the first `count` clips. Raises ValueError for a method that has none."""
+    known = list(dict.fromkeys(job.method for job in jobs))
+    for name in methods or ():
+        if name not in known:
+            raise ValueError(f"There is no method {name!r} here: use one of {', '.join(known)}.")
+    names = list(dict.fromkeys(job.clip for job in jobs))[:count]
+    return [job for job in jobs if job.clip in names and job.method in (methods or known)]
 
 
 def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> None:
@@ -71,12 +83,13 @@ def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int
     rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     done = {identity(row) for row in rows}
     todo = [job for job in jobs if not job.keys() <= done]
-    print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} done before, {workers} workers", flush=True)
+    print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} of them done, {workers} processes", flush=True)
     if not todo:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
     threads = max(1, (os.cpu_count() or 1) // workers)
+    note_machine(file, device, workers, threads)
+    begin = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(device, threads)) as pool:
         futures = {pool.submit(run_job, job, strips): job for job in todo}
@@ -121,10 +134,18 @@ def default_workers(device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def machine() -> str:
-    """The machine in a line."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}"
+def note_machine(file: Path, device: str, workers: int, threads: int) -> None:
+    """Writes beside the rows with what they were made: seconds mean nothing without it."""
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    about = {
+        "command": "python3 dev.py bench edit " + " ".join(sys.argv[1:]),
+        "machine": torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "workers": workers,
+        "threads_per_worker": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    file.with_name(f"{file.stem}_machine.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 _bench: Bench | None = None
