@@ -24,7 +24,7 @@ class TuneResult:
     frames: int = 0
 
     def scaled(self, strength: float) -> TuneResult:
-        """The same at another strength: 0 is the untuned model, 1 this one. What the temporal modules add to the
+        """The same at another strength: 1 is this one, 0 leaves nothing of it. What the temporal modules add to the
         features and what was added to the q projections is multiplied by it."""
         outputs = {name: weight * strength for name, weight in self.temporal.items() if ".to_out." in name}
         query = {name: weight * strength for name, weight in self.query.items()}

@@ -102,11 +102,14 @@ def tune(pack, source):
     tuning, inflation = pack("nodes.host.tuning"), pack("nodes.host.inflation")
     precision_of = pack("nodes.host.precision").training_precision
 
-    def tune(model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off"):
+    def tune(
+        model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off",
+        **snapshots,
+    ):  # fmt: skip
         settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision_of(model, precision))
         advance = pack("nodes.host.progress").progress(steps)
         result = tuning.tune_model(
-            model, latents, positive or source, settings, checkpointing, lambda step, loss: advance()
+            model, latents, positive or source, settings, checkpointing, lambda step, loss: advance(), **snapshots
         )
         return inflation.apply_tune(model, result), result
 

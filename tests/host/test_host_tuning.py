@@ -71,6 +71,30 @@ def test_tuned_matrices_are_restricted(settings, scope, model, inflate, tune, ra
     assert checked == 7 * len(layers)
 
 
+def test_a_snapshot_is_a_shorter_tuning(model, inflate, tune, random_clip):
+    inflated, clip, kept = inflate(model), random_clip(), {}
+    tuned = [tune(inflated, clip, steps=steps)[1] for steps in (2, 4)]
+    snapshots = {"on_snapshot": kept.__setitem__, "snapshot_steps": (2, 4)}
+    _, whole = tune(inflated, clip, steps=4, **snapshots)
+    assert list(kept) == [2, 4]
+    for result, expected in zip([*kept.values(), whole], [*tuned, tuned[1]]):
+        assert result.losses == expected.losses and result.frames == expected.frames
+        assert same(result.temporal, expected.temporal) and same(result.query, expected.query)
+    assert not same(kept[2].query, kept[4].query)
+
+
+@pytest.mark.parametrize("preset", ["EI2", "Tune-A-Video"])
+def test_strength_goes_from_the_untuned_to_the_tuned_model(preset, pack, model, inflate, tune, evaluate, source,
+                                                           random_clip):
+    inflated, clip = inflate(model, preset), random_clip()
+    tuned, result = tune(inflated, clip, steps=4, learning_rate=1e-2)
+    apply = pack("nodes.host.inflation").apply_tune
+    output = lambda strength: evaluate(apply(inflated, result.scaled(strength)), clip, source)
+    assert (output(0.0) - evaluate(inflated, clip, source)).abs().max() <= 1e-5
+    assert torch.equal(output(1.0), evaluate(tuned, clip, source))
+    assert 1e-3 < (output(0.5) - output(0.0)).abs().max() < (output(1.0) - output(0.0)).abs().max()
+
+
 def test_without_restriction_matrices_grow(model, inflate, tune, random_clip):
     """What the test above would see if nothing held the matrices."""
     _, result = tune(inflate(model, normalization="off"), random_clip(), steps=6, learning_rate=3e-2)
