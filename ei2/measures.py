@@ -32,7 +32,8 @@ def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> floa
 
 def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
     """How much a clip's error changes from frame to frame: the mean absolute difference between consecutive frames of
-    `clip - truth`, in units of the full range. Motion that the truth has too, and constant errors, do not count.
+    `clip - truth`, in units of the full range. What moves and looks as in the truth does not count, nor do errors that
+    stay where they are; a wrong colour on something that moves does.
 
     Both have the frames first. Raises `ValueError` for different shapes and for fewer than two frames.
     """

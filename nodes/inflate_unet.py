@@ -14,9 +14,10 @@ PRESET_TOOLTIP = (
     "Tune-A-Video: the method it improves on; its own defaults are an empty prompt for EI2 Invert and cfg 12.5 for EI2 "
     "Edit Sample. "
     "Video-P2P: every frame looks at the first one; it inverts with the source prompt. "
-    "Vid2Vid-zero: not tuned at all: connect it to EI2 Edit Sample only, with an inversion made through Per-frame, and "
-    "cfg 7.5. Of these two only the way frames look at each other is here; their guidance (null-text optimisation, "
-    "attention control) is not part of it yet. "
+    "Vid2Vid-zero: not tuned at all: connect it to EI2 Edit Sample only, with cfg 7.5 and an inversion made through "
+    "EI2 Inflate UNet (Advanced) with spatial and temporal none. "
+    "Of these two only the way frames look at each other is here; their guidance (null-text optimisation, attention "
+    "control) is not part of it yet. "
     "Per-frame: every frame on its own, to see what the others are good for."
 )
 
@@ -30,7 +31,7 @@ class InflateUNet(io.ComfyNode):
             node_id="EI2_InflateUNet",
             display_name="EI2 Inflate UNet",
             category="EI2",
-            description="Makes an image model see all frames of a video at once. Follow it with EI2 One-Shot Tune.",
+            description="Makes an image model see all frames of a video at once. EI2 One-Shot Tune comes next.",
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
                 io.Combo.Input(

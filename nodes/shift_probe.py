@@ -10,7 +10,8 @@ from ..ei2.settings import PRESETS
 from .host.checks import check_conditioning, check_frames, clip_latents
 from .host.inflation import require_inflation
 from .host.progress import progress
-from .host.shift import TIMESTEPS, check_timesteps, covariate_shift
+from .host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
+from .host.unet import require_unet, transformer_blocks
 from .plots import plot_shift
 
 
@@ -54,8 +55,10 @@ class ShiftProbe(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, timesteps) -> bool | str:
+        if timesteps is None:  # it comes from another node
+            return True
         try:
-            parse_timesteps(timesteps or "")
+            parse_timesteps(timesteps)
         except ValueError as error:
             return str(error)
         return True
@@ -69,6 +72,8 @@ class ShiftProbe(io.ComfyNode):
             clip = clip_latents(one, latent)
             check_frames(one, clip.shape[0], "the latent")
             check_timesteps(one, chosen)
+        if len({tuple(block_names(transformer_blocks(require_unet(one)))) for one in models}) > 1:
+            raise ValueError("compare_with has other blocks than model: inflate both from the same checkpoint.")
         check_conditioning(positive, clip.shape[0], "positive")
 
         advance = progress(2 * len(chosen) * len(models))

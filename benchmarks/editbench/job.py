@@ -20,8 +20,10 @@ from miniature.world import render
 from . import clips
 from .memory import peak_bytes, start_peak
 from .methods import METHODS, Budget
-from .scores import score
+from .scores import PSNR_LIMIT, score
 from .sheets import save_strip, strip_name
+
+PRECISION = "bf16"  # of the tuning, as on a GPU; on CPUs with bf16 units it takes about 0.6 of the time of fp32
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,15 @@ class Job:
     clip: str
     seed: int
     budgets: tuple[Budget, ...]
-    precision: str = "bf16"
 
-    def keys(self) -> set[tuple]:
-        """The rows it makes, see `rows.IDENTITY`."""
-        names = [edit.kind for edit in find_clip(self.split, self.clip).edits]
-        return {(self.method, budget.name, self.clip, kind, self.seed) for budget in self.budgets for kind in names}
+    def settings(self) -> dict[tuple, dict]:
+        """The settings of the rows it makes, by what tells them apart (`rows.IDENTITY`)."""
+        kinds = [edit.kind for edit in find_clip(self.split, self.clip).edits]
+        return {
+            (self.method, budget.name, self.clip, kind, self.seed): budget.settings(METHODS[self.method])
+            for budget in self.budgets
+            for kind in kinds
+        }
 
 
 @cache
@@ -52,6 +57,7 @@ class Bench:
 
     def __init__(self, device: str, threads: int):
         torch.set_num_threads(threads)
+        self.on_gpu = device != "cpu" and torch.cuda.is_available()
         in_process.import_host(device)
         in_process.import_pack()
         pack = in_process.pack
@@ -82,7 +88,7 @@ class Bench:
             seconds_tune, peak, tune = learned.get(budget.steps, (0.0, 0, None))
             inverted = (budget.steps, budget.strength, budget.ddim_steps)
             if inverted not in inversions:
-                start_peak()
+                start_peak(self.on_gpu)
                 model = self.inflation.apply_tune(inflated, tune.scaled(budget.strength)) if tune else inflated
                 inversions[inverted] = self._invert(method, model, latents, source, budget.ddim_steps, frames)
             model, noise, sigmas, from_inversion = inversions[inverted]
@@ -90,7 +96,9 @@ class Bench:
                 begin = time.perf_counter()
                 target, empty = self._encode(edit.target_prompt), self._encode("")
                 result = self._decode(self.sampling.sample(model, noise, target, empty, budget.cfg, sigmas))
+                seconds_edit, peak_edit = time.perf_counter() - begin, peak_bytes(self.on_gpu)
                 row = {
+                    "split": job.split,
                     "method": job.method,
                     "budget": budget.name,
                     "clip": clip.name,
@@ -100,10 +108,10 @@ class Bench:
                     **score(result, clip, edit, self.judge),
                     **from_inversion,
                     "seconds_tune": round(seconds_tune, 2),
-                    "seconds_edit": round(time.perf_counter() - begin, 2),
-                    "peak_bytes": max(peak, peak_bytes()),
+                    "seconds_edit": round(seconds_edit, 2),
+                    "peak_bytes": max(peak, peak_edit),
                     "motion": clip.motion,
-                    "settings": {**budget.settings(), "inflation": dict(method.inflation)},
+                    "settings": budget.settings(method),
                 }
                 rows.append({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
                 save_strip(result, strips / strip_name(row))
@@ -113,13 +121,13 @@ class Bench:
         """Seconds, peak memory and what was learned, by number of steps."""
         stops = {budget.steps for budget in job.budgets}
         rate = job.budgets[0].learning_rate
-        settings = self.tune_settings(max(stops), rate, job.seed, job.precision)
+        settings = self.tune_settings(max(stops), rate, job.seed, PRECISION)
         learned = {}
-        start_peak()
+        start_peak(self.on_gpu)
         begin = time.perf_counter()
 
         def keep(step, tune):
-            learned[step] = (time.perf_counter() - begin, peak_bytes(), tune)
+            learned[step] = (time.perf_counter() - begin, peak_bytes(self.on_gpu), tune)
 
         self.tuning.tune_model(inflated, latents, source, settings, "auto", lambda step, loss: None, keep, stops)
         return learned
@@ -127,8 +135,8 @@ class Bench:
     def _invert(self, method, model, latents, source, steps: int, frames) -> tuple:
         """The model to edit with, the noise, its sigmas, and the part of a row that is the same for every edit."""
         inverter = model
-        if method.inversion_preset is not None:
-            inverter = self.inflation.inflate(self.model, self.settings.PRESETS[method.inversion_preset])
+        if method.inversion:
+            inverter = self.inflation.inflate(self.model, self.settings.InflationSettings(**dict(method.inversion)))
         begin = time.perf_counter()
         noise, sigmas = self.sampling.invert(inverter, latents, source, steps, refine=0)
         seconds = time.perf_counter() - begin
@@ -141,7 +149,7 @@ class Bench:
             "module_log_variance_shift": shift.average("module_log_std"),
             "block_mean_shift": [round(value, 5) for value in shift.mean],
             "block_log_variance_shift": [round(value, 5) for value in shift.log_std],
-            "reconstruction_psnr": psnr(restored, frames),
+            "reconstruction_psnr": min(psnr(restored, frames), PSNR_LIMIT),
             "seconds_invert": round(seconds, 2),
         }
 

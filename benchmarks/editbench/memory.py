@@ -1,4 +1,4 @@
-"""The peak memory of a stretch of work: of the GPU where there is one, otherwise of this process."""
+"""The peak memory of a stretch of work: of the GPU, or of this process."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ import torch
 CLEAR = Path("/proc/self/clear_refs")  # Linux: writing 5 starts the peak anew
 
 
-def start_peak() -> None:
-    """Starts a new peak."""
-    if torch.cuda.is_available():
+def start_peak(on_gpu: bool) -> None:
+    """Starts a new peak, where the system can."""
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    elif CLEAR.exists():
+        return
+    try:
         CLEAR.write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak is then that of the whole process
+        pass
 
 
-def peak_bytes() -> int:
-    """The peak since `start_peak`, in bytes; since the start of the process where the system cannot tell otherwise."""
-    if torch.cuda.is_available():
+def peak_bytes(on_gpu: bool) -> int:
+    """The peak since `start_peak`, in bytes; since the start of the process where the system cannot tell otherwise,
+    and 0 where it cannot tell at all."""
+    if on_gpu:
         return torch.cuda.max_memory_allocated()
-    if CLEAR.exists():
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM"):
+            return 1024 * int(line.split()[1])
     try:
         import resource
     except ModuleNotFoundError:  # Windows

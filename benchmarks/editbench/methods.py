@@ -12,14 +12,14 @@ OURS = "EI2"
 @dataclass(frozen=True)
 class Method:
     """One way of editing. `inflation`: options in which it differs from the EI2 preset; `preset`: its own preset
-    instead; `tuned`: whether it learns the clip; `inversion_preset`: what the clip is inverted with, where that is
-    not the method itself."""
+    instead; `tuned`: whether it learns the clip; `inversion`: the options with which the clip is inverted, where that
+    is not the method itself."""
 
     name: str
     inflation: tuple[tuple[str, Any], ...] = ()
     preset: str = OURS
     tuned: bool = True
-    inversion_preset: str | None = None
+    inversion: tuple[tuple[str, Any], ...] = ()
 
 
 def _changed(name: str, **inflation) -> Method:
@@ -30,7 +30,13 @@ PRESETS = (
     Method("Per-frame", preset="Per-frame"),
     Method(REFERENCE, preset=REFERENCE),
     Method("Video-P2P attention", preset="Video-P2P"),
-    Method("Vid2Vid-zero attention", preset="Vid2Vid-zero", tuned=False, inversion_preset="Per-frame"),
+    # it inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
+    Method(
+        "Vid2Vid-zero attention",
+        preset="Vid2Vid-zero",
+        tuned=False,
+        inversion=(("spatial", "none"), ("temporal", "none")),
+    ),
     Method(OURS),
 )
 ABLATIONS = (  # EI2 with one part changed
@@ -65,23 +71,27 @@ class Budget:
     strength: float = 1.0
     ddim_steps: int = 12
 
-    def settings(self) -> dict[str, Any]:
-        """For a row: everything but the name."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+    def settings(self, method: Method) -> dict[str, Any]:
+        """What a row says of how it was made; a row with other settings than these is out of date."""
+        spent = {key: value for key, value in asdict(self).items() if key != "name"}
+        if not method.tuned:
+            del spent["steps"], spent["learning_rate"], spent["strength"]
+        return {**spent, "inflation": dict(method.inflation)}
 
 
-def _budget(name: str, steps: int = 100, learning_rate: float = 1e-3, cfg: float = 4.0, **others) -> Budget:
+def _budget(name: str, steps: int = 200, learning_rate: float = 1e-3, cfg: float = 4.0, **others) -> Budget:
     return Budget(name, steps, learning_rate, cfg, **others)
 
 
 EQUAL = _budget("equal")
+SHORT = _budget("100 steps", steps=100)  # for comparisons of many options on the development split
 SEARCH = (  # tried beside it on the development split, to choose by
     _budget("50 steps", steps=50),
-    _budget("200 steps", steps=200),
-    _budget("cfg 2", cfg=2.0),
-    _budget("cfg 7", cfg=7.0),
-    _budget("strength 0.7", strength=0.7),
-    _budget("rate 3e-4", learning_rate=3e-4),
+    SHORT,
+    replace(SHORT, name="cfg 2", cfg=2.0),
+    replace(SHORT, name="cfg 7", cfg=7.0),
+    replace(SHORT, name="strength 0.7", strength=0.7),
+    replace(SHORT, name="rate 3e-4", learning_rate=3e-4),
     _budget("50 steps, rate 3e-3", steps=50, learning_rate=3e-3),
 )
 BEST = {name: replace(EQUAL, name="best") for name in (OURS, REFERENCE, "Per-frame")}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from . import clips
 from .job import Job
-from .methods import ABLATIONS, BEST, EQUAL, METHODS, OURS, PRESETS, QUICK, REFERENCE, SEARCH, Budget
+from .methods import ABLATIONS, BEST, EQUAL, METHODS, OURS, PRESETS, QUICK, REFERENCE, SEARCH, SHORT, Budget
 
 SEEDS = (0, 1)
 MAIN = (OURS, REFERENCE, "Per-frame")
@@ -18,13 +18,14 @@ def plan(split: str) -> list[Job]:
         return _jobs(split, {REFERENCE: (QUICK,), OURS: (QUICK,)}, seed=0)
     if split == "dev":
         search = {name: (EQUAL, *SEARCH) for name in (OURS, REFERENCE)}
-        equal = {name: (EQUAL,) for name in METHODS if name not in search}
-        return _jobs(split, search, seed=0) + _jobs(split, equal, seed=0)
+        options = {name: (SHORT,) for name in METHODS if name not in search}
+        return _jobs(split, search, seed=0) + _jobs(split, options, seed=0)
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
     main = {name: (EQUAL, BEST[name]) for name in MAIN}
     rest = {method.name: (EQUAL,) for method in (*PRESETS, *ABLATIONS) if method.name not in main}
-    return [job for part in (main, rest) for seed in SEEDS for job in _jobs(split, part, seed)]
+    jobs = [job for part in (main, rest) for seed in SEEDS for job in _jobs(split, part, seed)]
+    return [job for job in jobs if METHODS[job.method].tuned or job.seed == SEEDS[0]]  # else there is no chance in it
 
 
 def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:

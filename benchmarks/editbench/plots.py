@@ -98,9 +98,9 @@ def success_against_flicker(rows: list[dict], file: Path, title: str = "") -> bo
 
 
 def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
-    """Mean and log-variance shift of every transformer block, a line per method. `rows`: of one budget. Methods
-    without temporal modules have no shift and no line."""
-    fields = {"block_mean_shift": "mean shift", "block_log_variance_shift": "log-variance shift"}
+    """Mean shift and log-ratio of standard deviations in every transformer block, a line per method. `rows`: of one
+    budget. A method that shifts nothing has no line."""
+    fields = {"block_mean_shift": "mean shift", "block_log_variance_shift": "log-ratio of standard deviations"}
     lines = {field: {} for field in fields}
     for field in fields:
         for method in methods_of(rows):
@@ -115,7 +115,7 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
     for axes, (field, name) in zip(panels, fields.items()):
         for method, values in lines[field].items():
             axes.plot(range(1, len(values) + 1), values, markers[method] + "-", color=colors[method], markersize=4,
-                      linewidth=1.8, label=method)
+                      linewidth=1.8)
         axes.set_title(name, fontsize=TEXT, color=INK)
         axes.set_xlabel("transformer block, from input to output")
         axes.set_ylim(bottom=0)

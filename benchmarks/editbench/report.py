@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from benchmarks.editbench import plots, sheets
-from benchmarks.editbench.clips import SPLITS, split
+from benchmarks.editbench.clips import split
 from benchmarks.editbench.methods import OURS, PRESETS, REFERENCE
 from benchmarks.editbench.rows import (
     budgets_of,
@@ -64,7 +64,7 @@ QUALITY = (
 )
 SHIFT = (
     Column("mean_shift", "mean shift", 3, False, "ratio"),
-    Column("log_variance_shift", "log-variance shift", 3, False, "ratio"),
+    Column("log_variance_shift", "log-std shift", 3, False, "ratio"),
     Column("reconstruction_psnr", "reconstruction PSNR, dB", 2, True),
 )
 COST = (
@@ -292,10 +292,10 @@ def how_made(stem: Path) -> str:
     note = stem.with_name(f"{stem.name}_machine.json")
     if not note.exists():
         return ""
-    about = json.loads(note.read_text(encoding="utf-8"))
-    return (
-        f"Made by `{about['command']}` on {about['machine']}: {about['workers']} processes of "
-        f"{about['threads_per_worker']} threads, torch {about['torch']}. Seconds are those of a shared machine."
+    return "\n".join(
+        f"* Made by `{run['command']}` on {run['machine']}: {run['workers']} processes of {run['threads_per_worker']} "
+        f"threads, torch {run['torch']}"
+        for run in json.loads(note.read_text(encoding="utf-8"))
     )
 
 
@@ -304,7 +304,6 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="the rows, written by the benchmark")
     parser.add_argument("--best", action="store_true", help="only print the budget each method did best with, as JSON")
     parser.add_argument("--strips", type=Path, metavar="FOLDER", help="the edited frames: writes contact sheets, too")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="of the contact sheets' clips (default: test)")
     args = parser.parse_args()
     try:
         if args.best:
@@ -312,7 +311,8 @@ def main() -> None:
             return
         written = write(args.file)
         if args.strips:
-            written += sheets.write(load(args.file), split(args.split), args.strips, args.file.parent, args.file.stem)
+            rows = load(args.file)
+            written += sheets.write(rows, split(rows[0]["split"]), args.strips, args.file.parent, args.file.stem)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     print(*written, sep="\n")

@@ -12,17 +12,18 @@ import os
 import platform
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
 
 from devtools.environment import DEV, ROOT, SetupError
+from devtools.host import locate
 
 from . import clips, report, sheets
 from .job import Bench, Job
 from .plan import plan
-from .rows import IDENTITY
+from .rows import IDENTITY, load
 
 RESULTS = ROOT / "benchmarks" / "results"
 STRIPS = DEV / "editbench"
@@ -33,11 +34,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "dev"), default="test", help="which clips (default: test)")
     parser.add_argument("--quick", action="store_true", help="a few steps on two tiny clips: does everything run?")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core on a CPU, one on a GPU)")
+    parser.add_argument("--workers", type=count, help="processes (default: one per core on a CPU, one on a GPU)")
     parser.add_argument("--method", action="append", dest="methods", metavar="NAME", help="only this one; repeatable")
-    parser.add_argument("--clips", type=int, metavar="N", help="only the first N; every 6 hold all motions")
-    parser.add_argument("--output", type=Path, help="folder for the results (default: benchmarks/results)")
+    parser.add_argument("--clips", type=count, metavar="N", help="only the first N; every 6 hold all motions")
+    parser.add_argument("--output", type=Path, help="folder for the results, seen from the project's (default: "
+                        "benchmarks/results); one run at a time may write there")
     return parser.parse_args()
+
+
+def count(text: str) -> int:
+    """A whole number above zero, for argparse."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def main() -> int:
@@ -51,75 +60,85 @@ def main() -> int:
             raise ValueError("There is no CUDA device here: choose --device cpu.")
         if options.quick:
             file.unlink(missing_ok=True)  # it is there to run, not to go on
-        execute(jobs, file, STRIPS / split, options.device, options.workers or default_workers(options.device))
+        locate()  # before the processes start, which could not say so plainly
+        workers = options.workers or default_workers(options.device)
+        failed = execute(jobs, file, STRIPS / split, options.device, workers)
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.", file=sys.stderr)
         return 130
     except (SetupError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    written = report.write(file)
-    try:
-        found = clips.quick() if options.quick else clips.split(split)
-        written += sheets.write(report.load(file), found, STRIPS / split, folder, file.stem)
-    except OSError as error:  # rows made elsewhere come without frames
-        print(f"No contact sheets: {error}", file=sys.stderr)
-    print(*written, sep="\n")
-    return 0
+    if file.exists():
+        print(*report.write(file), sep="\n")
+        try:
+            found = clips.quick() if options.quick else clips.split(split)
+            print(*sheets.write(load(file), found, STRIPS / split, folder, file.stem), sep="\n")
+        except (OSError, ValueError) as error:  # rows made elsewhere come without frames, some runs without a rival
+            print(f"No contact sheets: {error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def chosen(jobs: list[Job], methods: list[str] | None, count: int | None) -> list[Job]:
-    """The jobs of some methods and of the first `count` clips. Raises ValueError for a method that has none."""
+def chosen(jobs: list[Job], methods: list[str] | None, first: int | None) -> list[Job]:
+    """The jobs of some methods and of the `first` clips. Raises ValueError for a method that has none."""
     known = list(dict.fromkeys(job.method for job in jobs))
     for name in methods or ():
         if name not in known:
             raise ValueError(f"There is no method {name!r} here: use one of {', '.join(known)}.")
-    names = list(dict.fromkeys(job.clip for job in jobs))[:count]
+    names = list(dict.fromkeys(job.clip for job in jobs))[:first]
     return [job for job in jobs if job.clip in names and job.method in (methods or known)]
 
 
-def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> None:
-    """Runs the jobs whose rows are not all in the results file yet, and adds theirs."""
-    rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    done = {identity(row) for row in rows}
-    todo = [job for job in jobs if not job.keys() <= done]
+def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> int:
+    """Runs the jobs whose rows are not all in the results file yet with their present settings, and adds theirs.
+    Returns how many failed; the others go on."""
+    rows = load(file) if file.exists() else []
+    done = {identity(row): row["settings"] for row in rows}
+    todo = [job for job in jobs if any(done.get(key) != value for key, value in job.settings().items())]
     print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} of them done, {workers} processes", flush=True)
     if not todo:
-        return
+        return 0
     file.parent.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
     note_machine(file, device, workers, threads)
-    begin = time.monotonic()
+    begin, failed = time.monotonic(), 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(device, threads)) as pool:
         futures = {pool.submit(run_job, job, strips): job for job in todo}
         try:
-            for count, future in enumerate(as_completed(futures), start=1):
+            for number, future in enumerate(as_completed(futures), start=1):
+                job = futures[future]
+                error = future.exception()
+                if isinstance(error, (RuntimeError, ValueError)) and not isinstance(error, BrokenExecutor):
+                    failed += 1
+                    print(f"{job.method}, {job.clip}, seed {job.seed} failed: {error}", file=sys.stderr)
+                    continue
                 new = future.result()
                 fresh = {identity(row) for row in new}
                 rows = [row for row in rows if identity(row) not in fresh] + new
                 write(rows, file)
-                tell(count, len(todo), futures[future], new, time.monotonic() - begin)
+                tell(number, len(todo), job, new, time.monotonic() - begin)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return failed
 
 
 def write(rows: list[dict], file: Path) -> None:
     """A row per line, sorted, so that results can be compared and merged by line; never a half-written file."""
     ordered = sorted(rows, key=lambda row: tuple(str(row[name]) for name in IDENTITY))
-    text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in ordered) + "\n]\n"
+    text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in ordered) + "\n]\n"
     partial = file.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)
 
 
-def tell(count: int, total: int, job: Job, rows: list[dict], seconds: float) -> None:
+def tell(number: int, total: int, job: Job, rows: list[dict], seconds: float) -> None:
     success = sum(row["success"] for row in rows) / len(rows)
     psnr = sum(row["psnr"] for row in rows) / len(rows)
-    left = seconds / count * (total - count)
+    left = seconds / number * (total - number)
     print(
-        f"[{count}/{total}] {job.method}, {job.clip}, seed {job.seed}: {len(rows)} edits, success {success:.0%}, "
+        f"[{number}/{total}] {job.method}, {job.clip}, seed {job.seed}: {len(rows)} edits, success {success:.0%}, "
         f"{psnr:.1f} dB; {left / 60:.0f} min left",
         flush=True,
     )
@@ -135,17 +154,20 @@ def default_workers(device: str) -> int:
 
 
 def note_machine(file: Path, device: str, workers: int, threads: int) -> None:
-    """Writes beside the rows with what they were made: seconds mean nothing without it."""
+    """Notes beside the rows with what they were made, run by run: seconds mean nothing without it."""
     on_gpu = device != "cpu" and torch.cuda.is_available()
     about = {
-        "command": "python3 dev.py bench edit " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python3 dev.py bench edit", *sys.argv[1:]]),
         "machine": torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})",
         "workers": workers,
         "threads_per_worker": threads,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    file.with_name(f"{file.stem}_machine.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    note = file.with_name(f"{file.stem}_machine.json")
+    before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else []
+    runs = [*(run for run in before if run != about), about]
+    note.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
 
 
 _bench: Bench | None = None

@@ -11,7 +11,6 @@ from miniature.judge import Judge
 from miniature.world import COLORS, SIZE, Scene, object_mask, render
 
 SCORES = ("success", "preservation", "psnr", "psnr_object", "psnr_background", "flicker", "centroid_error")
-HIGHER_IS_BETTER = {name: name not in ("flicker", "centroid_error") for name in SCORES}
 PSNR_LIMIT = 100.0  # dB: what an exact result counts, because JSON has no infinity
 LOST = SIZE / 2  # pixels: the centroid error of a frame in which no object is found, and the largest one
 LEAST_AREA = 0.1  # of the true object's area: what a region needs to count as the object

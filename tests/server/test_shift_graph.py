@@ -40,6 +40,12 @@ def test_plot_and_table(client, graph):
     assert done == total == 2 * 2 * 2  # UNet runs: two models, two timesteps, each against the plain model
 
 
+def test_timesteps_may_come_from_another_node(client, graph):
+    graph["text"] = node("PrimitiveString", value="500")
+    graph["probe"]["inputs"]["timesteps"] = ["text", 0]
+    assert "timesteps 500\n" in run(client, graph).outputs["show"]["text"][0]
+
+
 def test_nonsense_for_timesteps_is_refused_before_the_run(client, graph):
     graph["probe"]["inputs"]["timesteps"] = "early, late"
     failure = fail(client, graph)
