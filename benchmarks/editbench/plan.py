@@ -22,7 +22,7 @@ def plan(split: str) -> list[Job]:
         return _jobs(split, search, seed=0) + _jobs(split, options, seed=0)
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
-    main = {name: (EQUAL, BEST[name]) for name in MAIN}
+    main = {name: (EQUAL, BEST[name]) if name in BEST else (EQUAL,) for name in MAIN}
     rest = {method.name: (EQUAL,) for method in (*PRESETS, *ABLATIONS) if method.name not in main}
     jobs = [job for part in (main, rest) for seed in SEEDS for job in _jobs(split, part, seed)]
     return [job for job in jobs if METHODS[job.method].tuned or job.seed == SEEDS[0]]  # else there is no chance in it

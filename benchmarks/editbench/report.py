@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,6 +30,7 @@ from benchmarks.editbench.rows import (
 )
 from benchmarks.editbench.statistics import Interval, paired_bootstrap, paired_bootstrap_ratio
 
+TOLERANCE = 0.02  # of success times preservation
 DESCRIBED = {
     "equal": "Equal budget: the same steps, learning rate and guidance for every method",
     "best": "Best budget: every method with the settings it did best with on the development split",
@@ -198,37 +198,43 @@ def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) ->
 
 
 def criterion(rows: list[dict]) -> tuple[float, float]:
-    """How good a setting is, from its rows on the development split; higher is better, compared in order.
+    """How good a setting is, from its rows on the development split: the mean over edits of success times preservation,
+    and the mean PSNR to the right result.
 
-    First the mean over edits of success times preservation: the share of what was asked for, weighted by the share of
-    what was to be kept. A product, because returning the source keeps everything and drawing a new clip can fulfil
-    any prompt: each alone must score zero. Ties are decided by the mean PSNR to the right result.
+    A product, because returning the source keeps everything and drawing a new clip can fulfil any prompt: each alone
+    must score zero.
     """
     return fmean(row["success"] * row["preservation"] for row in rows), fmean(row["psnr"] for row in rows)
 
 
-def best_per_method(rows: list[dict], score: Callable[[list[dict]], tuple] = criterion) -> dict[str, dict]:
-    """The budget each method did best with on the development split: `budget`, `settings`, `score` and `n`, the number
-    of edits. Budgets are compared on the same edits, those that a method was measured on at every budget.
+def best_of(scores: dict[str, tuple[float, float]]) -> str:
+    """The name with the highest PSNR among those whose success times preservation is within `TOLERANCE` of the best:
+    closer than that they cannot be told apart, since one frame of a dozen edits is a point."""
+    highest = max(first for first, _ in scores.values())
+    near = {name: psnr for name, (first, psnr) in scores.items() if first >= highest - TOLERANCE}
+    return max(near, key=near.get)
+
+
+def scores_of(rows: list[dict], method: str) -> dict[str, tuple[float, float]]:
+    """A method's `criterion` by budget, on the edits that it was measured on at every budget.
 
     Raises ValueError for a method whose budgets share no edit.
     """
-    best = {}
-    for method in methods_of(rows):
-        own = select(rows, method=method)
-        by_budget = {budget: select(own, budget=budget) for budget in budgets_of(own)}
-        shared = set.intersection(*({case(row) for row in found} for found in by_budget.values()))
-        if not shared:
-            raise ValueError(f"The budgets of {method} have no edit in common: run them on the same clips.")
-        scores = {b: score([row for row in found if case(row) in shared]) for b, found in by_budget.items()}
-        budget = max(scores, key=scores.get)
-        best[method] = {
-            "budget": budget,
-            "settings": by_budget[budget][0].get("settings"),
-            "score": scores[budget],
-            "n": len(shared),
-        }
-    return best
+    own = select(rows, method=method)
+    by_budget = {budget: select(own, budget=budget) for budget in budgets_of(own)}
+    shared = set.intersection(*({case(row) for row in found} for found in by_budget.values()))
+    if not shared:
+        raise ValueError(f"The budgets of {method} have no edit in common: run them on the same clips.")
+    return {b: criterion([row for row in found if case(row) in shared]) for b, found in by_budget.items()}
+
+
+def chosen(rows: list[dict], methods: tuple[str, ...] = (OURS, REFERENCE)) -> dict[str, str]:
+    """The budgets to choose, by `best_of`, from the development split's rows: each method's best, and under `equal`
+    the best for all of them together, by the mean of their scores."""
+    scores = {method: scores_of(rows, method) for method in methods}
+    shared = [budget for budget in scores[methods[0]] if all(budget in found for found in scores.values())]
+    means = {b: tuple(fmean(found[b][i] for found in scores.values()) for i in (0, 1)) for b in shared}
+    return {**{method: best_of(found) for method, found in scores.items()}, "equal": best_of(means)}
 
 
 def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "") -> str:
@@ -302,12 +308,12 @@ def how_made(stem: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the rows, written by the benchmark")
-    parser.add_argument("--best", action="store_true", help="only print the budget each method did best with, as JSON")
+    parser.add_argument("--best", action="store_true", help="only print the budgets to choose, as JSON")
     parser.add_argument("--strips", type=Path, metavar="FOLDER", help="the edited frames: writes contact sheets, too")
     args = parser.parse_args()
     try:
         if args.best:
-            print(json.dumps(best_per_method(load(args.file)), indent=1))
+            print(json.dumps(chosen(load(args.file)), indent=1))
             return
         written = write(args.file)
         if args.strips:

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shlex
 import sys
 import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
@@ -157,7 +158,7 @@ def note_machine(file: Path, device: str, workers: int, threads: int) -> None:
     """Notes beside the rows with what they were made, run by run: seconds mean nothing without it."""
     on_gpu = device != "cpu" and torch.cuda.is_available()
     about = {
-        "command": " ".join(["python3 dev.py bench edit", *sys.argv[1:]]),
+        "command": f"python3 dev.py bench edit {shlex.join(sys.argv[1:])}".strip(),
         "machine": torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})",
         "workers": workers,
         "threads_per_worker": threads,

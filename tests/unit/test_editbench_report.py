@@ -189,21 +189,29 @@ def test_the_best_budget_is_that_of_success_times_preservation():
     made = [
         row(budget="steps50", success=0.0, preservation=1.0, psnr=30.0),  # returns the source
         row(budget="steps100", success=0.6, preservation=0.5),  # 0.30
-        row(budget="steps200", success=0.7, preservation=0.4),  # 0.28
-        row("Tune-A-Video", budget="steps50", psnr=20.0), row("Tune-A-Video", budget="steps100", psnr=21.0),
+        row(budget="steps200", success=0.7, preservation=0.3, psnr=25.0),  # 0.21
     ]
-    best = report.best_per_method(made)
-    assert best["EI2"]["budget"] == "steps100" and best["EI2"]["settings"]["steps"] == 100
-    assert best["EI2"]["score"] == (pytest.approx(0.3), 20.0) and best["EI2"]["n"] == 1
-    assert best["Tune-A-Video"]["budget"] == "steps100", "a tie is decided by PSNR"
+    assert report.scores_of(made, "EI2")["steps100"] == (pytest.approx(0.3), 20.0)
+    assert report.best_of(report.scores_of(made, "EI2")) == "steps100"
+
+
+def test_psnr_decides_between_budgets_of_about_equal_success():
+    assert report.best_of({"a": (0.80, 20.0), "b": (0.785, 21.0), "c": (0.77, 30.0)}) == "b"
+
+
+def test_the_equal_budget_is_the_best_for_both_together():
+    made = [row(method, budget, psnr=psnr) for method, budget, psnr in [
+        ("EI2", "steps50", 20.0), ("EI2", "steps100", 23.0), ("EI2", "steps200", 24.0),
+        ("Tune-A-Video", "steps50", 22.0), ("Tune-A-Video", "steps100", 21.0), ("Tune-A-Video", "steps200", 16.0)]]
+    assert report.chosen(made) == {"EI2": "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
 
 
 def test_budgets_are_chosen_on_the_same_edits():
-    made = [row(budget="steps50", success=0.2), row(budget="steps100", success=0.1),
+    made = [row(budget="steps50", success=0.3), row(budget="steps100", success=0.1),
             row(budget="steps100", clip="easy", success=1.0)]
-    assert report.best_per_method(made)["EI2"]["budget"] == "steps50"
+    assert report.best_of(report.scores_of(made, "EI2")) == "steps50"
     with pytest.raises(ValueError, match="The budgets of EI2 have no edit in common"):
-        report.best_per_method([made[0], made[2]])
+        report.scores_of([made[0], made[2]], "EI2")
 
 
 # --- plots
