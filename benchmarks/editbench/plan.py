@@ -8,9 +8,6 @@ from . import clips
 from .job import Job
 from .methods import ABLATIONS, BEST, EQUAL, METHODS, OURS, PRESETS, QUICK, REFERENCE, SEARCH, SHORT, Budget
 
-SEEDS = (0, 1)
-MAIN = (OURS, REFERENCE, "Per-frame")
-
 
 def plan(split: str) -> list[Job]:
     """The jobs of `test`, `dev` or `quick`. Raises ValueError for another split."""
@@ -22,15 +19,17 @@ def plan(split: str) -> list[Job]:
         return _jobs(split, search, seed=0) + _jobs(split, options, seed=0)
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
-    main = {name: (EQUAL, BEST[name]) if name in BEST else (EQUAL,) for name in MAIN}
-    rest = {method.name: (EQUAL,) for method in (*PRESETS, *ABLATIONS) if method.name not in main}
-    jobs = [job for part in (main, rest) for seed in SEEDS for job in _jobs(split, part, seed)]
-    return [job for job in jobs if METHODS[job.method].tuned or job.seed == SEEDS[0]]  # else there is no chance in it
+    main = {name: (EQUAL, BEST[name]) for name in (OURS, REFERENCE)}
+    others = {method.name: (EQUAL,) for method in PRESETS if method.name not in main}
+    ablations = {method.name: (EQUAL,) for method in ABLATIONS}
+    order = [(main, 0), (others, 0), (main, 1), (others, 1), (ablations, 0), (ablations, 1)]
+    jobs = [job for methods, seed in order for job in _jobs(split, methods, seed)]
+    return [job for job in jobs if METHODS[job.method].tuned or job.seed == 0]  # else there is no chance in it
 
 
 def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:
-    """Every clip by every method at its budgets. One job per learning rate, since a tuning of fewer
-    steps is a stop on the way of a longer one."""
+    """Every clip by every method at its budgets. One job per learning rate, since a tuning of fewer steps is a stop on
+    the way of a longer one."""
     found = clips.quick() if split == "quick" else clips.split(split)
     found = sorted(found, key=lambda clip: clip.name.rsplit("-")[-1])  # all motions' first clips first
     return [
