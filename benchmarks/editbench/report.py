@@ -272,8 +272,9 @@ def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
         ("steps", plots.success_against_steps, presets, "Success and PSNR against tuning steps"),
     ]
     if len(methods_of(changed)) > 1:
-        own = select(changed, budget="equal")
-        wanted.append(("ablations", plots.success_against_flicker, own, f"{OURS} with one part changed, equal budget"))
+        budget = max(budgets_of(changed), key=lambda name: len(methods_of(select(changed, budget=name))))
+        own = select(changed, budget=budget)
+        wanted.append(("ablations", plots.success_against_flicker, own, f"{OURS} with one part changed, {budget}"))
     drawn = {}
     for name, plot, own, caption in wanted:
         file = stem.with_name(f"{stem.name}_{name}.png")
