@@ -23,6 +23,7 @@ from .methods import METHODS, Budget
 from .scores import PSNR_LIMIT, score
 from .sheets import save_strip, strip_name
 
+GIVEN = ("source", "target", "settings")  # a row with others than its job's is out of date
 PRECISION = "bf16"  # of the tuning, as on a GPU; on CPUs with bf16 units it takes about 0.6 of the time of fp32
 
 
@@ -36,13 +37,17 @@ class Job:
     seed: int
     budgets: tuple[Budget, ...]
 
-    def settings(self) -> dict[tuple, dict]:
-        """The settings of the rows it makes, by what tells them apart (`rows.IDENTITY`)."""
-        kinds = [edit.kind for edit in find_clip(self.split, self.clip).edits]
+    def given(self) -> dict[tuple, dict]:
+        """What the rows it makes are made from (`GIVEN`), by what tells them apart (`rows.IDENTITY`)."""
+        clip = find_clip(self.split, self.clip)
         return {
-            (self.method, budget.name, self.clip, kind, self.seed): budget.settings(METHODS[self.method])
+            (self.method, budget.name, self.clip, edit.kind, self.seed): {
+                "source": clip.source_prompt,
+                "target": edit.target_prompt,
+                "settings": budget.settings(METHODS[self.method]),
+            }
             for budget in self.budgets
-            for kind in kinds
+            for edit in clip.edits
         }
 
 
@@ -83,7 +88,7 @@ class Bench:
         inflated = self.inflation.inflate(self.model, settings)
         learned = self._learn(job, inflated, latents, source) if method.tuned else {}
 
-        rows, inversions, edits = [], {}, {}
+        rows, inversions, edits, given = [], {}, {}, job.given()
         for budget in job.budgets:
             seconds_tune, peak, tune = learned.get(budget.steps, (0.0, 0, None))
             inverted = (budget.steps, budget.strength, budget.ddim_steps)
@@ -111,7 +116,7 @@ class Bench:
                     "seconds_edit": round(seconds_edit, 2),
                     "peak_bytes": max(peak, peak_edit),
                     "motion": clip.motion,
-                    "settings": budget.settings(method),
+                    **given[job.method, budget.name, clip.name, edit.kind, job.seed],
                 }
                 rows.append({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
                 save_strip(result, strips / strip_name(row))

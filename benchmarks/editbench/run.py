@@ -22,7 +22,7 @@ from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 
 from . import clips, report, sheets
-from .job import Bench, Job
+from .job import GIVEN, Bench, Job
 from .plan import plan
 from .rows import IDENTITY, load
 
@@ -91,11 +91,11 @@ def chosen(jobs: list[Job], methods: list[str] | None, first: int | None) -> lis
 
 
 def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> int:
-    """Runs the jobs whose rows are not all in the results file yet with their present settings, and adds theirs.
-    Returns how many failed; the others go on."""
+    """Runs the jobs whose rows are not all in the results file yet, made from the same, and adds theirs. Returns how
+    many failed; the others go on."""
     rows = load(file) if file.exists() else []
-    done = {identity(row): row["settings"] for row in rows}
-    todo = [job for job in jobs if any(done.get(key) != value for key, value in job.settings().items())]
+    done = {identity(row): {name: row.get(name) for name in GIVEN} for row in rows}
+    todo = [job for job in jobs if any(done.get(key) != value for key, value in job.given().items())]
     print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} of them done, {workers} processes", flush=True)
     if not todo:
         return 0

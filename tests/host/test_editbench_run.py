@@ -84,7 +84,7 @@ def test_the_plan_holds_every_method_and_two_seeds():
     equal = {(job.method, job.seed) for job in jobs if any(budget.name == "equal" for budget in job.budgets)}
     seeds = lambda method: (0, 1) if method.tuned else (0,)
     assert equal == {(m.name, seed) for m in (*methods.PRESETS, *methods.ABLATIONS) for seed in seeds(m)}
-    keys = [key for job in jobs for key in job.settings()]
+    keys = [key for job in jobs for key in job.given()]
     assert len(keys) == len(set(keys))
     assert {job.method for job in plan("dev")} == set(methods.METHODS)
 

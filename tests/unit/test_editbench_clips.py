@@ -65,6 +65,19 @@ def test_every_motion_can_be_seen_in_the_source_and_in_every_right_result(name: 
             assert change.mean() > 2e-3, (clip.name, prompt(scenes[0]))
 
 
+@pytest.mark.parametrize("name", SPLITS)
+def test_every_right_result_is_the_only_one(name: str):
+    """Where the target's pattern begins, and which of its tones is the lighter, must follow from the source."""
+    for clip in CLIPS[name]:
+        for edit in clip.edits:
+            source, target = clip.scenes[0], edit.target_scenes[0]
+            if target.pattern == "plain":
+                continue
+            assert source.pattern != "plain", "its place would be open"
+            assert source.pattern != "striped" or target.pattern == "striped", "its height would be open"
+            assert (source.background == "black") == (target.background == "black"), "its tones could change places"
+
+
 def test_the_motions_move_what_they_say():
     moved = {
         "line": {"x", "y"}, "circle": {"x", "y"}, "bounce": {"x", "y"}, "spin": {"angle"}, "grow_shrink": {"radius"},
