@@ -65,8 +65,8 @@ QUALITY = (
 SHIFT = (
     Column("mean_shift", "mean shift", 3, False, "ratio"),
     Column("log_variance_shift", "log-std shift", 3, False, "ratio"),
-    Column("module_mean_shift", "mean shift, module alone", 3, False, "ratio"),
-    Column("module_log_variance_shift", "log-std shift, module alone", 3, False, "ratio"),
+    Column("module_mean_shift", "module's own mean shift", 3, False, "ratio"),
+    Column("module_log_variance_shift", "module's own log-std shift", 3, False, "ratio"),
     Column("reconstruction_psnr", "reconstruction PSNR, dB", 2, True),
 )
 COST = (
