@@ -10,10 +10,9 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
     Raises `ValueError` for different shapes.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"Cannot compare clips of different shapes {tuple(a.shape)} and {tuple(b.shape)}.")
+    _require_same_shape(a, b)
     error = (a.double() - b.double()).square().mean()
-    return float("inf") if error == 0 else float(-10 * torch.log10(error))
+    return _decibels(error)
 
 
 def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float:
@@ -21,13 +20,12 @@ def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> floa
 
     Raises `ValueError` for different shapes and for weights that are zero everywhere.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"Cannot compare clips of different shapes {tuple(a.shape)} and {tuple(b.shape)}.")
+    _require_same_shape(a, b)
     weights = weights.double().expand(a.shape)
     if weights.sum() <= 0:
         raise ValueError("Cannot compare clips over an empty mask: its weights are zero everywhere.")
     error = ((a.double() - b.double()).square() * weights).sum() / weights.sum()
-    return float("inf") if error == 0 else float(-10 * torch.log10(error))
+    return _decibels(error)
 
 
 def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
@@ -37,8 +35,17 @@ def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
 
     Both have the frames first. Raises `ValueError` for different shapes and for fewer than two frames.
     """
-    if clip.shape != truth.shape:
-        raise ValueError(f"Cannot compare clips of different shapes {tuple(clip.shape)} and {tuple(truth.shape)}.")
+    _require_same_shape(clip, truth)
     if len(clip) < 2:
         raise ValueError("Flicker needs at least two frames.")
     return float((clip.double() - truth.double()).diff(dim=0).abs().mean())
+
+
+def _require_same_shape(a: torch.Tensor, b: torch.Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"Cannot compare clips of different shapes {tuple(a.shape)} and {tuple(b.shape)}.")
+
+
+def _decibels(error: torch.Tensor) -> float:
+    """A mean squared error as PSNR."""
+    return float("inf") if error == 0 else float(-10 * torch.log10(error))

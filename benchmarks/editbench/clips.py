@@ -1,7 +1,7 @@
 """EditBench's clips: rendered scenes in motion, each with two edits whose right result is known.
 
 Two splits of 24 clips and 48 edits each, fixed by their seeds: `dev`, to choose settings on, and `test`, to report.
-Both hold every motion, every kind of edit and every frame count equally often, but share neither motion parameters
+Both hold every motion, kind of edit and frame count as often as the other, but share neither motion parameters
 (`PARAMETERS`: the ranges are disjoint) nor attribute changes (`changes_of`: each ordered pair of a source and a target
 value belongs to one split). At every frame the object stays within the placements that the miniature model was
 trained on (`world.random_scene`).
@@ -120,6 +120,12 @@ def quick() -> list[Clip]:
 
 
 @cache
+def clips_of(name: str) -> tuple[Clip, ...]:
+    """The clips of `dev`, `test` or `quick`. Raises ValueError for another name."""
+    return tuple(quick() if name == "quick" else split(name))
+
+
+@cache
 def changes_of(name: str, attribute: str) -> dict[str, tuple[str, ...]]:
     """The target values that a split's edits may give an attribute, per source value.
 
@@ -179,7 +185,7 @@ def _has_one_answer(source: dict[str, str], changes: dict[str, str]) -> bool:
     target = source | changes
     if target["pattern"] == "plain":
         return True
-    if source["pattern"] == "plain" or source["pattern"] == "striped" != target["pattern"]:
+    if source["pattern"] in ("plain", "striped") and source["pattern"] != target["pattern"]:
         return False
     return source["background"] == target["background"] or "black" not in (source["background"], target["background"])
 

@@ -1,4 +1,4 @@
-"""The peak memory of a stretch of work: of the GPU, or of this process."""
+"""Where a run computes, and the peak memory of a stretch of work: of the GPU, or of this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 import torch
 
 CLEAR = Path("/proc/self/clear_refs")  # Linux: writing 5 starts the peak anew
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether `--device` means a GPU here."""
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def start_peak(on_gpu: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import clips
+from .clips import clips_of
 from .job import Job
 from .methods import ABLATIONS, BEST, EQUAL, METHODS, OURS, PRESETS, QUICK, REFERENCE, SEARCH, SHORT, Budget
 
@@ -30,8 +30,7 @@ def plan(split: str) -> list[Job]:
 def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:
     """Every clip by every method at its budgets. One job per learning rate, since a tuning of fewer steps is a stop on
     the way of a longer one."""
-    found = clips.quick() if split == "quick" else clips.split(split)
-    found = sorted(found, key=lambda clip: clip.name.rsplit("-")[-1])  # all motions' first clips first
+    found = sorted(clips_of(split), key=lambda clip: clip.name.rsplit("-")[-1])  # all motions' first clips first
     return [
         Job(split, method, clip.name, seed, same)
         for clip in found

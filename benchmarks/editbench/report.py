@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from benchmarks.editbench import plots, sheets
-from benchmarks.editbench.clips import split
+from benchmarks.editbench.clips import clips_of
 from benchmarks.editbench.methods import OURS, PRESETS, REFERENCE
 from benchmarks.editbench.rows import (
     budgets_of,
@@ -321,7 +321,7 @@ def main() -> None:
         written = write(args.file)
         if args.strips:
             rows = load(args.file)
-            written += sheets.write(rows, split(rows[0]["split"]), args.strips, args.file.parent, args.file.stem)
+            written += sheets.write(rows, clips_of(rows[0]["split"]), args.strips, args.file.parent, args.file.stem)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     print(*written, sep="\n")

@@ -16,6 +16,11 @@ BUDGETS = ("equal", "best")
 IDENTITY = ("method", "budget", "clip", "edit", "seed")
 
 
+def identity(row: dict) -> tuple:
+    """What tells a row from every other one of its results file."""
+    return tuple(row[name] for name in IDENTITY)
+
+
 def load(path: Path) -> list[dict]:
     """The rows of a results file. Raises ValueError for a file that holds none, or not rows, or a row twice."""
     rows = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -26,7 +31,7 @@ def load(path: Path) -> list[dict]:
         missing = [name for name in IDENTITY if name not in row]
         if missing:
             raise ValueError(f"Row {i} of {path} has no {', '.join(missing)}: write it again with the benchmark.")
-        key = tuple(row[name] for name in IDENTITY)
+        key = identity(row)
         if key in seen:
             raise ValueError(f"{path} holds {' / '.join(map(str, key))} twice: keep one of the two rows.")
         seen.add(key)

@@ -21,10 +21,12 @@ import torch
 from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 
-from . import clips, report, sheets
+from . import report, sheets
+from .clips import clips_of
 from .job import GIVEN, Bench, Job
+from .memory import uses_gpu
 from .plan import plan
-from .rows import IDENTITY, load
+from .rows import identity, load
 
 RESULTS = ROOT / "benchmarks" / "results"
 STRIPS = DEV / "editbench"
@@ -73,8 +75,7 @@ def main() -> int:
     if file.exists():
         print(*report.write(file), sep="\n")
         try:
-            found = clips.quick() if options.quick else clips.split(split)
-            print(*sheets.write(load(file), found, STRIPS / split, folder, file.stem), sep="\n")
+            print(*sheets.write(load(file), clips_of(split), STRIPS / split, folder, file.stem), sep="\n")
         except (OSError, ValueError) as error:  # rows made elsewhere come without frames, some runs without a rival
             print(f"No contact sheets: {error}", file=sys.stderr)
     return 1 if failed else 0
@@ -127,7 +128,7 @@ def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int
 
 def write(rows: list[dict], file: Path) -> None:
     """A row per line, sorted, so that results can be compared and merged by line; never a half-written file."""
-    ordered = sorted(rows, key=lambda row: tuple(str(row[name]) for name in IDENTITY))
+    ordered = sorted(rows, key=lambda row: tuple(map(str, identity(row))))
     text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in ordered) + "\n]\n"
     partial = file.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
@@ -145,21 +146,17 @@ def tell(number: int, total: int, job: Job, rows: list[dict], seconds: float) ->
     )
 
 
-def identity(row: dict) -> tuple:
-    return tuple(row[name] for name in IDENTITY)
-
-
 def default_workers(device: str) -> int:
     """A GPU is not shared; on a CPU a process per core beats threads, which wait for each other in small layers."""
-    return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
+    return 1 if uses_gpu(device) else os.cpu_count() or 1
 
 
 def note_machine(file: Path, device: str, workers: int, threads: int) -> None:
     """Notes beside the rows with what they were made, run by run: seconds mean nothing without it."""
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    processor = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     about = {
         "command": f"python3 dev.py bench edit {shlex.join(sys.argv[1:])}".strip(),
-        "machine": torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "machine": torch.cuda.get_device_name() if uses_gpu(device) else processor,
         "workers": workers,
         "threads_per_worker": threads,
         "torch": torch.__version__,

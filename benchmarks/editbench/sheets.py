@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def best_median_worst(rows: list[dict], method: str = OURS, budget: str = "equal
     return {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
 
 
-def find_edit(clips: list[Clip], row: dict) -> tuple[Clip, Edit]:
+def find_edit(clips: Iterable[Clip], row: dict) -> tuple[Clip, Edit]:
     """The clip and the edit that a row is about. Raises ValueError where the clips hold neither."""
     for clip in clips:
         for edit in clip.edits:
@@ -78,7 +79,7 @@ def find_edit(clips: list[Clip], row: dict) -> tuple[Clip, Edit]:
     raise ValueError(f"No clip {row['clip']!r} with an edit {row['edit']!r} is in this split: use the rows' own split.")
 
 
-def case_sheet(rows: list[dict], row: dict, clips: list[Clip], frames: Path, file: Path,
+def case_sheet(rows: list[dict], row: dict, clips: Iterable[Clip], frames: Path, file: Path,
                methods: tuple[str, ...] = (REFERENCE, OURS), title: str = "") -> None:
     """Writes one case's sheet: source, truth and each method's edit, under a title with both prompts.
 
@@ -127,7 +128,7 @@ def add_title(file: Path, title: str, subtitle: str) -> None:
     page.quantize(PALETTE, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
-def write(rows: list[dict], clips: list[Clip], frames: Path, folder: Path, prefix: str,
+def write(rows: list[dict], clips: Iterable[Clip], frames: Path, folder: Path, prefix: str,
           methods: tuple[str, ...] = (REFERENCE, OURS), of: str = OURS, budget: str = "equal",
           by: str = "psnr") -> list[Path]:
     """Writes `<prefix>_best.png`, `_median` and `_worst` into the folder: the cases that rank so for one method
