@@ -1,0 +1,102 @@
+"""Attention control: maps of the target prompt made from those of the source prompt (Prompt-to-Prompt, Hertz et al.,
+ICLR 2023; Video-P2P, Liu et al., CVPR 2024).
+
+The wanted map per query and head is, with `A_s`, `A_t` softmax(q kᵀ / √width) of source and target over l tokens,
+
+    A = A_s M diag(t r) + A_t diag((1 - t) r)
+
+M: the token map's matrix; t: where and while the source's maps are taken (`shared`, 0 after the last such step); r: the
+reweighting factors. Only A V is ever needed, and A is linear in both maps, so
+
+    A V = attention(q_s, k_s, (M diag(t r)) V) + attention(q_t, k_t, diag((1 - t) r) V)
+
+holds for every head and kernel: two ordinary attentions with changed values, and no map is kept. Of spatial and
+temporal self-attention the source's map is taken whole, so there A V = attention(q_s, k_s, v_t): exchanging q and k is
+all. Maps themselves (`attention_maps`) are computed only to look at or to blend by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+
+from .ffam import Attend
+from .token_alignment import TokenMap
+
+
+@dataclass(frozen=True)
+class MapEdit:
+    """`A = A_s @ from_source + A_t * own`; `from_source`: `l l`, source tokens to target tokens, `own`: `l`."""
+
+    from_source: torch.Tensor
+    own: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: TokenMap, taken: bool, factors: torch.Tensor) -> MapEdit:
+        """`taken`: whether this step takes the source's maps at all; `factors`: `l`, of the target's tokens."""
+        shared = tokens.shared * float(taken)
+        return cls(tokens.matrix * (shared * factors), (1 - shared) * factors)
+
+    @property
+    def needs_source(self) -> bool:
+        return bool(self.from_source.any())
+
+    @property
+    def changes_nothing(self) -> bool:
+        return not self.needs_source and bool((self.own == 1).all())
+
+
+def controlled_attention(
+    source_q: torch.Tensor,
+    source_k: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    edit: MapEdit,
+    attend: Attend,
+) -> torch.Tensor:
+    """Cross-attention of the target with edited maps.
+
+    `source_q`, `q`: `f d c`; `source_k`, `k`, `v`: `f l c`; `attend(q, k, v)` is multi-head attention on `b n c`.
+    Returns `f d c`. A part whose weights are all zero is not computed.
+    """
+    out = None
+    if edit.own.any():
+        out = attend(q, k, v * edit.own.to(v)[:, None])
+    if edit.needs_source:
+        taken = attend(source_q, source_k, edit.from_source.to(v) @ v)
+        out = taken if out is None else out + taken
+    return torch.zeros_like(q) if out is None else out
+
+
+def attention_maps(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
+    """softmax(q kᵀ / √width), mean over heads, in float32 at least: `f d (heads c)`, `f l (heads c)` -> `f d l`.
+
+    Frame by frame: besides the result only one frame's maps of all heads exist at a time.
+    """
+    maps = []
+    for queries, keys in zip(q, k):
+        queries, keys = (
+            rearrange(t.to(torch.promote_types(t.dtype, torch.float32)), "n (h c) -> h n c", h=heads)
+            for t in (queries, keys)
+        )
+        maps.append((queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=0))
+    return torch.stack(maps)
+
+
+def edited_maps(source: torch.Tensor, own: torch.Tensor, edit: MapEdit) -> torch.Tensor:
+    """What `controlled_attention` weights the values with. Maps `… d l` of one head or averaged over heads: the edit
+    is the same for every head, so both orders agree."""
+    return source @ edit.from_source.to(source) + own * edit.own.to(own)
+
+
+def steps_of(share: float, steps: int) -> int:
+    """How many of the first `steps` a share of 0…1 means, rounded to the nearest.
+
+    Raises `ValueError` for a share outside 0…1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"A share of the steps must be from 0 to 1, not {share}.")
+    return int(share * steps + 0.5)

@@ -1,0 +1,199 @@
+"""Token maps worked out by hand, and the alignment against every possible one."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+import torch
+
+from ei2.token_alignment import (
+    NO_WORD,
+    Prompt,
+    align,
+    find_word,
+    parse_reweight,
+    refine_map,
+    replace_map,
+    reweight_factors,
+    token_map,
+    word_tokens,
+)
+
+START, END = 1000, 1001
+
+
+def prompt(text: str, length: int = 10) -> Prompt:
+    """Words between spaces, their tokens between bars: "a roller|skat|ing cat", then padded as SD1 does."""
+    words = [word.split("|") for word in text.split()]
+    tokens = [(sum(map(ord, token)) * 31 + len(token), n) for n, word in enumerate(words) for token in word]
+    ids, numbers = zip(*tokens) if tokens else ((), ())
+    padding = length - len(tokens) - 1
+    return Prompt(
+        (START, *ids, *[END] * padding), (NO_WORD, *numbers, *[NO_WORD] * padding), tuple("".join(w) for w in words)
+    )
+
+
+def matrix(pairs: dict, length: int = 10) -> np.ndarray:
+    """The matrix with the given (source, target) entries."""
+    result = np.zeros((length, length))
+    for place, value in pairs.items():
+        result[place] = value
+    return result
+
+
+def identity(old: range, new: range) -> dict:
+    return dict.fromkeys(zip(old, new, strict=True), 1.0)
+
+
+def test_equal_words_map_one_to_one():
+    tokens = replace_map(prompt("a red circle"), prompt("a blue circle"))
+    np.testing.assert_array_equal(tokens.matrix.numpy(), np.eye(10))
+    assert tokens.shared.tolist() == [1] * 10
+
+
+def test_one_word_to_two_tokens():
+    """[start a cat runs end pad*5] to [start a hippo potamus runs end pad*4]"""
+    expected = matrix(
+        {(2, 2): 0.5, (2, 3): 0.5, (9, 9): 1} | identity(range(0, 2), range(0, 2)) | identity(range(3, 9), range(4, 10))
+    )
+    tokens = replace_map(prompt("a cat runs"), prompt("a hippo|potamus runs"))
+    np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
+
+
+def test_two_tokens_to_one_word():
+    """Both source tokens' maps add up; the target's last padding has no partner left."""
+    expected = matrix(
+        {(2, 2): 1, (3, 2): 1} | identity(range(0, 2), range(0, 2)) | identity(range(4, 10), range(3, 9))
+    )
+    tokens = replace_map(prompt("a hippo|potamus runs"), prompt("a cat runs"))
+    np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
+
+
+def test_two_tokens_to_three():
+    tokens = replace_map(prompt("x|y b"), prompt("p|q|r b"))
+    np.testing.assert_allclose(tokens.matrix[1:3, 1:4].numpy(), np.full((2, 3), 1 / 3), rtol=1e-6)
+    assert tokens.matrix[3, 4] == 1  # the word behind moves along
+
+
+def test_equally_many_tokens_of_a_word_map_in_order():
+    tokens = replace_map(prompt("roller|skat|ing b"), prompt("hippo|pota|mus b"))
+    np.testing.assert_array_equal(tokens.matrix.numpy(), np.eye(10))
+
+
+@pytest.mark.parametrize("source, target", [
+    ("a b c", "d e f"), ("a|b c", "d e|f|g"), ("a b|c|d e", "f g h"), ("", ""),
+])  # fmt: skip
+def test_replaced_maps_keep_their_sum(source, target):
+    tokens = replace_map(prompt(source), prompt(target))
+    np.testing.assert_allclose(tokens.matrix.sum(1).numpy(), np.ones(10), rtol=1e-6)
+
+
+def test_insertion():
+    """[start a circle end pad*6] to [start a red circle end pad*5]: only "red" keeps its own map."""
+    tokens = refine_map(prompt("a circle"), prompt("a red circle"))
+    expected = matrix(
+        identity(range(0, 2), range(0, 2)) | identity(range(2, 9), range(3, 10)) | {(9, 9): 1}
+    )
+    np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
+    assert tokens.shared.tolist() == [1, 1, 0, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_deletion():
+    """[start a red circle end pad*5] to [start a circle end pad*6]: padding takes padding's maps, never a word's."""
+    tokens = refine_map(prompt("a red circle"), prompt("a circle"))
+    expected = matrix(identity(range(0, 2), range(0, 2)) | identity(range(3, 10), range(2, 9)))
+    np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
+    assert tokens.shared.tolist() == [1] * 10
+    assert tokens.matrix[2].sum() == 0  # nothing takes the map of "red"
+
+
+def test_refined_exchange_keeps_the_new_words_own_map():
+    tokens = refine_map(prompt("a red circle"), prompt("a blue circle"))
+    assert tokens.shared.tolist() == [1, 1, 0, 1, 1, 1, 1, 1, 1, 1]
+    assert tokens.matrix[:, 2].sum() == 0
+
+
+@pytest.mark.parametrize("x, y, partners", [
+    ("abc", "abc", [0, 1, 2]),
+    ("ab", "acb", [0, None, 1]),
+    ("acb", "ab", [0, 2]),
+    ("ab", "abab", [0, 1, None, None]),  # a repeated word matches early in the new prompt
+    ("abab", "ab", [0, 1]),
+    ("aba", "a", [0]),
+    ("ab", "ba", [1, None]),
+    ("", "ab", [None, None]),
+    ("ab", "", []),
+], ids=str)  # fmt: skip
+def test_alignment_by_hand(x, y, partners):
+    assert align([ord(c) for c in x], [ord(c) for c in y]) == partners
+
+
+def test_alignment_finds_the_most_matches():
+    for x, y in product(product(range(3), repeat=4), product(range(3), repeat=5)):
+        partners = align(x, y)
+        pairs = [(i, j) for j, i in enumerate(partners) if i is not None]
+        assert all(x[i] == y[j] for i, j in pairs)
+        assert all(a[0] < b[0] for a, b in zip(pairs, pairs[1:]))
+        assert len(pairs) == longest_common_subsequence(x, y)
+
+
+def longest_common_subsequence(x: tuple, y: tuple) -> int:
+    """By trying every choice of elements."""
+    for size in range(min(len(x), len(y)), 0, -1):
+        if {*combinations(x, size)} & {*combinations(y, size)}:
+            return size
+    return 0
+
+
+def test_auto_goes_by_the_number_of_words():
+    source = prompt("a red circle")
+    assert token_map(source, prompt("a hippo|potamus circle"), "auto")[1] == "replace"
+    assert token_map(source, prompt("a circle"), "auto")[1] == "refine"
+    assert token_map(source, prompt("a blue circle"), "refine")[1] == "refine"
+
+
+@pytest.mark.parametrize("target, mode, message", [
+    ("a circle", "replace", "source prompt has 3 .a, red, circle. and the target prompt 2 .a, circle.: choose"),
+    ("a circle", "swap", "mode is 'swap': choose one of auto, replace, refine"),
+])  # fmt: skip
+def test_prompts_that_do_not_fit(target, mode, message):
+    with pytest.raises(ValueError, match=message):
+        token_map(prompt("a red circle"), prompt(target), mode)
+
+
+def test_prompts_of_different_length():
+    with pytest.raises(ValueError, match="fills 10 tokens and the target prompt 20: shorten"):
+        token_map(prompt("a"), prompt("a", length=20), "auto")
+
+
+def test_words_are_found_wherever_they_occur():
+    text = prompt("a hippo|potamus and a hippo|potamus")
+    assert text.find(prompt("hippo|potamus")) == [[2, 3], [6, 7]]
+    assert text.find(prompt("and a")) == [[4, 5]]
+    assert text.find(prompt("potamus")) == []  # a part of a word is another word
+    assert text.find(prompt("hippo")) == []
+    assert text.find(prompt("")) == []
+    assert word_tokens(text, [prompt("a"), prompt("and")], "target").tolist() == [0, 1, 0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_missing_words_are_named_with_those_that_are_there():
+    message = "'dog' is not in the source prompt, whose words are: a, hippopotamus."
+    with pytest.raises(ValueError, match=message):
+        find_word(prompt("a hippo|potamus"), prompt("dog"), "source")
+
+
+def test_reweighting():
+    pairs = parse_reweight("red: 2\n\n  a circle :-0.5\n")
+    assert pairs == [("red", 2.0), ("a circle", -0.5)]
+    factors = reweight_factors(prompt("a red circle"), [(prompt("red"), 2.0), (prompt("circle"), 0.5)])
+    assert torch.equal(factors, torch.tensor([1, 1, 2, 0.5, 1, 1, 1, 1, 1, 1]))
+    with pytest.raises(ValueError, match="target prompt"):
+        reweight_factors(prompt("a red circle"), [(prompt("blue"), 2.0)])
+
+
+@pytest.mark.parametrize("line", ["red", "red:", ": 2", "red: two", "red: nan", "red: inf", "2"])
+def test_reweight_lines_that_cannot_be_read(line):
+    with pytest.raises(ValueError, match=f"Line 2 of reweight is '{line}': write a word and a factor"):
+        parse_reweight(f"circle: 1\n{line}")
