@@ -1,0 +1,149 @@
+"""The host's UNet under autograd, for what learns inside the host: one-shot tuning and null-text optimisation.
+
+Nodes run under torch's inference mode, so the host's weights are inference tensors, which autograd refuses; they are
+replaced by equal ordinary ones. Nothing else of the shared model changes: everything hangs on a clone, and hooks are
+there only during a call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import attention_basic, attention_pytorch
+from comfy.patcher_extension import WrappersMP
+from torch.utils.checkpoint import checkpoint
+
+from ...ei2.settings import InflationSettings
+from .inflation import KEY, InflatedUNet, detach
+from .unet import require_unet, res_blocks, transformer_blocks
+
+FEW_TOKENS = 1024  # up to here a CPU trains faster with plain attention; beyond, that needs too much memory
+ACTIVATION_BYTES = 2300  # rough need of a training step per frame, latent pixel and base channel, without checkpointing
+
+
+class DifferentiableUNet(InflatedUNet):
+    """The inflated UNet through which gradients flow, with activations recomputed where `checkpointing`. `stack`:
+    ordinary layers on the model's device, which the host does not know of."""
+
+    def __init__(self, settings: InflationSettings, stack: torch.nn.Module, checkpointing: bool):
+        super().__init__(settings, stack)
+        self.checkpointing = checkpointing
+
+    def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
+        self._hook_layers(unet, frames, hooks)
+        if not self.checkpointing:
+            return
+
+        @contextmanager
+        def recomputing():  # happens in the backward pass, when the hooks of the call are gone
+            with ExitStack() as again:
+                again.callback(self.stack.train, self.stack.training)
+                self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
+                self._hook_layers(unet, frames, again)
+                yield
+
+        for module in [block.module for block in transformer_blocks(unet)] + res_blocks(unet):
+            hooks.enter_context(_checkpointed(module, recomputing))
+
+    def _hook_layers(self, unet, frames: int, hooks: ExitStack) -> None:
+        """What layers inside the checkpointed modules carry, in the first run and when they are recomputed."""
+        super()._change_layers(unet, frames, hooks)
+
+
+@contextmanager
+def gradients():
+    """Where the UNet may be differentiated. Tensors made outside must be copied inside before they are used."""
+    with torch.inference_mode(False), torch.enable_grad(), _host_in_training():
+        yield
+
+
+def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
+    """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
+    `precision`: of the UNet's arithmetic."""
+    clone = model.clone()
+    detach(clone)
+    if precision == "fp32" and model.model_dtype() != torch.float32:
+        clone.set_model_compute_dtype(torch.float32)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
+    clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
+    comfy.model_management.load_models_gpu([clone], force_full_load=True)
+    return clone
+
+
+def make_differentiable(unet: torch.nn.Module) -> None:
+    """Ordinary tensors in place of inference tensors, none of which learns. To be done after every load of the model:
+    loading may bring new ones."""
+    for child in unet.modules():
+        for name, parameter in child.named_parameters(recurse=False):
+            if parameter.is_inference():  # one at a time, so that no second copy of the model is needed
+                setattr(child, name, torch.nn.Parameter(parameter.clone(), requires_grad=False))
+        for name, buffer in child.named_buffers(recurse=False):
+            if buffer.is_inference():
+                setattr(child, name, buffer.clone())
+    unet.requires_grad_(False)
+
+
+def without_inference_tensors(value):
+    """Conditioning with its tensors copied; everything else is shared."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: without_inference_tensors(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(without_inference_tensors(item) for item in value)
+    return value
+
+
+def wants_checkpointing(choice: str, model, latents: torch.Tensor) -> bool:
+    """Whether activations are to be recomputed. `choice`: on, off, or auto, which is when a plain training step on
+    `latents` `f c h w` would take more than half of the free memory, by a rough rule."""
+    if choice != "auto":
+        return choice == "on"
+    frames, _, height, width = latents.shape
+    need = frames * height * width * require_unet(model).model_channels * ACTIVATION_BYTES
+    return need > 0.5 * comfy.model_management.get_free_memory(model.load_device)
+
+
+def _differentiable_attention(default, q, k, v, heads, *args, **kwargs):
+    """In place of the user's attention backend, which may have no backward (flash, sage)."""
+    tokens = q.shape[-2]
+    kernel = attention_basic if q.device.type == "cpu" and tokens <= FEW_TOKENS else attention_pytorch
+    return kernel(q, k, v, heads, *args, **kwargs)
+
+
+@contextmanager
+def _host_in_training():
+    """Newer hosts ask this flag before they choose kernels and memory tricks without a backward."""
+    management = comfy.model_management
+    if not hasattr(management, "in_training"):
+        yield
+        return
+    before, management.in_training = management.in_training, True
+    try:
+        yield
+    finally:
+        management.in_training = before
+
+
+@contextmanager
+def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractContextManager]):
+    """The module's activations are recomputed in the backward pass, inside `recomputing()`. Its options are frozen per
+    call: the host goes on changing that dictionary, and the second run must see what the first one saw."""
+    forward = module.forward
+
+    def run(*args, **kwargs):
+        if "transformer_options" in kwargs:
+            kwargs["transformer_options"] = copy.copy(kwargs["transformer_options"])
+        contexts = lambda: (nullcontext(), recomputing())
+        return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=contexts)
+
+    module.forward = run
+    try:
+        yield
+    finally:
+        del module.forward
