@@ -18,6 +18,7 @@ all. Maps themselves (`attention_maps`) are computed only to look at or to blend
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from einops import rearrange
@@ -28,7 +29,10 @@ from .token_alignment import TokenMap
 
 @dataclass(frozen=True)
 class MapEdit:
-    """`A = A_s @ from_source + A_t * own`; `from_source`: `l l`, source tokens to target tokens, `own`: `l`."""
+    """`A = A_s @ from_source + A_t * own`; `from_source`: `l l`, source tokens to target tokens, `own`: `l`.
+
+    The questions about it are answered once and kept: on a GPU each answer waits for the device.
+    """
 
     from_source: torch.Tensor
     own: torch.Tensor
@@ -39,11 +43,15 @@ class MapEdit:
         shared = tokens.shared * float(taken)
         return cls(tokens.matrix * (shared * factors), (1 - shared) * factors)
 
-    @property
+    @cached_property
     def needs_source(self) -> bool:
         return bool(self.from_source.any())
 
-    @property
+    @cached_property
+    def needs_own(self) -> bool:
+        return bool(self.own.any())
+
+    @cached_property
     def changes_nothing(self) -> bool:
         return not self.needs_source and bool((self.own == 1).all())
 
@@ -63,7 +71,7 @@ def controlled_attention(
     Returns `f d c`. A part whose weights are all zero is not computed.
     """
     out = None
-    if edit.own.any():
+    if edit.needs_own:
         out = attend(q, k, v * edit.own.to(v)[:, None])
     if edit.needs_source:
         taken = attend(source_q, source_k, edit.from_source.to(v) @ v)

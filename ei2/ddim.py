@@ -24,6 +24,20 @@ def ddim_sigmas(steps: int, schedule: torch.Tensor) -> torch.Tensor:
     return torch.cat([grid.flip(0), grid.new_zeros(1)])
 
 
+def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None, after_step=lambda i, x: x):
+    """Walks noise latents down to clean ones, over descending `sigmas`, in the form of k-diffusion's samplers.
+
+    `after_step(i, x)` gives what the latents become behind step i.
+    """
+    per_frame = x.new_ones(x.shape[0])
+    for i, (start, end) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+        denoised = model(x, start * per_frame, **(extra_args or {}))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": start, "sigma_hat": start, "denoised": denoised})
+        x = after_step(i, x + (x - denoised) / start * (end - start))
+    return x
+
+
 def sample_ddim_inversion(model, x, sigmas, extra_args=None, callback=None, disable=None, refine: int = 0):
     """Walks clean latents `f c h w` up to noise, over ascending `sigmas` that start at 0.
 

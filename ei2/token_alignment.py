@@ -47,6 +47,10 @@ class Prompt:
         """Positions of one word's tokens."""
         return [i for i, other in enumerate(self.words) if other == word]
 
+    def marks(self, word: int) -> torch.Tensor:
+        """`l`, 1 at one word's tokens, 0 elsewhere."""
+        return torch.tensor([float(other == word) for other in self.words])
+
     def find(self, other: Prompt) -> list[list[int]]:
         """Positions of every occurrence of the words of `other`, whole words only; empty when there is none."""
         content, wanted = self.content, [other.ids[i] for i in other.content]
@@ -72,6 +76,9 @@ class TokenMap:
 
     matrix: torch.Tensor
     shared: torch.Tensor
+
+    def to(self, device: torch.device) -> TokenMap:
+        return TokenMap(self.matrix.to(device), self.shared.to(device))
 
 
 def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]:
@@ -181,10 +188,13 @@ def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
 
 def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) -> torch.Tensor:
     """`l`, the factor of each token's map; 1 where nothing is said. Raises `ValueError` for words not in the target
-    prompt."""
-    result = torch.ones(len(prompt))
+    prompt, and for two factors on one word."""
+    result, given = torch.ones(len(prompt)), set()
     for word, factor in factors:
         for span in find_word(prompt, word, "target"):
+            if not given.isdisjoint(span):
+                raise ValueError(f"{' '.join(word.texts)!r} gets two factors in reweight: leave one line of them.")
+            given.update(span)
             result[span] = factor
     return result
 
@@ -215,4 +225,5 @@ def _map_special(matrix: torch.Tensor, source: Prompt, target: Prompt) -> None:
 
 
 def _listed(prompt: Prompt) -> str:
-    return ", ".join(prompt.texts) or "none"
+    """The words, punctuation in quotes."""
+    return ", ".join(w if any(map(str.isalnum, w)) else repr(w) for w in prompt.texts) or "none"

@@ -26,10 +26,9 @@ from ...ei2.temporal import TemporalModule
 from ...ei2.temporal_attention import TemporalAttention
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
-from .unet import Block, require_unet, transformer_blocks, video_group_norms
+from .unet import Block, own_options, require_unet, transformer_blocks, video_group_norms
 
 KEY = "EI2"
-OPTIONS_POSITION = 5  # of transformer_options among the arguments of UNetModel.forward
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -93,19 +92,13 @@ class InflatedUNet:
 
     def __call__(self, executor, *args, **kwargs):
         unet = executor.class_obj
-        args = list(args)
-        options = kwargs.get("transformer_options") if "transformer_options" in kwargs else args[OPTIONS_POSITION]
+        args, kwargs, options = own_options(args, kwargs)
         batch = args[0].shape[0]
         chunks = len(options.get("cond_or_uncond", [0]))
         if batch % chunks:
             raise ValueError(f"A batch of {batch} latents cannot hold {chunks} videos of equal length.")
         frames = batch // chunks
 
-        options = dict(options)
-        if "transformer_options" in kwargs:
-            kwargs["transformer_options"] = options
-        else:
-            args[OPTIONS_POSITION] = options
         blocks = transformer_blocks(unet)
         with ExitStack() as hooks:
             if self.settings.spatial != "none":

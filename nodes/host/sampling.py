@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.model_management
 import comfy.samplers
 import latent_preview
@@ -11,29 +13,66 @@ from ...ei2.ddim import ddim_sigmas, sample_ddim_inversion
 from .unet import require_unet, sigma_schedule
 
 
-def invert(model, latents: torch.Tensor, positive: list, steps: int, refine: int) -> tuple[torch.Tensor, torch.Tensor]:
+def invert(
+    model,
+    latents: torch.Tensor,
+    positive: list,
+    steps: int,
+    refine: int,
+    on_latents: Callable[[torch.Tensor], object] = lambda x: None,
+    later_steps: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise latents `f c h w` (the host's latent scale) whose deterministic sampling returns `latents`, and the
-    descending sigmas to sample with, `steps + 1`. Raises `ValueError` for models that cannot be inverted."""
+    descending sigmas to sample with, `steps + 1`. Raises `ValueError` for models that cannot be inverted.
+
+    `on_latents` gets what the inversion passes, in σ-space, from clean to noise, one per σ. `later_steps`: of other
+    work that will go on with the same progress bar.
+    """
     require_unet(model)
     sigmas = ddim_sigmas(steps, sigma_schedule(model))
-    inverter = comfy.samplers.KSAMPLER(sample_ddim_inversion, extra_options={"refine": refine})
-    return run(model, latents, positive, None, 1.0, inverter, sigmas.flip(0)), sigmas
+    inverter = Inverter(refine, on_latents, later_steps)
+    return run(model, latents, plain_guider(model, positive, None, 1.0), inverter, sigmas.flip(0)), sigmas
+
+
+class Inverter(comfy.samplers.KSAMPLER):
+    """DDIM inversion as a sampler of the host, observed by `on_latents`."""
+
+    def __init__(self, refine: int, on_latents: Callable[[torch.Tensor], object], later_steps: int):
+        super().__init__(sample_ddim_inversion, extra_options={"refine": refine})
+        self.on_latents, self.later_steps = on_latents, later_steps
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+        def observe(step, x0, x, total):
+            self.on_latents(x)
+            callback(step, x0, x, total + self.later_steps)
+
+        self.on_latents(latent_image)
+        return super().sample(model_wrap, sigmas, extra_args, observe, noise, latent_image, *args, **kwargs)
 
 
 def sample(
     model, noise: torch.Tensor, positive: list, negative: list, cfg: float, sigmas: torch.Tensor
 ) -> torch.Tensor:
     """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is added."""
-    return run(model, noise, positive, negative, cfg, comfy.samplers.sampler_object("ddim"), sigmas)
+    guider = plain_guider(model, positive, negative, cfg)
+    return run(model, noise, guider, comfy.samplers.sampler_object("ddim"), sigmas)
 
 
-def run(model, start: torch.Tensor, positive, negative, cfg: float, sampler, sigmas: torch.Tensor) -> torch.Tensor:
-    """The host's guider on `start` without added noise, on its device of intermediate results. Raises `ValueError`
-    when the result is not finite."""
+def plain_guider(model, positive: list, negative: list | None, cfg: float) -> comfy.samplers.CFGGuider:
+    """The host's own classifier-free guidance; without a negative prompt, none."""
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)
-    callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
+    return guider
+
+
+def run(
+    model, start: torch.Tensor, guider: comfy.samplers.CFGGuider, sampler, sigmas: torch.Tensor, preview=lambda x0: x0
+) -> torch.Tensor:
+    """The guider on `start` without added noise, on the host's device of intermediate results. `preview` picks from
+    the denoised latents what the user watches. Raises `ValueError` when the result is not finite."""
+    show = latent_preview.prepare_callback(model, len(sigmas) - 1)
+    callback = lambda step, x0, x, total: show(step, preview(x0), x, total)
     samples = guider.sample(torch.zeros_like(start), start, sampler, sigmas, callback=callback, seed=0)
     if not torch.isfinite(samples).all():
         raise ValueError(

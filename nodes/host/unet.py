@@ -7,16 +7,20 @@ from dataclasses import dataclass
 import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
+
+OPTIONS_POSITION = 5  # of transformer_options among the arguments of UNetModel.forward
 
 
 @dataclass(frozen=True)
 class Block:
-    """One transformer block. `path`: inside the UNet; `place` and `index`: as the host's patches name it."""
+    """One transformer block. `path`: inside the UNet; `place` and `index`: as the host's patches name it;
+    `downsampling`: how many times wider the latents are than its grid of tokens."""
 
     path: str
     place: tuple[str, int]
     index: int
+    downsampling: float
     module: BasicTransformerBlock
 
     @property
@@ -67,12 +71,27 @@ def transformer_blocks(unet: UNetModel) -> list[Block]:
     places = [(f"input_blocks.{i}", ("input", i), m) for i, m in enumerate(unet.input_blocks)]
     places += [("middle_block", ("middle", 0), unet.middle_block)] if unet.middle_block is not None else []
     places += [(f"output_blocks.{i}", ("output", i), m) for i, m in enumerate(unet.output_blocks)]
-    return [
-        Block(f"{prefix}.{name}", place, int(name.rsplit(".", 1)[1]), module)
-        for prefix, place, parent in places
-        for name, module in parent.named_modules()
-        if isinstance(module, BasicTransformerBlock)
-    ]
+    blocks, downsampling = [], 1.0
+    for prefix, place, parent in places:
+        for name, module in parent.named_modules():
+            if isinstance(module, BasicTransformerBlock):
+                index = int(name.rsplit(".", 1)[1])
+                blocks.append(Block(f"{prefix}.{name}", place, index, downsampling, module))
+            elif isinstance(module, Downsample):
+                downsampling *= 2
+            elif isinstance(module, Upsample):
+                downsampling /= 2
+    return blocks
+
+
+def own_options(args: tuple, kwargs: dict) -> tuple[list, dict, dict]:
+    """The arguments of UNetModel.forward with their transformer_options copied, and that copy: what a wrapper adds to
+    it is gone after the call."""
+    args, kwargs = list(args), dict(kwargs)
+    given = kwargs if "transformer_options" in kwargs else args
+    place = "transformer_options" if given is kwargs else OPTIONS_POSITION
+    given[place] = dict(given[place])
+    return args, kwargs, given[place]
 
 
 def res_blocks(unet: UNetModel) -> list[ResBlock]:

@@ -1,0 +1,166 @@
+"""Attention control inside the host: what the target's attention takes from the source's, while the UNet is called.
+
+Source and target run one after the other at every step (`guidance.py`). The source's call leaves the queries and keys
+of its prompt's chunk here, the target's call of the same step uses them, and then they are dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+from ...ei2.attention_control import MapEdit, attention_maps, controlled_attention, edited_maps, steps_of
+from ...ei2.local_blend import MapSum
+from ..control import Control
+from .inflation import TemporalStack
+from .unet import Block, own_options, transformer_blocks
+
+BRANCH = "EI2 control"  # names the wrapper, and the running `Branch` among the transformer options
+MAP_DOWNSAMPLING = 4  # maps are taken where the tokens' grid is closest to a quarter of the latents' width
+POSITIVE = 0  # the number of the prompt, against the negative, in the host's `cond_or_uncond`
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Which of the two videos a call of the UNet belongs to: `source` or `target`, at which step."""
+
+    name: str
+    step: int
+
+
+class ControlledUNet:
+    """A wrapper around the UNet's forward, for one sampling; it runs inside the inflation's wrapper.
+
+    `sums`: the cross-attention maps of source and target so far, mean over heads, at one resolution.
+    """
+
+    def __init__(self, control: Control, steps: int, unet, stack: torch.nn.ModuleDict, device: torch.device):
+        self.control = control
+        self.stack = stack
+        self.cross_steps = steps_of(control.cross_replace, steps)
+        self.self_steps = steps_of(control.self_replace, steps)
+        edits = partial(MapEdit.of, control.tokens.to(device))
+        factors = control.factors.to(device)
+        self.edits = {taken: edits(taken, factors) for taken in (True, False)}
+        # maps are blended and shown without the factors, which would shift them against the threshold
+        self.map_edits = {taken: edits(taken, torch.ones_like(factors)) for taken in (True, False)}
+        self.sums = {"source": MapSum(), "target": MapSum()}
+        blocks = transformer_blocks(unet)
+        distance = lambda block: abs(math.log2(block.downsampling / MAP_DOWNSAMPLING))
+        nearest = min(map(distance, blocks))
+        self.downsampling = next(block.downsampling for block in blocks if distance(block) == nearest)
+        self.warned = False
+        self.kept: dict[tuple[str, str], object] = {}
+
+    def next_step(self) -> None:
+        """Drops what the source's call left for the target's."""
+        self.kept.clear()
+
+    def __call__(self, executor, *args, **kwargs):
+        args, kwargs, options = own_options(args, kwargs)
+        branch, chunks = options[BRANCH], options["cond_or_uncond"]
+        if POSITIVE not in chunks:
+            return executor(*args, **kwargs)
+        blocks = transformer_blocks(executor.class_obj)
+        with ExitStack() as hooks:
+            self._control_text(blocks, options, branch)
+            if branch.step < self.self_steps:
+                self._share_self_attention(blocks, chunks, branch, hooks)
+            return executor(*args, **kwargs)
+
+    def _control_text(self, blocks: list[Block], options: dict, branch: Branch) -> None:
+        replace = dict(options.get("patches_replace", {}))
+        others = replace.get("attn2", {})
+        attn2 = dict(others)
+        for block in blocks:
+            place = (*block.place, block.index)
+            other = others.get(place) or others.get(block.place)
+            if other and not self.warned:
+                self.warned = True
+                logging.warning(
+                    "EI2: another node replaces the attention to the prompt; what it adds is kept beside the attention "
+                    "control. If it changes the prompt's own attention instead (not an IP-Adapter), take one of the "
+                    "two off."
+                )
+            attn2[place] = partial(self._attend_text, block=block, other=other, branch=branch)
+        replace["attn2"] = attn2
+        options["patches_replace"] = replace
+
+    def _attend_text(self, q, k, v, extra_options: dict, block: Block, other, branch: Branch) -> torch.Tensor:
+        """Called by the host in place of a block's cross-attention: q `(chunks f) d c`, k and v `(chunks f) l c`."""
+        heads = extra_options["n_heads"]
+
+        def attend(q, k, v):
+            precision = extra_options.get("attn_precision")
+            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+
+        out = other(q, k, v, extra_options) if other else attend(q, k, v)
+        chunks = extra_options["cond_or_uncond"]
+        chunk = chunks.index(POSITIVE)
+        q, k, v = (t.chunk(len(chunks))[chunk] for t in (q, k, v))
+        k, v = self._prompt_only(k), self._prompt_only(v)
+        taken = branch.step < self.cross_steps
+        edit = self.edits[taken]
+        if edit.needs_source and branch.name == "source":
+            self.kept.setdefault(("text", block.path), (q.clone(), k.clone()))  # not views: they would keep all chunks
+        if block.downsampling == self.downsampling:
+            self._add_maps(attention_maps(q, k, heads), extra_options["activations_shape"][2:], block, branch, taken)
+        if branch.name == "source" or edit.changes_nothing:
+            return out
+        source = self.kept["text", block.path] if edit.needs_source else (None, None)
+        edited = controlled_attention(*source, q, k, v, edit, attend)
+        parts = list(out.chunk(len(chunks)))
+        # exact where the other node adds to the prompt's attention, as an IP-Adapter does
+        parts[chunk] = parts[chunk] + edited - attend(q, k, v) if other else edited
+        return torch.cat(parts)
+
+    def _add_maps(self, maps: torch.Tensor, size, block: Block, branch: Branch, taken: bool) -> None:
+        """Adds one block's maps `f d l` to its branch's sum, once per step: other nodes may run the model again."""
+        if ("maps " + branch.name, block.path) in self.kept:
+            return
+        edit = self.map_edits[taken]
+        if branch.name == "target" and edit.needs_source:
+            maps = edited_maps(self.kept["maps source", block.path], maps, edit)
+        self.sums[branch.name].add(maps, *size)
+        self.kept["maps " + branch.name, block.path] = maps
+
+    def _prompt_only(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The prompt's keys or values `f l c`. The host repeats a prompt when the other chunk's is longer: a repetition
+        changes no attention, so the first is enough."""
+        length, wanted = tokens.shape[1], len(self.control.target)
+        if length % wanted:
+            raise ValueError(
+                f"Another node changes the prompt's tokens (there are {length}, the prompt has {wanted}), so they "
+                "cannot be told apart: take either it or the attention control off."
+            )
+        return tokens[:, :wanted]
+
+    def _share_self_attention(self, blocks: list[Block], chunks: list[int], branch: Branch, hooks: ExitStack) -> None:
+        """Queries and keys of the target become the source's, and with them its attention maps."""
+        for block in blocks:
+            attentions = []
+            if self.control.self_maps in ("temporal", "both") and len(self.stack):
+                attentions.append(self.stack[TemporalStack.name(block)])
+            if self.control.self_maps in ("spatial", "both") and block.downsampling >= self.downsampling:
+                attentions.append(block.module.attn1)
+            for attention in attentions:
+                for name in ("to_q", "to_k"):
+                    exchange = partial(self._exchange, key=(f"{type(attention).__name__}.{name}", block.path),
+                                       chunks=chunks, branch=branch)  # fmt: skip
+                    hooks.callback(attention.get_submodule(name).register_forward_hook(exchange).remove)
+
+    def _exchange(self, layer, inputs, output, key, chunks: list[int], branch: Branch):
+        """The hook on a projection: videos lie one behind the other, be they `(chunks f) d c` or `(chunks d) f c`."""
+        parts = list(output.chunk(len(chunks)))
+        chunk = chunks.index(POSITIVE)
+        if branch.name == "source":
+            self.kept.setdefault(key, parts[chunk].clone())
+            return None
+        parts[chunk] = self.kept[key]
+        return torch.cat(parts)
