@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .attention_control import AttentionControl
 from .edit_sample import EditSample
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
 from .invert import Invert
@@ -17,4 +18,7 @@ class EI2Extension(ComfyExtension):
     """Tells the host which nodes there are."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, EditSample, ShiftProbe]
+        return [
+            LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, AttentionControl, EditSample,
+            ShiftProbe,
+        ]  # fmt: skip

@@ -23,7 +23,7 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
     first = np.maximum(steps - window, 0)
     mean = (total[steps] - total[first]) / (steps - first)
 
-    figure = _figure(4.6, 2.8)
+    figure = new_figure(4.6, 2.8)
     axes = figure.add_subplot(facecolor=BACKGROUND)
     axes.plot(steps, losses, ".", markersize=3, color=FAINT, label="each step")
     axes.plot(steps, mean, color=ACCENT, linewidth=2, label=f"mean of {window} steps")
@@ -31,15 +31,15 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     axes.set_title(f"mean loss {mean[-1]:.4f} at the end", color=INK, fontsize=10)
-    _darken(axes)
+    darken(axes)
     axes.legend(facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=9)
-    return _image(figure)
+    return to_image(figure)
 
 
 def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
     """The covariate shift of one or two models, by their labels, over the blocks: above of the mean, below of the log
     of the std; solid against the image model, dashed of the temporal modules alone."""
-    figure = _figure(7.0, 6.4)
+    figure = new_figure(7.0, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, subplot_kw={"facecolor": BACKGROUND})
     for axes, measure, name in ((above, "mean", "mean shift (in std)"), (below, "log_std", "log-std shift")):
         for (label, shift), color in zip(shifts.items(), (ACCENT, RIVAL)):
@@ -48,7 +48,7 @@ def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
                 axes.plot(getattr(shift, key), line, marker=".", color=color, linewidth=1.6, label=text)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(name, color=INK)
-        _darken(axes)
+        darken(axes)
         axes.grid(color=FAINT, alpha=0.4, linewidth=0.6)
         axes.legend(  # above the axes, where it hides no line
             loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, handlelength=3,
@@ -60,7 +60,7 @@ def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
     below.set_xticks(shown, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     title = f"Covariate shift per block, mean of timesteps {_listed(first.timesteps)}; numbers: mean of blocks"
     figure.suptitle(title, color=INK, fontsize=10)
-    return _image(figure)
+    return to_image(figure)
 
 
 def _listed(numbers: list[int]) -> str:
@@ -69,18 +69,18 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, few))
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty dark figure; inches of 130 pixels."""
     return Figure(figsize=(width, height), dpi=130, facecolor=BACKGROUND, layout="constrained")
 
 
-def _darken(axes: Axes) -> None:
+def darken(axes: Axes) -> None:
     axes.tick_params(colors=INK, which="both")
     for spine in axes.spines.values():
         spine.set_color(FAINT)
 
 
-def _image(figure: Figure) -> torch.Tensor:
+def to_image(figure: Figure) -> torch.Tensor:
     """The figure's pixels, `1 h w 3` in 0..1."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -1,0 +1,234 @@
+"""The node that says which words of the source prompt become which words of the target prompt."""
+
+from __future__ import annotations
+
+import re
+
+from comfy_api.latest import io
+
+from ..ei2.token_alignment import MODES, Prompt, parse_reweight, reweight_factors, token_map, word_tokens
+from .control import SELF_MAPS, UNCONDITIONAL, Blend, Control
+from .control_report import describe
+from .host.prompts import encode, read_prompt
+
+CHOICES = {"mode": MODES, "self_maps": SELF_MAPS, "unconditional": UNCONDITIONAL}
+THRESHOLD, START = 0.3, 0.2  # LocalBlend's defaults
+
+MODE_TOOLTIP = (
+    "How attention follows the source. replace: word for word, for prompts with equally many words; punctuation "
+    "counts as words. refine: words that both prompts share follow the source, new ones go their own way. auto: "
+    "replace when the word counts allow it, else refine; the report says which."
+)
+CROSS_TOOLTIP = (
+    "For which first share of the steps words look where they look in the source. More keeps shapes and places, less "
+    "gives the edit freedom. Video-P2P: 0.2. Vid2Vid-zero: 0.8 with replace, 0.4 with refine."
+)
+SELF_TOOLTIP = (
+    "For which first share of the steps self_maps come from the source. More keeps its motion. Video-P2P: 0.5. "
+    "Vid2Vid-zero: 0."
+)
+UNCONDITIONAL_TOOLTIP = (
+    "Where embeddings from a null-text inversion are used; without one it makes no difference. decoupled: the source "
+    "uses them, the edit the plain negative prompt (Video-P2P). late: both use them, from half of the steps on "
+    "(Vid2Vid-zero)."
+)
+
+
+class AttentionControl(io.ComfyNode):
+    """Prompt-to-Prompt between a source and a target prompt."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        share = {"min": 0.0, "max": 1.0, "step": 0.01}
+        return io.Schema(
+            node_id="EI2_AttentionControl",
+            display_name="EI2 Attention Control",
+            category="EI2",
+            description="Lets the edit look where the source video looks, so that it changes only what the words "
+            "change. The defaults are Video-P2P's.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),
+                io.String.Input(
+                    "source_prompt", multiline=True, default="", tooltip="What the clip shows, in plain words."
+                ),
+                io.String.Input(
+                    "target_prompt",
+                    multiline=True,
+                    default="",
+                    tooltip="What the edited clip shows: the source prompt with a few other words.",
+                ),
+                io.Combo.Input("mode", options=list(MODES), default="auto", tooltip=MODE_TOOLTIP),
+                io.Float.Input("cross_replace", default=0.2, **share, tooltip=CROSS_TOOLTIP),
+                io.Float.Input("self_replace", default=0.5, **share, tooltip=SELF_TOOLTIP),
+                io.Combo.Input(
+                    "self_maps",
+                    options=list(SELF_MAPS),
+                    default="temporal",
+                    tooltip="What self_replace takes from the source. temporal: how frames look at each other, its "
+                    "motion. spatial: how places look at each other, its layout. both: both.",
+                ),
+                io.String.Input(
+                    "reweight",
+                    multiline=True,
+                    default="",
+                    tooltip='Words of the target prompt that shall count more or less, one a line: "red: 2" doubles '
+                    'red, "red: 0.5" halves it. Empty: all as they are.',
+                ),
+                io.String.Input(
+                    "blend_source",
+                    default="",
+                    tooltip="LocalBlend: only where these words of the source prompt and those of blend_target are is "
+                    'anything changed; the rest stays the source. Commas between them, such as "square". Empty: off.',
+                ),
+                io.String.Input(
+                    "blend_target",
+                    default="",
+                    tooltip='The same for words of the target prompt, such as "circle". Needed with blend_source.',
+                ),
+                io.Float.Input(
+                    "blend_threshold",
+                    default=THRESHOLD,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="Only with blend words, else leave it at 0.3. How sure attention must be that a word is "
+                    "there, as a share of its highest value. Lower changes a larger region.",
+                ),
+                io.Float.Input(
+                    "blend_start",
+                    default=START,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="Only with blend words, else leave it at 0.2. After which share of the steps LocalBlend "
+                    "begins. Earlier keeps more of the source.",
+                ),
+                io.Combo.Input(
+                    "unconditional", options=list(UNCONDITIONAL), default="decoupled", tooltip=UNCONDITIONAL_TOOLTIP
+                ),
+            ],
+            outputs=[
+                io.Custom("EI2_CONTROL").Output(display_name="control", tooltip="For EI2 Edit Sample."),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="The target prompt, for EI2 Edit Sample's positive."
+                ),
+                io.Conditioning.Output(
+                    display_name="source", tooltip="The source prompt, for EI2 One-Shot Tune and EI2 Invert."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="Which words stand for which, and what was chosen; for a preview."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, source_prompt, target_prompt, mode, self_maps, reweight, blend_source, blend_target, blend_threshold,
+        blend_start, unconditional,
+    ) -> bool | str:  # fmt: skip
+        given = {name: value for name, value in locals().items() if name != "cls"}
+        try:
+            check_inputs(**given)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, clip, source_prompt, target_prompt, mode, cross_replace, self_replace, self_maps, reweight, blend_source,
+        blend_target, blend_threshold, blend_start, unconditional,
+    ) -> io.NodeOutput:  # fmt: skip
+        check_inputs(
+            source_prompt, target_prompt, mode, self_maps, reweight, blend_source, blend_target, blend_threshold,
+            blend_start, unconditional, cross_replace, self_replace,
+        )  # fmt: skip
+        source, target = _prompt(clip, source_prompt, "source"), _prompt(clip, target_prompt, "target")
+        tokens, chosen = token_map(source, target, mode)
+        weights = [(_word(clip, word, "reweight"), factor) for word, factor in parse_reweight(reweight)]
+        old, new = (
+            [_word(clip, word, name) for word in listed_words(text)]
+            for name, text in (("blend_source", blend_source), ("blend_target", blend_target))
+        )
+        blend = None
+        if old:
+            marks = word_tokens(source, old, "source"), word_tokens(target, new, "target")
+            blend = Blend(*marks, blend_threshold, blend_start)
+        factors = reweight_factors(target, weights)
+        control = Control(
+            source, target, _conditioning(clip, source_prompt, source), _conditioning(clip, target_prompt, target),
+            tokens, factors, cross_replace, self_replace, self_maps, unconditional, blend,
+        )  # fmt: skip
+        report = describe(control, chosen, mode == "auto", weights, old, new)
+        return io.NodeOutput(control, control.target_conditioning, control.source_conditioning, report)
+
+
+def check_inputs(
+    source_prompt, target_prompt, mode, self_maps, reweight, blend_source, blend_target, blend_threshold, blend_start,
+    unconditional, cross_replace=None, self_replace=None,
+) -> None:  # fmt: skip
+    """What can be said of the inputs before the text encoder is there; None: not known yet, as it comes from another
+    node. Raises `ValueError` for an empty prompt, a value outside its choices or its range, a reweight line that cannot
+    be read, blend words on one side only, and options of a LocalBlend that is off."""
+    for name, text in (("source_prompt", source_prompt), ("target_prompt", target_prompt)):
+        if text is not None and not text.strip():
+            raise ValueError(f"{name} is empty: write what the {'clip' if 'source' in name else 'edit'} shows.")
+    for name, value in (("mode", mode), ("self_maps", self_maps), ("unconditional", unconditional)):
+        if value is not None and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(CHOICES[name])}.")
+    for name, value in (("cross_replace", cross_replace), ("self_replace", self_replace)):
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}: it is a share of the steps, from 0 to 1.")
+    for name, value in (("blend_threshold", blend_threshold), ("blend_start", blend_start)):
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name} is {value}: it must be from 0 to below 1; at 1 the edit would be the source.")
+    parse_reweight(reweight or "")
+    if blend_source is None or blend_target is None:
+        return
+    old, new = listed_words(blend_source), listed_words(blend_target)
+    if bool(old) != bool(new):
+        given, missing = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
+        raise ValueError(
+            f"{given} is {', '.join(old or new)}, but {missing} is empty: give the words in both prompts, or none."
+        )
+    for name, value, default in (("threshold", blend_threshold, THRESHOLD), ("start", blend_start, START)):
+        if not old and value not in (None, default):
+            raise ValueError(
+                f"blend_{name} {value} has no effect without blend words: fill in blend_source and blend_target, or "
+                f"set it back to {default}."
+            )
+
+
+def listed_words(text: str) -> list[str]:
+    """The words, or groups of words, between commas or on lines of their own."""
+    return [word.strip() for word in re.split(r"[,\n]", text) if word.strip()]
+
+
+def _prompt(clip, text: str, name: str) -> Prompt:
+    prompt = read_prompt(clip, text)
+    if not prompt.texts:
+        raise ValueError(f"{name}_prompt is {text!r}, in which the text encoder finds no words: write some.")
+    return prompt
+
+
+def _word(clip, text: str, name: str) -> Prompt:
+    word = read_prompt(clip, text)
+    if not word.texts:
+        raise ValueError(f"{name} holds {text!r}, in which the text encoder finds no word: write one of the prompt's.")
+    return word
+
+
+def _conditioning(clip, text: str, prompt: Prompt) -> list:
+    """The encoded prompt. Raises `ValueError` unless it is one embedding with a row per token."""
+    conditioning = encode(clip, text)
+    if len(conditioning) != 1:
+        raise ValueError(
+            "This text encoder is scheduled over the steps and gives several embeddings for one prompt, which "
+            "attention control cannot follow: connect the clip without scheduled hooks."
+        )
+    rows = conditioning[0][0].shape[1]
+    if rows != len(prompt):
+        raise ValueError(
+            f"This text encoder makes {rows} embeddings of a prompt of {len(prompt)} tokens, so that words cannot be "
+            "told apart: connect the checkpoint's own clip."
+        )
+    return conditioning

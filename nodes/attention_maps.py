@@ -1,0 +1,77 @@
+"""Where words look: cross-attention maps as one IMAGE, a row per word and a column per frame."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import torch
+from matplotlib.colors import LinearSegmentedColormap
+
+from .plots import BACKGROUND, INK, new_figure, to_image
+
+MOST_WORDS, MOST_FRAMES = 16, 8  # drawn; more would not be readable
+LONGEST_WORD = 18  # letters
+CELL = 0.85  # inches, the longer side of one map
+HEAT = LinearSegmentedColormap.from_list("heat", ["#101018", "#3b2352", "#9c2f5e", "#ee6a3c", "#ffc46b", "#fff6dd"])
+
+
+def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
+    """The maps `w f h w'`, a row per word, bright where it looks: `1 H W 3` in 0..1.
+
+    Every row is scaled by its own maximum over all frames, so that rows tell where, not how much. Of many frames evenly
+    chosen ones are drawn, of many words the first; the others are named below. Raises `ValueError` for another number
+    of words than of maps, none at all, and maps that are not finite.
+    """
+    if maps.ndim != 4 or len(maps) != len(words) or not maps.numel():
+        raise ValueError(f"Maps of shape {list(maps.shape)} do not belong to {len(words)} words.")
+    maps = maps.detach().cpu().float()
+    if not maps.isfinite().all():
+        raise ValueError("The attention maps hold NaN or infinite values: try fp32.")
+    frames = chosen_frames(maps.shape[1])
+    highest = maps.amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+    shown, left_out = (maps / highest)[:MOST_WORDS, frames].numpy(), words[MOST_WORDS:]
+
+    rows, columns, height, width = shown.shape
+    gap = max(1, round(max(height, width) / 16))
+    sheet = _sheet(shown, gap)
+    labels = [_short(word) for word in words[:MOST_WORDS]]
+    across = CELL * width / max(height, width) * columns
+    down = CELL * height / max(height, width) * rows
+    margin = 0.35 + 0.085 * max(map(len, labels))  # inches, for the words
+    below = textwrap.wrap(f"not drawn: {', '.join(map(_short, left_out))}", int((across + margin) / 0.075))
+    figure = new_figure(across + margin + 0.3, down + 0.65 + (0.18 * len(below) if left_out else 0))
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
+    axes = figure.add_subplot(facecolor=BACKGROUND)
+    axes.imshow(sheet, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([(i + 0.5) * width + i * gap - 0.5 for i in range(columns)], frames)
+    axes.set_yticks([(i + 0.5) * height + i * gap - 0.5 for i in range(rows)], labels)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("frame", color=INK, fontsize=9)
+    axes.tick_params(colors=INK, length=0, labelsize=10)
+    axes.tick_params(axis="x", labelsize=9)
+    axes.spines[:].set_visible(False)
+    if left_out:
+        figure.supxlabel("\n".join(below), color=INK, fontsize=8)
+    return to_image(figure)
+
+
+def chosen_frames(frames: int) -> list[int]:
+    """At most `MOST_FRAMES` frame numbers from 0 on, evenly spread, with the first and the last."""
+    return np.linspace(0, frames - 1, min(frames, MOST_FRAMES)).round().astype(int).tolist()
+
+
+def _sheet(maps: np.ndarray, gap: int) -> np.ndarray:
+    """`r c h w` side by side, with lines of `gap` cells between them that hold NaN, which is not drawn."""
+    rows, columns, height, width = maps.shape
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan, dtype=np.float32)
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * (height + gap), c * (width + gap)
+            sheet[top : top + height, left : left + width] = maps[r, c]
+    return sheet
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"

@@ -1,0 +1,92 @@
+"""What EI2 Attention Control tells of its choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..ei2.token_alignment import Prompt, TokenMap
+from .control import Control
+
+SELF_NAMES = {"temporal": "temporal", "spatial": "spatial", "both": "temporal and spatial"}
+
+
+def describe(
+    control: Control,
+    mode: str,
+    automatic: bool,
+    weights: list[tuple[Prompt, float]],
+    old: list[Prompt],
+    new: list[Prompt],
+) -> str:
+    """The report, a fact a line. `mode`: what was used, `automatic`: whether the node chose it; `weights`: the
+    reweighted words; `old`, `new`: the blended ones."""
+    lines = [
+        _mode(control.source, control.target, mode, automatic),
+        _replaced(control.source, control.target)
+        if mode == "replace"
+        else _refined(control.source, control.target, control.tokens),
+        _share("cross-attention", "cross_replace", control.cross_replace),
+        _share(f"{SELF_NAMES[control.self_maps]} attention", "self_replace", control.self_replace),
+        f"unconditional: {control.unconditional}, if the inversion has null-text embeddings",
+    ]
+    if weights:
+        lines.append("reweighted: " + ", ".join(f"{_name(word)} × {factor:g}" for word, factor in weights))
+    if control.blend:
+        lines.append(
+            f"LocalBlend: changes only {_names(old)} → {_names(new)}, threshold {control.blend.threshold:g}, after "
+            f"{control.blend.start:.0%} of the steps"
+        )
+    return "\n".join(lines)
+
+
+def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:
+    counts = len(source.texts), len(target.texts)
+    if not automatic:
+        return f"mode: {mode}"
+    reason = f"both prompts have {counts[0]}" if mode == "replace" else f"the prompts have {counts[0]} and {counts[1]}"
+    return f"mode: {mode}, because {reason} words"
+
+
+def _replaced(source: Prompt, target: Prompt) -> str:
+    """`square → circle; the other 7 words stay`."""
+    pairs = [
+        f"{source.texts[i]} → {target.texts[i]}"
+        for i in range(len(source.texts))
+        if _ids(source, i) != _ids(target, i)
+    ]
+    rest = len(source.texts) - len(pairs)
+    if not pairs:
+        return f"words: all {rest} stay"
+    return f"words: {', '.join(pairs)}" + (f"; the other {rest} stay" if rest else "")
+
+
+def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
+    """`new, with their own maps: red; left out: blue; the other 7 words stay`. A word of several tokens may be new in
+    part."""
+    shares = [tokens.shared[target.tokens_of(i)].mean().item() for i in range(len(target.texts))]
+    new = [text for text, share in zip(target.texts, shares) if share == 0]
+    partly = [text for text, share in zip(target.texts, shares) if 0 < share < 1]
+    gone = [text for i, text in enumerate(source.texts) if not tokens.matrix[source.tokens_of(i)].any()]
+    facts = (("new, with their own maps", new), ("new in part", partly), ("left out", gone))
+    said = [f"{what}: {', '.join(words)}" for what, words in facts if words]
+    rest = shares.count(1)
+    return "words: " + "; ".join([*said, f"{'the other' if said else 'all'} {rest} stay"])
+
+
+def _share(what: str, name: str, share: float) -> str:
+    if not share:
+        return f"{what}: the edit's own throughout ({name} 0)"
+    steps = "all steps" if share == 1 else f"the first {share:.0%} of the steps"
+    return f"{what}: the source's in {steps}"
+
+
+def _ids(prompt: Prompt, word: int) -> list[int]:
+    return [prompt.ids[i] for i in prompt.tokens_of(word)]
+
+
+def _name(word: Prompt) -> str:
+    return " ".join(word.texts)
+
+
+def _names(words: Iterable[Prompt]) -> str:
+    return ", ".join(map(_name, words))

@@ -1,0 +1,124 @@
+"""Prompts as the host's CLIP text encoders read them: token by token, and which word each token belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import torch
+
+from ...ei2.token_alignment import NO_WORD, Prompt
+
+WORD_END = "</w>"  # CLIP's vocabulary marks a word's last token so
+EMBEDDING = re.compile(r"embedding:[^\s,:()]+")
+
+
+def read_prompt(clip, text: str) -> Prompt:
+    """The prompt's tokens and words, by the host's own tokenizer: weights as in "(word:1.2)" leave the words alone, an
+    "embedding:name" is one word of as many tokens as it has vectors, a long prompt fills several windows.
+
+    Raises `RuntimeError` without a text encoder, and `ValueError` for one that is not CLIP, and for an embedding that
+    not all of the model's text encoders can read.
+    """
+    if clip is None:
+        raise RuntimeError(
+            "clip is None: the checkpoint holds no text encoder. Load one, with Load CLIP for instance, and connect it."
+        )
+    prompts = {key: _read(clip, key, windows, text) for key, windows in _tokenize(clip, text).items()}
+    prompt = prompts.get("l", next(iter(prompts.values())))
+    if any(other.words != prompt.words for other in prompts.values()):
+        raise ValueError(
+            "The model's text encoders read this prompt differently, which attention control cannot follow: leave out "
+            f"{', '.join(EMBEDDING.findall(text)) or 'unusual words'}."
+        )
+    return prompt
+
+
+def encode(clip, text: str) -> list:
+    """The CONDITIONING that the host's CLIP Text Encode gives."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def same_text(a: list, b: list) -> bool:
+    """Whether two conditionings carry the same text embeddings, whatever else they carry."""
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.equal(x.cpu().float(), y.cpu().float()) for (x, *_), (y, *_) in zip(a, b)
+    )
+
+
+def _tokenize(clip, text: str) -> dict[str, list]:
+    """Per text encoder its windows of `(token or vector, weight, segment)`. Raises `ValueError` unless all are CLIP."""
+    tokenized = clip.tokenize(text, return_word_ids=True)
+    for key in tokenized:
+        _, tokenizer = _part(clip.tokenizer, key)
+        if not any(piece.endswith(WORD_END) for piece in getattr(tokenizer, "inv_vocab", {}).values()):
+            raise ValueError(
+                "Attention control needs to know where words end, which only CLIP text encoders tell (Stable Diffusion "
+                f"1.5, 2.x and XL); this text encoder reads prompts as {key!r}: load the one that belongs to the model."
+            )
+    return tokenized
+
+
+def _part(whole, key: str):
+    """The name and the value of one text encoder's part, of a tokenizer or a model for several; None without one."""
+    name = f"clip_{key}" if hasattr(whole, f"clip_{key}") else key
+    return name, getattr(whole, name, None)
+
+
+def _read(clip, key: str, windows: list, text: str) -> Prompt:
+    """The host's segments are what lies between weights and embeddings, counted from 1; 0 is start, end and padding."""
+    _, tokenizer = _part(clip.tokenizer, key)
+    special = set(tokenizer.tokenizer.all_special_ids)
+    names = _embedding_names(clip, key, text)
+    ids, words, texts = [], [], []
+    pieces, last = [], 0  # of the word being read; its segment
+    for token, _, segment in (entry for window in windows for entry in window):
+        vector = isinstance(token, torch.Tensor)
+        number = _vector_id(token) if vector else int(token)
+        ids.append(number)
+        if segment == 0:
+            words.append(NO_WORD)
+            continue
+        if not pieces or segment != last:
+            pieces = []
+            texts.append("")
+        words.append(len(texts) - 1)
+        pieces.append(number)
+        last = segment
+        if vector:  # all vectors of a segment are one word
+            texts[-1] = texts[-1] or names.get(number, "embedding")
+            _check_width(clip, key, token, texts[-1])
+            continue
+        texts[-1] = tokenizer.tokenizer.decode(pieces).strip()
+        if number in special or tokenizer.inv_vocab[number].endswith(WORD_END):
+            pieces = []
+    return Prompt(tuple(ids), tuple(words), tuple(texts))
+
+
+def _embedding_names(clip, key: str, text: str) -> dict[int, str]:
+    """What the embeddings in a prompt are called, by the number of their first vector."""
+    names = {}
+    for name in EMBEDDING.findall(text):
+        tokens = clip.tokenize(name, return_word_ids=True)[key][0]
+        vectors = [token for token, *_ in tokens if isinstance(token, torch.Tensor)]
+        names.update({_vector_id(vector): name for vector in vectors[:1]})
+    return names
+
+
+def _vector_id(vector: torch.Tensor) -> int:
+    """A negative number that equal vectors share, in whichever prompts they stand."""
+    content = vector.detach().cpu().float().contiguous().numpy().tobytes()
+    return -1 - int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
+
+
+def _check_width(clip, key: str, vector: torch.Tensor, name: str) -> None:
+    """Raises `ValueError` for an embedding of another model: the host would drop it, and shift all words behind it."""
+    _, encoder = _part(clip.cond_stage_model, key)
+    if encoder is None:  # a tokenizer whose tokens the model does not use, as in SDXL's refiner
+        return
+    wanted = encoder.transformer.get_input_embeddings().weight.shape[-1]
+    if vector.shape[-1] != wanted:
+        raise ValueError(
+            f"{name} was made for another model: its vectors have {vector.shape[-1]} numbers, this text encoder's "
+            f"{wanted}. Use one that belongs to the model, or leave it out."
+        )
