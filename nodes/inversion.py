@@ -11,12 +11,17 @@ import torch
 class Inversion:
     """A clip turned to noise.
 
-    `noise`, `source`: `f c h w` in the host's latent scale; `sigmas`: descending, to sample with.
+    `noise`, `source`: `f c h w` in the host's latent scale; `sigmas`: descending, to sample with. With null-text
+    optimisation also `unconditional`: `steps l c`, each sampling step's unconditional embedding, float32 on the CPU;
+    `empty`: `1 l c`, the empty prompt they started from; `null_cfg`: the guidance they were made for.
     """
 
     noise: torch.Tensor
     source: torch.Tensor
     sigmas: torch.Tensor
+    unconditional: torch.Tensor | None = None
+    empty: torch.Tensor | None = None
+    null_cfg: float = 7.5
 
     @property
     def frames(self) -> int:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
+from .host.progress import progress
 from .host.sampling import invert
 from .inversion import Inversion
 
+NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
+
 
 class Invert(io.ComfyNode):
-    """DDIM inversion."""
+    """DDIM inversion, and null-text optimisation where it is asked for."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -41,6 +47,46 @@ class Invert(io.ComfyNode):
                     tooltip="Extra passes per step that make the inversion more exact; each costs as much as the "
                     "step itself. Try 1 or 2 when the reconstruction differs from the clip.",
                 ),
+                io.Boolean.Input(
+                    "null_text",
+                    default=False,
+                    label_on="on",
+                    label_off="off",
+                    optional=True,
+                    tooltip="Null-text optimisation: learns for every step what to use in place of the empty prompt, "
+                    "so that sampling with guidance still gives the clip back. Needs empty. Slow: with 10 inner steps "
+                    "about thirty times as long as the inversion alone.",
+                ),
+                io.Int.Input(
+                    "null_inner_steps",
+                    default=NullTextSettings.inner_steps,
+                    min=1,
+                    max=100,
+                    optional=True,
+                    tooltip="For null_text: at most so many learning steps per sampling step. 10 in Video-P2P, 1 in "
+                    "Vid2Vid-zero. More come closer to the clip and take longer.",
+                ),
+                io.Float.Input(
+                    "null_cfg",
+                    default=NullTextSettings.guidance,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="For null_text: the guidance to be made up for. Set it to the cfg of the edit; 7.5 in "
+                    "Video-P2P and Vid2Vid-zero.",
+                ),
+                io.Conditioning.Input(
+                    "null_source",
+                    optional=True,
+                    tooltip="For null_text: what the clip shows, the prompt that guidance leads to. Without it that is "
+                    "positive. Vid2Vid-zero inverts with an empty positive and takes the source prompt here.",
+                ),
+                io.Conditioning.Input(
+                    "empty",
+                    optional=True,
+                    tooltip="For null_text: an empty prompt to start from, the same one as the edit's negative.",
+                ),
             ],
             outputs=[
                 io.Custom("EI2_INVERSION").Output(display_name="inversion", tooltip="For EI2 Edit Sample."),
@@ -49,13 +95,59 @@ class Invert(io.ComfyNode):
                     tooltip="The same noise for SamplerCustom, KSampler (Advanced) and others, without added noise.",
                 ),
                 io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels belonging to it, for SamplerCustom."),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="What null_text learned, as a negative prompt for SamplerCustom, KSampler (Advanced) and "
+                    "others; EI2 Edit Sample does not need it. Without null_text it is empty.",
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, model, latent, positive, steps, refine) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        latent,
+        positive,
+        steps,
+        refine,
+        null_text=False,
+        null_inner_steps=NullTextSettings.inner_steps,
+        null_cfg=NullTextSettings.guidance,
+        null_source=None,
+        empty=None,
+    ) -> io.NodeOutput:
         source = clip_latents(model, latent)
         check_conditioning(positive, source.shape[0], "positive")
         check_frames(model, source.shape[0], "the latent")
-        noise, sigmas = invert(model, source, positive, steps, refine)
-        return io.NodeOutput(Inversion(noise, source, sigmas), {"samples": noise}, sigmas)
+        if null_text:
+            settings = NullTextSettings(null_inner_steps, null_cfg)
+            prompt = positive if null_source is None else null_source
+            check_conditioning(prompt, source.shape[0], "null_source")
+            check_null_text(prompt, empty, settings)
+            inversion = invert_for_guidance(model, source, positive, steps, refine, prompt, empty, settings)
+            negative = scheduled_negative(model, empty, inversion)
+        else:
+            noise, sigmas = invert(model, source, positive, steps, refine)
+            inversion = Inversion(noise, source, sigmas)
+            negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
+        return io.NodeOutput(inversion, {"samples": inversion.noise}, inversion.sigmas, negative)
+
+
+def invert_for_guidance(
+    model, source, positive: list, steps: int, refine: int, prompt: list, empty: list, settings: NullTextSettings
+) -> Inversion:
+    """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
+    the inversion, `prompt`: of the guided sampling."""
+    trajectory, inner_steps = [], steps * settings.inner_steps
+    noise, sigmas = invert(
+        model, source, positive, steps, refine, lambda latents: trajectory.append(latents.cpu()), inner_steps
+    )
+    advance = progress(steps + inner_steps)
+    advance(steps)
+    embeddings, _ = null_text(
+        model, trajectory[::-1], sigmas, prompt, empty, settings,
+        on_step=lambda done, loss: advance(steps + done), precision=null_text_precision(model),
+    )  # fmt: skip
+    start = empty[0][0].detach().cpu().float()
+    return Inversion(noise, source, sigmas, embeddings, start, settings.guidance)

@@ -1,0 +1,181 @@
+"""Null-text optimisation inside the host, and its result as plain conditioning that any of the host's samplers takes.
+
+The host's own calls make the predictions, so ControlNet, LoRA, pooled vectors and v-prediction stay in force; only the
+unconditional text is exchanged, and only it gets gradients.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import comfy.conds
+import comfy.samplers
+import torch
+
+from ...ei2.null_text import NullTextSettings, optimize_unconditional, step_ranges
+from ...ei2.settings import PRESETS
+from ...ei2.tuning import PRECISIONS
+from ..inversion import Inversion
+from .differentiable import (
+    DifferentiableUNet,
+    differentiable_clone,
+    gradients,
+    make_differentiable,
+    wants_checkpointing,
+    without_inference_tensors,
+)
+from .inflation import TemporalStack, inflation_of
+from .precision import training_precision
+from .prompts import same_text
+from .unet import require_unet, sigma_schedule, transformer_blocks
+
+LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count
+PARTIAL = {"area", "mask", "start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
+
+
+def null_text(
+    model,
+    trajectory: Sequence[torch.Tensor],
+    sigmas: torch.Tensor,
+    source: list,
+    empty: list,
+    settings: NullTextSettings,
+    checkpointing: str = "auto",
+    on_step: Callable[[int, float], None] = lambda done, loss: None,
+    precision: str = "fp32",
+) -> tuple[torch.Tensor, list[float]]:
+    """The unconditional embedding of each sampling step, `steps l c` in float32 on the CPU, and each step's last loss.
+
+    `trajectory`: the inversion's latents `f c h w` in σ-space, from noise to clean, one per σ of the descending
+    `sigmas`; `source`: the prompt that the guidance leads to; `empty`: the one that the embeddings start from.
+    `checkpointing`: auto, on or off; `precision`: as `null_text_precision` gives it. The MODEL, inflated or not, stays
+    as it is. `on_step(done, loss)`: `done` of `steps · inner_steps`; it may raise to cancel.
+
+    Raises `ValueError` as `check_null_text`, and `NonFiniteLoss`.
+    """
+    check_null_text(source, empty, settings)
+    with gradients():
+        trajectory = [latents.clone() for latents in trajectory]
+        inflation, unet = inflation_of(model), require_unet(model)
+        options = inflation.settings if inflation else PRESETS["Per-frame"]
+        stack = TemporalStack.build(transformer_blocks(unet), options, torch.nn.Linear)
+        if inflation:
+            stack.load_state_dict({name: weight.float() for name, weight in inflation.stack.state_dict().items()})
+        stack.to(model.load_device).eval().requires_grad_(False)
+        wrapper = DifferentiableUNet(options, stack, wants_checkpointing(checkpointing, model, trajectory[0]))
+        sampler = NullTextSampler(trajectory, settings, on_step, precision)
+        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision))
+        guider.inner_set_conds(without_inference_tensors({"positive": source, "negative": empty}))
+        nothing = torch.zeros_like(trajectory[0])
+        guider.sample(nothing, nothing, sampler, sigmas.clone(), disable_pbar=True)
+        return sampler.embeddings, sampler.losses
+
+
+class NullTextSampler(comfy.samplers.Sampler):
+    """A sampler that samples nothing: the host calls it with the model ready to run, and it learns the embeddings."""
+
+    def __init__(self, trajectory: list[torch.Tensor], settings: NullTextSettings, on_step, precision: str):
+        self.trajectory, self.settings, self.on_step = trajectory, settings, on_step
+        self.low_precision = PRECISIONS.get(precision)
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+        host_model, conds, model_options = model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]
+        make_differentiable(host_model.diffusion_model)
+
+        def predict(x, sigma, text):
+            chosen = [conds["positive"], None] if text is None else [None, with_text(conds["negative"], text)]
+            per_frame = sigma * x.new_ones(len(x))
+            denoised = comfy.samplers.calc_cond_batch(host_model, chosen, x, per_frame, model_options)
+            return (x - denoised[0 if text is None else 1]) / sigma
+
+        low = self.low_precision
+        autocast = lambda: torch.autocast(noise.device.type, low) if low else nullcontext()
+        start = conds["negative"][0]["model_conds"]["c_crossattn"].cond
+        self.embeddings, self.losses = optimize_unconditional(
+            predict, self.trajectory, sigmas, start, self.settings, self.on_step, autocast
+        )
+        return latent_image
+
+
+def with_text(conds: list[dict], text: torch.Tensor) -> list[dict]:
+    """The host's prepared conditioning with other text `1 l c`. A ControlNet reads it too, but without gradients: its
+    weights are not the model's."""
+    changed = []
+    for cond in conds:
+        model_conds = {**cond["model_conds"], "c_crossattn": comfy.conds.CONDCrossAttn(text)}
+        if cond.get("control") is not None:
+            model_conds.setdefault("crossattn_controlnet", comfy.conds.CONDCrossAttn(text.detach()))
+        changed.append({**cond, "model_conds": model_conds})
+    return changed
+
+
+def null_text_precision(model) -> str:
+    """The arithmetic of the UNet: fp32 on a CPU, on GPUs bf16 where they have it. fp16 would lose small gradients."""
+    precision = training_precision(model, "auto")
+    if precision != "fp16":
+        return precision
+    logging.info("EI2: this GPU has no bf16, so null-text optimisation computes in fp32.")
+    return "fp32"
+
+
+def check_null_text(source: list, empty: list | None, settings: NullTextSettings) -> None:
+    """Raises `ValueError` where there is nothing to start from or nothing to optimise."""
+    if empty is None:
+        raise ValueError(
+            'null_text starts from an empty prompt: connect a "CLIP Text Encode" without text to empty, the one that '
+            "is the edit's negative."
+        )
+    _require_one_prompt(empty, "empty")
+    if source[0][0].shape[-1] != empty[0][0].shape[-1]:
+        raise ValueError("empty comes from another text encoder than the source prompt: use the same CLIP for both.")
+    if same_text(source, empty):
+        raise ValueError(
+            "The source prompt is the same as empty, so null_text has nothing to optimise: connect a prompt that says "
+            "what the clip shows to null_source (or to positive), or switch null_text off."
+        )
+    if math.isclose(settings.guidance, 1.0):
+        raise ValueError(
+            "null_cfg is 1, where guidance is off and null_text has nothing to optimise: set it to the edit's cfg, "
+            "7.5 for instance, or switch null_text off."
+        )
+    if settings.inner_steps < 1:
+        raise ValueError(f"null_inner_steps is {settings.inner_steps}: it must be 1 or more.")
+
+
+def scheduled_negative(model, negative: list, inversion: Inversion, first_step: int = 0) -> list:
+    """The inversion's unconditional embeddings as a CONDITIONING: one entry per step, in force at that step alone,
+    before `first_step` the plain `negative`, whose options (pooled vector, ControlNet) all entries keep.
+
+    Raises `ValueError` when `negative` is not the one prompt that the embeddings started from.
+    """
+    if inversion.unconditional is None:
+        raise ValueError("This inversion has no unconditional embeddings: switch null_text on in EI2 Invert.")
+    _require_one_prompt(negative, "negative")
+    if not same_text([[inversion.empty]], negative):
+        raise ValueError(
+            "negative is another prompt than the one null_text started from: connect the same empty prompt to empty "
+            "of EI2 Invert and to negative, or switch null_text off."
+        )
+    text, options = negative[0]
+    schedule = sigma_schedule(model)
+    timesteps = [int((schedule - sigma).abs().argmin()) for sigma in inversion.sigmas[:-1].cpu()]
+    entries = list(zip(inversion.unconditional[:, None], step_ranges(timesteps, LAST_TIMESTEP)))
+    if first_step > 0:
+        until = entries[min(first_step, len(entries)) - 1][1][1]
+        entries = [(text, (0.0, until)), *entries[first_step:]]
+    return [
+        [embedding.to(text), {**options, "start_percent": start, "end_percent": end}]
+        for embedding, (start, end) in entries
+    ]
+
+
+def _require_one_prompt(conditioning: list, name: str) -> None:
+    """Raises `ValueError` unless it is one prompt, for the whole picture, all frames and all of the sampling."""
+    if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
+        raise ValueError(f"{name} has to be one plain prompt for null_text, not several ones or one per frame.")
+    odd = sorted(PARTIAL & conditioning[0][1].keys())
+    if odd:
+        raise ValueError(f"{name} has to be one plain prompt for null_text, but has {', '.join(odd)} set.")
