@@ -48,12 +48,12 @@ class ControlledGuider(comfy.samplers.CFGGuider):
         names = ("source", "source negative", "positive", "negative")
         self.inner_set_conds(dict(zip(names, (*source[:2], *target[:2]))))
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
         step = int((self.sigmas.to(timestep) - timestep[0]).abs().argmin())
         names = {"source": ("source", "source negative"), "target": ("positive", "negative")}
         denoised = []
         for (name, (positive, negative)), video, t in zip(names.items(), x.chunk(2), timestep.chunk(2)):
-            options = comfy.model_patcher.create_model_options_clone(model_options)
+            options = comfy.model_patcher.create_model_options_clone(model_options or {})
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             denoised.append(
                 comfy.samplers.sampling_function(
