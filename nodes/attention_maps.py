@@ -74,4 +74,5 @@ def _sheet(maps: np.ndarray, gap: int) -> np.ndarray:
 
 
 def _short(word: str) -> str:
-    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
+    """For a label: not too long, and no formula between dollars."""
+    return (word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…").replace("$", r"\$")
