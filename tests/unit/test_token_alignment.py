@@ -179,9 +179,9 @@ def test_words_are_found_wherever_they_occur():
 
 
 def test_missing_words_are_named_with_those_that_are_there():
-    message = "'dog' is not in the source prompt, whose words are: a, hippopotamus."
+    message = "'dog' is not in the source prompt, whose words are: a, hippopotamus, ','."
     with pytest.raises(ValueError, match=message):
-        find_word(prompt("a hippo|potamus"), prompt("dog"), "source")
+        find_word(prompt("a hippo|potamus ,"), prompt("dog"), "source")
 
 
 def test_reweighting():
@@ -191,6 +191,12 @@ def test_reweighting():
     assert torch.equal(factors, torch.tensor([1, 1, 2, 0.5, 1, 1, 1, 1, 1, 1]))
     with pytest.raises(ValueError, match="target prompt"):
         reweight_factors(prompt("a red circle"), [(prompt("blue"), 2.0)])
+
+
+@pytest.mark.parametrize("words", [("red", "red"), ("red", "a red"), ("red circle", "circle")])
+def test_two_factors_on_one_word(words):
+    with pytest.raises(ValueError, match=f"'{words[1]}' gets two factors in reweight: leave one line of them"):
+        reweight_factors(prompt("a red circle"), [(prompt(word), 2.0) for word in words])
 
 
 @pytest.mark.parametrize("line", ["red", "red:", ": 2", "red: two", "red: nan", "red: inf", "2"])

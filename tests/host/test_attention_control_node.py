@@ -1,0 +1,297 @@
+"""EI2 Attention Control: examples worked out by hand, the report, and every complaint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+SOURCE = "a red square on a striped blue background"
+DEFAULTS = {
+    "source_prompt": SOURCE, "target_prompt": "a red circle on a striped blue background", "mode": "auto",
+    "cross_replace": 0.2, "self_replace": 0.5, "self_maps": "temporal", "reweight": "", "blend_source": "",
+    "blend_target": "", "blend_threshold": 0.3, "blend_start": 0.2, "unconditional": "decoupled",
+}  # fmt: skip
+LENGTH = 77
+
+
+@pytest.fixture(scope="module")
+def node(pack):
+    return pack("nodes.attention_control").AttentionControl
+
+
+@pytest.fixture(scope="module")
+def clip(miniature):
+    return miniature[1]
+
+
+@pytest.fixture(scope="module")
+def control(node, clip):
+    """The node's outputs: `control(reweight="red: 2")` -> control, positive, source, report."""
+    return lambda source=SOURCE, target=DEFAULTS["target_prompt"], **changes: node.execute(
+        **{**DEFAULTS, "clip": clip, "source_prompt": source, "target_prompt": target, **changes}
+    ).args
+
+
+def validated(node, **changes):
+    """What the host is told before anything runs; it hands over what the method asks for."""
+    given = {**DEFAULTS, **changes}
+    return node.validate_inputs(**{k: v for k, v in given.items() if k not in ("cross_replace", "self_replace")})
+
+
+def moved(*ranges: tuple[range, range]) -> np.ndarray:
+    """A matrix of ones where tokens of the source become tokens of the target."""
+    matrix = np.zeros((LENGTH, LENGTH))
+    for old, new in ranges:
+        matrix[list(old), list(new)] = 1
+    return matrix
+
+
+def test_defaults_are_those_of_the_schema(node):
+    inputs = {i.id: i for i in node.define_schema().inputs}
+    assert list(inputs) == ["clip", *DEFAULTS]
+    prompts = {"source_prompt": "", "target_prompt": ""}
+    assert {name: inputs[name].default for name in DEFAULTS} == {**DEFAULTS, **prompts}
+    assert all(len(i.tooltip) > 20 for i in inputs.values())
+
+
+def test_equal_words(control):
+    """[start a red square … end pad] to the same places, whatever the words."""
+    found, *_, report = control()
+    np.testing.assert_array_equal(found.tokens.matrix.numpy(), np.eye(LENGTH))
+    assert found.tokens.shared.tolist() == [1] * LENGTH and found.factors.tolist() == [1] * LENGTH
+    assert found.source.texts == tuple(SOURCE.split()) and found.target.texts[2] == "circle"
+    assert found.blend is None
+    assert report == (
+        "mode: replace, because both prompts have 8 words\n"
+        "words: square → circle; the other 7 stay\n"
+        "cross-attention: the source's in the first 20% of the steps\n"
+        "temporal attention: the source's in the first 50% of the steps\n"
+        "unconditional: decoupled, if the inversion has null-text embeddings"
+    )
+
+
+def test_one_word_to_three_tokens(control):
+    """[start a cat runs end pad*72] to [start a hip popo tamus runs end pad*70]"""
+    found, *_, report = control("a cat runs", "a hippopotamus runs")
+    expected = moved((range(2), range(2)), (range(3, 75), range(5, 77)))
+    expected[2, 2:5] = 1 / 3
+    expected[75:, 76] = 1  # padding that the target has no room for
+    np.testing.assert_allclose(found.tokens.matrix.numpy(), expected, rtol=1e-6)
+    assert "words: cat → hippopotamus; the other 2 stay\n" in report
+
+
+def test_insertion(control):
+    """[start a circle end pad*73] to [start a red circle end pad*72]"""
+    found, *_, report = control("a circle", "a red circle")
+    expected = moved((range(2), range(2)), (range(2, 76), range(3, 77)))
+    expected[76, 76] = 1
+    np.testing.assert_array_equal(found.tokens.matrix.numpy(), expected)
+    assert found.tokens.shared.tolist() == [1, 1, 0, *[1] * 74]
+    assert report.startswith(
+        "mode: refine, because the prompts have 2 and 3 words\nwords: new, with their own maps: red; the other 2 stay\n"
+    )
+
+
+def test_deletion(control):
+    found, *_, report = control("a red circle", "a circle")
+    expected = moved((range(2), range(2)), (range(3, 77), range(2, 76)))
+    np.testing.assert_array_equal(found.tokens.matrix.numpy(), expected)
+    assert found.tokens.shared.tolist() == [1] * LENGTH
+    assert "\nwords: left out: red; the other 2 stay\n" in report
+
+
+def test_refining_an_exchange(control):
+    found, *_, report = control("a red circle", "a blue circle", mode="refine")
+    assert found.tokens.shared.tolist() == [1, 1, 0, *[1] * 74]
+    assert report.startswith("mode: refine\nwords: new, with their own maps: blue; left out: red; the other 2 stay\n")
+
+
+def test_a_word_that_is_new_in_part(control, clip, pack):
+    """Words of several tokens that begin alike."""
+    read = pack("nodes.host.prompts").read_prompt
+    old, new = read(clip, "hippopotamus"), read(clip, "hippopotamuses")
+    assert set(old.ids[1:4]) & set(new.ids[1:5]) and len(new.content) > 1
+    report = control("a hippopotamus", "a big hippopotamuses")[3]
+    assert "words: new, with their own maps: big; new in part: hippopotamuses; the other 1 stay\n" in report
+
+
+def test_equal_prompts(control):
+    report = control(SOURCE, SOURCE)[3]
+    assert "\nwords: all 8 stay\n" in report
+    assert "\nwords: all 8 stay\n" in control(SOURCE, SOURCE, mode="refine")[3]
+
+
+def test_nothing_in_common(control):
+    assert "\nwords: a → red, cat → dogs\n" in control("a cat", "red dogs")[3]
+
+
+def test_repeated_words_are_all_marked(control):
+    found, *_, report = control(
+        "a red square on a red striped background", "a red circle on a red striped background",
+        reweight="red: 2\n striped background : -0.5", blend_source="square, red", blend_target="circle",
+        blend_threshold=0.5, blend_start=0.0,
+    )  # fmt: skip
+    assert found.factors[:10].tolist() == [1, 1, 2, 1, 1, 1, 2, -0.5, -0.5, 1]
+    assert found.blend.source.nonzero().flatten().tolist() == [2, 3, 6]
+    assert found.blend.target.nonzero().flatten().tolist() == [3]
+    assert (found.blend.threshold, found.blend.start) == (0.5, 0.0)
+    assert report.endswith(
+        "\nreweighted: red × 2, striped background × -0.5"
+        "\nLocalBlend: changes only square, red → circle, threshold 0.5, after 0% of the steps"
+    )
+
+
+def test_words_of_several_tokens_are_marked_whole(control):
+    found, *_ = control(
+        "a cat runs", "a hippopotamus runs", reweight="Hippopotamus: 3", blend_source="cat", blend_target="hippopotamus"
+    )
+    assert found.factors[:7].tolist() == [1, 1, 3, 3, 3, 1, 1]
+    assert found.blend.target[:7].tolist() == [0, 0, 1, 1, 1, 0, 0]
+
+
+def test_weights_are_encoded_but_are_no_words(control, encode, pack):
+    same_text = pack("nodes.host.prompts").same_text
+    found, positive, source, report = control(target="a red (circle:1.5) on a striped blue background")
+    assert found.target.texts[2] == "circle" and "square → circle" in report
+    assert same_text(positive, encode("a red (circle:1.5) on a striped blue background"))
+    assert not same_text(positive, encode("a red circle on a striped blue background"))
+    assert same_text(source, encode(SOURCE))
+
+
+def test_an_embedding_that_the_user_does_not_have_is_left_out(control):
+    """As the host leaves it out of the prompt itself."""
+    found, *_ = control(target="embedding:none a red circle on a striped blue background")
+    assert found.target.texts == tuple("a red circle on a striped blue background".split())
+
+
+def test_conditionings(control, encode, pack):
+    same_text = pack("nodes.host.prompts").same_text
+    found, positive, source, _ = control()
+    assert found.target_conditioning is positive and found.source_conditioning is source
+    assert same_text(positive, encode(DEFAULTS["target_prompt"])) and same_text(source, encode(SOURCE))
+
+
+def test_long_prompts(control):
+    long = "a red square on a striped blue background, " * 10
+    found, *_, report = control(long, long.replace("square", "circle", 1))
+    assert len(found.source) == len(found.target) == len(found.factors) == 2 * LENGTH
+    assert report.startswith("mode: replace, because both prompts have 90 words\nwords: square → circle; the other 89")
+
+
+@pytest.mark.parametrize("cross, own, maps, lines", [
+    (0, 0, "temporal", ["cross-attention: the edit's own throughout (cross_replace 0)",
+                        "temporal attention: the edit's own throughout (self_replace 0)"]),
+    (1, 0.25, "spatial", ["cross-attention: the source's in all steps",
+                          "spatial attention: the source's in the first 25% of the steps"]),
+    (0.8, 1, "both", ["cross-attention: the source's in the first 80% of the steps",
+                      "temporal and spatial attention: the source's in all steps"]),
+])  # fmt: skip
+def test_shares(cross, own, maps, lines, control):
+    found, *_, report = control(cross_replace=cross, self_replace=own, self_maps=maps, unconditional="late")
+    assert (found.cross_replace, found.self_replace, found.self_maps) == (cross, own, maps)
+    assert report.splitlines()[2:4] == lines
+    assert found.unconditional == "late" and "\nunconditional: late, if" in report
+
+
+# what can be said before the text encoder is there
+@pytest.mark.parametrize("changes, message", [
+    ({"source_prompt": " \n"}, "source_prompt is empty: write what the clip shows."),
+    ({"target_prompt": ""}, "target_prompt is empty: write what the edit shows."),
+    ({"mode": "swap"}, "mode is 'swap': choose one of auto, replace, refine."),
+    ({"self_maps": "all"}, "self_maps is 'all': choose one of temporal, spatial, both."),
+    ({"unconditional": "null"}, "unconditional is 'null': choose one of decoupled, late."),
+    ({"blend_threshold": 1.0, "blend_source": "square", "blend_target": "circle"},
+     "blend_threshold is 1.0: it must be from 0 to below 1; at 1 the edit would be the source."),
+    ({"blend_start": float("nan")},
+     "blend_start is nan: it must be from 0 to below 1; at 1 the edit would be the source."),
+    ({"reweight": "circle: 2\nred = 3"}, "Line 2 of reweight is 'red = 3': write a word and a factor, as \"red: 2\"."),
+    ({"blend_source": "red, square"},
+     "blend_source is red, square, but blend_target is empty: give the words in both prompts, or none."),
+    ({"blend_source": " , ", "blend_target": "circle"},
+     "blend_target is circle, but blend_source is empty: give the words in both prompts, or none."),
+    ({"blend_threshold": 0.4},
+     "blend_threshold 0.4 has no effect without blend words: fill in blend_source and blend_target, or set it back to "
+     "0.3."),
+    ({"blend_start": 0.0},
+     "blend_start 0.0 has no effect without blend words: fill in blend_source and blend_target, or set it back to "
+     "0.2."),
+])  # fmt: skip
+def test_what_is_refused_at_once(changes, message, node):
+    with pytest.raises(ValueError) as error:
+        node.execute(**{**DEFAULTS, "clip": None, **changes})
+    assert str(error.value) == message
+    assert validated(node, **changes) == message
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"cross_replace": 1.2}, "cross_replace is 1.2: it is a share of the steps, from 0 to 1."),
+    ({"self_replace": -0.1}, "self_replace is -0.1: it is a share of the steps, from 0 to 1."),
+    ({"source_prompt": "()"}, "source_prompt is '()', in which the text encoder finds no words: write some."),
+    ({"target_prompt": "(( ))"}, "target_prompt is '(( ))', in which the text encoder finds no words: write some."),
+    ({"target_prompt": "a circle, please", "mode": "replace"},
+     "Replacing needs prompts with equally many words, but the source prompt has 8 (a, red, square, on, a, striped, "
+     "blue, background) and the target prompt 4 (a, circle, ',', please): choose mode refine."),
+    ({"target_prompt": "a red circle, " * 30},
+     "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or write both long."),
+    ({"reweight": "square: 2"},
+     "'square' is not in the target prompt, whose words are: a, red, circle, on, a, striped, blue, background."),
+    ({"reweight": "(): 2"}, "reweight holds '()', in which the text encoder finds no word: write one of the prompt's."),
+    ({"reweight": "red: 2\nred circle: 3"}, "'red circle' gets two factors in reweight: leave one line of them."),
+    ({"blend_source": "circle", "blend_target": "circle"},
+     "'circle' is not in the source prompt, whose words are: a, red, square, on, a, striped, blue, background."),
+    ({"blend_source": "square", "blend_target": "red circl"},
+     "'red circl' is not in the target prompt, whose words are: a, red, circle, on, a, striped, blue, background."),
+    ({"blend_source": "square", "blend_target": "()"},
+     "blend_target holds '()', in which the text encoder finds no word: write one of the prompt's."),
+])  # fmt: skip
+def test_what_is_refused_with_the_text_encoder(changes, message, node, clip):
+    with pytest.raises(ValueError) as error:
+        node.execute(**{**DEFAULTS, "clip": clip, **changes})
+    assert str(error.value) == message
+
+
+def test_what_is_right_passes(node):
+    assert validated(node) is True
+    assert validated(node, reweight="red: 2", blend_source="square", blend_target="circle", blend_start=0.5) is True
+
+
+def test_what_comes_from_other_nodes_is_not_known_yet(node):
+    assert validated(node, **dict.fromkeys(DEFAULTS)) is True
+    assert validated(node, blend_source=None, blend_target="circle", blend_threshold=0.5) is True
+    assert "mode is 'swap'" in validated(node, mode="swap", target_prompt=None)
+
+
+def test_no_text_encoder(node):
+    with pytest.raises(RuntimeError, match="^clip is None"):
+        node.execute(**{**DEFAULTS, "clip": None})
+
+
+def test_a_scheduled_text_encoder_is_refused(node, clip):
+    import comfy.hooks
+
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for strength, start in ((1.0, 0.0), (0.5, 0.5)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+    hooks = comfy.hooks.create_hook_lora(lora={}, strength_model=1.0, strength_clip=1.0)
+    hooks.set_keyframes_on_hooks(keyframes)
+    scheduled = clip.clone()
+    scheduled.patcher.forced_hooks, scheduled.use_clip_schedule = hooks, True
+    with pytest.raises(ValueError, match="^This text encoder is scheduled over the steps"):
+        node.execute(**{**DEFAULTS, "clip": scheduled})
+
+
+def test_a_text_encoder_that_adds_embeddings_is_refused(node, clip):
+    """As packs do that put their own ones behind the text's."""
+
+    class Longer(type(clip)):
+        def encode_from_tokens_scheduled(self, *args, **kwargs):
+            found = super().encode_from_tokens_scheduled(*args, **kwargs)
+            return [[torch.cat([text, text[:, :4]], dim=1), options] for text, options in found]
+
+    longer = clip.clone()
+    longer.__class__ = Longer
+    with pytest.raises(ValueError, match="^This text encoder makes 81 embeddings of a prompt of 77 tokens"):
+        node.execute(**{**DEFAULTS, "clip": longer})
