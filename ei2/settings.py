@@ -79,7 +79,8 @@ class InflationSettings:
         return asdict(self)
 
 
-# What the rivals' public code does to the UNet. Their guidance (null-text optimisation, attention control) is not here.
+# What the rivals' public code does to the UNet. Their guidance (null-text optimisation, attention control) belongs to
+# inversion and sampling.
 # Vid2Vid-zero has no temporal module, but keeps the inflated ResBlocks, whose Group Norm is joint over frames.
 PRESETS = {
     "EI2": InflationSettings(),

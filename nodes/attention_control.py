@@ -122,13 +122,10 @@ class AttentionControl(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, source_prompt, target_prompt, mode, self_maps, reweight, blend_source, blend_target, blend_threshold,
-        blend_start, unconditional,
-    ) -> bool | str:  # fmt: skip
-        given = {name: value for name, value in locals().items() if name != "cls"}
+    def validate_inputs(cls, reweight, blend_source, blend_target) -> bool | str:
+        """Of what a user writes freely; the host repeats the sentence for every input named here, so no others."""
         try:
-            check_inputs(**given)
+            check_words(reweight, blend_source, blend_target)
         except ValueError as error:
             return str(error)
         return True
@@ -138,10 +135,17 @@ class AttentionControl(io.ComfyNode):
         cls, clip, source_prompt, target_prompt, mode, cross_replace, self_replace, self_maps, reweight, blend_source,
         blend_target, blend_threshold, blend_start, unconditional,
     ) -> io.NodeOutput:  # fmt: skip
-        check_inputs(
-            source_prompt, target_prompt, mode, self_maps, reweight, blend_source, blend_target, blend_threshold,
-            blend_start, unconditional, cross_replace, self_replace,
-        )  # fmt: skip
+        check_words(reweight, blend_source, blend_target)
+        for name, text in (("source_prompt", source_prompt), ("target_prompt", target_prompt)):
+            if not text.strip():
+                raise ValueError(f"{name} is empty: write what the {'clip' if 'source' in name else 'edit'} shows.")
+        for name, value in (("mode", mode), ("self_maps", self_maps), ("unconditional", unconditional)):
+            if value not in CHOICES[name]:
+                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(CHOICES[name])}.")
+        for name, value in (("cross_replace", cross_replace), ("self_replace", self_replace)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}: it is a share of the steps, from 0 to 1.")
+        check_blend(bool(listed_words(blend_source)), blend_threshold, blend_start)
         source, target = _prompt(clip, source_prompt, "source"), _prompt(clip, target_prompt, "target")
         tokens, chosen = token_map(source, target, mode)
         weights = [(_word(clip, word, "reweight"), factor) for word, factor in parse_reweight(reweight)]
@@ -162,25 +166,9 @@ class AttentionControl(io.ComfyNode):
         return io.NodeOutput(control, control.target_conditioning, control.source_conditioning, report)
 
 
-def check_inputs(
-    source_prompt, target_prompt, mode, self_maps, reweight, blend_source, blend_target, blend_threshold, blend_start,
-    unconditional, cross_replace=None, self_replace=None,
-) -> None:  # fmt: skip
-    """What can be said of the inputs before the text encoder is there; None: not known yet, as it comes from another
-    node. Raises `ValueError` for an empty prompt, a value outside its choices or its range, a reweight line that cannot
-    be read, blend words on one side only, and options of a LocalBlend that is off."""
-    for name, text in (("source_prompt", source_prompt), ("target_prompt", target_prompt)):
-        if text is not None and not text.strip():
-            raise ValueError(f"{name} is empty: write what the {'clip' if 'source' in name else 'edit'} shows.")
-    for name, value in (("mode", mode), ("self_maps", self_maps), ("unconditional", unconditional)):
-        if value is not None and value not in CHOICES[name]:
-            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(CHOICES[name])}.")
-    for name, value in (("cross_replace", cross_replace), ("self_replace", self_replace)):
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}: it is a share of the steps, from 0 to 1.")
-    for name, value in (("blend_threshold", blend_threshold), ("blend_start", blend_start)):
-        if value is not None and not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}: it must be from 0 to below 1; at 1 the edit would be the source.")
+def check_words(reweight: str | None, blend_source: str | None, blend_target: str | None) -> None:
+    """What can be said of them before the text encoder is there; None: not known yet, as it comes from another node.
+    Raises `ValueError` for a reweight line that cannot be read, and for blend words on one side only."""
     parse_reweight(reweight or "")
     if blend_source is None or blend_target is None:
         return
@@ -190,8 +178,16 @@ def check_inputs(
         raise ValueError(
             f"{given} is {', '.join(old or new)}, but {missing} is empty: give the words in both prompts, or none."
         )
-    for name, value, default in (("threshold", blend_threshold, THRESHOLD), ("start", blend_start, START)):
-        if not old and value not in (None, default):
+
+
+def check_blend(on: bool, threshold: float, start: float) -> None:
+    """Raises `ValueError` for LocalBlend's options outside their range, or changed while it is off."""
+    for name, value, default in (("threshold", threshold, THRESHOLD), ("start", start, START)):
+        if not 0 <= value < 1:
+            raise ValueError(
+                f"blend_{name} is {value}: it must be from 0 to below 1; at 1 the edit would be the source."
+            )
+        if not on and value != default:
             raise ValueError(
                 f"blend_{name} {value} has no effect without blend words: fill in blend_source and blend_target, or "
                 f"set it back to {default}."

@@ -28,10 +28,10 @@ class Control:
     """How the target prompt's attention follows the source prompt's.
 
     `source`, `target`: the prompts as tokens; `source_conditioning`, `target_conditioning`: as the text encoder gives
-    them (one entry each); `tokens`: which token takes whose map; `factors`: `l`, of the target's tokens; `cross_replace`,
-    `self_replace`: shares of the steps in which maps are taken from the source, the latter's on `self_maps`;
-    `unconditional`: where an inversion's null-text embeddings are used, see `UNCONDITIONAL`; `blend`: LocalBlend, if
-    asked for.
+    them (one entry each); `tokens`: which token takes whose map; `factors`: `l`, of the target's tokens;
+    `cross_replace`, `self_replace`: shares of the steps in which maps are taken from the source, the latter's on
+    `self_maps`; `unconditional`: where an inversion's null-text embeddings are used, see `UNCONDITIONAL`; `blend`:
+    LocalBlend, if asked for.
 
     With `decoupled` (Video-P2P) the source uses the embeddings and the target the plain negative prompt. With `late`
     (Vid2Vid-zero) both use the plain one in the first half of the steps and the embeddings from then on.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
+from .attention_maps import draw_maps
 from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.guidance import sample_controlled
 from .host.inflation import require_inflation
+from .host.null_text import scheduled_negative
 from .host.sampling import sample
 
 
@@ -35,15 +39,41 @@ class EditSample(io.ComfyNode):
                     tooltip="How strongly the prompt rules. 1 with the source prompt gives the clip back; 7.5 to 12.5 "
                     "edits. Too high burns colours.",
                 ),
+                io.Custom("EI2_CONTROL").Input(
+                    "control",
+                    optional=True,
+                    tooltip="From EI2 Attention Control: keeps where and how things are, changes what they are. Then "
+                    "the source is sampled beside the edit, which takes up to twice as long.",
+                ),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="The edited clip, for VAE Decode.")],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The edited clip, for VAE Decode."),
+                io.Latent.Output(
+                    display_name="source_latent",
+                    tooltip="Only with control: the source clip as the same run gives it back. What differs from the "
+                    "clip here will differ in the edit, too.",
+                ),
+                io.Image.Output(
+                    display_name="attention_maps",
+                    tooltip="Only with control: where in each frame the edit attends to each word of its prompt. A "
+                    "word that looks elsewhere than at its object is edited there.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, inversion, positive, negative, cfg) -> io.NodeOutput:
+    def execute(cls, model, inversion, positive, negative, cfg, control=None) -> io.NodeOutput:
         require_inflation(model)
         noise = clip_latents(model, {"samples": inversion.noise})
         check_conditioning(positive, inversion.frames, "positive")
         check_conditioning(negative, inversion.frames, "negative")
         check_frames(model, inversion.frames, "the inversion")
-        return io.NodeOutput({"samples": sample(model, noise, positive, negative, cfg, inversion.sigmas)})
+        if control is None:
+            if inversion.unconditional is not None:
+                negative = scheduled_negative(model, negative, inversion)
+            edited = sample(model, noise, positive, negative, cfg, inversion.sigmas)
+            nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
+            return io.NodeOutput({"samples": edited}, nothing, nothing)
+        found = sample_controlled(model, noise, inversion, control, positive, negative, cfg)
+        maps = draw_maps(found.maps, list(control.target.texts))
+        return io.NodeOutput({"samples": found.target}, {"samples": found.source}, maps)

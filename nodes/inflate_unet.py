@@ -13,11 +13,13 @@ PRESET_TOOLTIP = (
     "How frames look at each other. EI2: the steady default. "
     "Tune-A-Video: the method it improves on; its own defaults are an empty prompt for EI2 Invert and cfg 12.5 for EI2 "
     "Edit Sample. "
-    "Video-P2P: every frame looks at the first one; it inverts with the source prompt. "
-    "Vid2Vid-zero: not tuned at all: connect it to EI2 Edit Sample only, with cfg 7.5 and an inversion made through "
-    "EI2 Inflate UNet (Advanced) with spatial and temporal none. "
-    "Of these two only the way frames look at each other is here; their guidance (null-text optimisation, attention "
-    "control) is not part of it yet. "
+    "Video-P2P: every frame looks at the first one. Tune it, invert with the source prompt and null_text on "
+    "(null_inner_steps 10), edit with EI2 Attention Control (cross_replace 0.2, self_replace 0.5, decoupled) and cfg "
+    "7.5. "
+    "Vid2Vid-zero: never tuned. Invert through a second EI2 Inflate UNet (Advanced) with spatial and temporal none, "
+    "with an empty prompt, null_text on (null_inner_steps 1) and the source prompt as null_source; edit with EI2 "
+    "Attention Control (cross_replace 0.8, or 0.4 where it says refine, self_replace 0, late) and cfg 7.5. "
+    "There is a workflow for each of the two. "
     "Per-frame: every frame on its own, to see what the others are good for."
 )
 

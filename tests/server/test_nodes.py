@@ -61,7 +61,18 @@ NODES = {
             "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 50),
             "refine": ("INT", 0),
         },
-        {"inversion": "EI2_INVERSION", "noise_latent": "LATENT", "sigmas": "SIGMAS"},
+        {"inversion": "EI2_INVERSION", "noise_latent": "LATENT", "sigmas": "SIGMAS", "negative": "CONDITIONING"},
+    ),
+    "EI2_AttentionControl": (
+        "EI2 Attention Control",
+        {
+            "clip": "CLIP", "source_prompt": ("STRING", ""), "target_prompt": ("STRING", ""),
+            "mode": ("auto", "replace", "refine"), "cross_replace": ("FLOAT", 0.2), "self_replace": ("FLOAT", 0.5),
+            "self_maps": ("temporal", "spatial", "both"), "reweight": ("STRING", ""), "blend_source": ("STRING", ""),
+            "blend_target": ("STRING", ""), "blend_threshold": ("FLOAT", 0.3), "blend_start": ("FLOAT", 0.2),
+            "unconditional": ("decoupled", "late"),
+        },
+        {"control": "EI2_CONTROL", "positive": "CONDITIONING", "source": "CONDITIONING", "report": "STRING"},
     ),
     "EI2_EditSample": (
         "EI2 Edit Sample",
@@ -69,7 +80,7 @@ NODES = {
             "model": "MODEL", "inversion": "EI2_INVERSION", "positive": "CONDITIONING", "negative": "CONDITIONING",
             "cfg": ("FLOAT", 7.5),
         },
-        {"latent": "LATENT"},
+        {"latent": "LATENT", "source_latent": "LATENT", "attention_maps": "IMAGE"},
     ),
     "EI2_ShiftProbe": (
         "EI2 Shift Probe",
@@ -80,7 +91,14 @@ NODES = {
         {"plot": "IMAGE", "table": "STRING"},
     ),
 }  # fmt: skip
-OPTIONAL = {"EI2_ShiftProbe": {"compare_with": "MODEL"}}
+OPTIONAL = {
+    "EI2_Invert": {
+        "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
+        "empty": "CONDITIONING",
+    },
+    "EI2_EditSample": {"control": "EI2_CONTROL"},
+    "EI2_ShiftProbe": {"compare_with": "MODEL"},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
