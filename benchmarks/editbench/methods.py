@@ -7,37 +7,95 @@ from typing import Any
 
 REFERENCE = "Tune-A-Video"
 OURS = "EI2"
+CONTROL, BLEND = f"{OURS} + control", f"{OURS} + control + blend"
+
+CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.2, 0.5, 0.3  # EI2's with control, and its LocalBlend's
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    """LocalBlend on the words that differ, see `nodes.control.Blend`."""
+
+    threshold: float
+    start: float = 0.2
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """Attention control, see `nodes.control.Control`. `cross_refine`: the share of the steps where the prompts differ
+    in their number of words; `cross_replace`: where they do not."""
+
+    cross_replace: float
+    cross_refine: float
+    self_replace: float
+    unconditional: str = "decoupled"
+    blend: BlendSettings | None = None
 
 
 @dataclass(frozen=True)
 class Method:
     """One way of editing. `inflation`: options in which it differs from the EI2 preset; `preset`: its own preset
     instead; `tuned`: whether it learns the clip; `inversion`: the options with which the clip is inverted, where that
-    is not the method itself."""
+    is not the method itself; `inverted_with`: the prompt of the inversion, "source" or "empty"; `null_text`: inner
+    steps of null-text optimisation, 0 for none; `control`: attention control, if any."""
 
     name: str
     inflation: tuple[tuple[str, Any], ...] = ()
     preset: str = OURS
     tuned: bool = True
     inversion: tuple[tuple[str, Any], ...] = ()
+    inverted_with: str = "source"
+    null_text: int = 0
+    control: ControlSettings | None = None
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """What it does besides inflating, tuning and DDIM inversion with the source prompt; empty for nothing."""
+        parts = {
+            "inverted_with": self.inverted_with if self.inverted_with != "source" else None,
+            "null_text": self.null_text or None,
+            "control": self.control and asdict(self.control),
+        }
+        return {name: part for name, part in parts.items() if part}
 
 
 def _changed(name: str, **inflation) -> Method:
     return Method(name, tuple(inflation.items()))
 
 
-PRESETS = (
+def _controlled(name: str, cross: float, itself: float, threshold: float | None = None) -> Method:
+    blend = None if threshold is None else BlendSettings(threshold)
+    return Method(name, control=ControlSettings(cross, cross, itself, blend=blend))
+
+
+# it inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
+_VID2VID_ZERO = Method(
+    "Vid2Vid-zero attention",
+    preset="Vid2Vid-zero",
+    tuned=False,
+    inversion=(("spatial", "none"), ("temporal", "none")),
+)
+COMPARED = (
     Method("Per-frame", preset="Per-frame"),
     Method(REFERENCE, preset=REFERENCE),
     Method("Video-P2P attention", preset="Video-P2P"),
-    # it inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
     Method(
-        "Vid2Vid-zero attention",
-        preset="Vid2Vid-zero",
-        tuned=False,
-        inversion=(("spatial", "none"), ("temporal", "none")),
+        "Video-P2P",
+        preset="Video-P2P",
+        null_text=10,
+        control=ControlSettings(0.2, 0.2, 0.5, blend=BlendSettings(0.3)),
+    ),
+    _VID2VID_ZERO,
+    replace(
+        _VID2VID_ZERO,
+        name="Vid2Vid-zero",
+        inverted_with="empty",
+        null_text=1,
+        control=ControlSettings(0.8, 0.4, 0.0, unconditional="late"),
     ),
     Method(OURS),
+    _controlled(CONTROL, CROSS_REPLACE, SELF_REPLACE),
+    _controlled(BLEND, CROSS_REPLACE, SELF_REPLACE, THRESHOLD),
 )
 ABLATIONS = (  # EI2 with one part changed
     _changed("EI2, SCA for FFAM", spatial="sca"),
@@ -57,7 +115,13 @@ CHOICES = (  # the other values of what the paper leaves open, tried on the deve
     _changed("EI2, strict normalization", normalization="strict"),
     _changed("EI2, normalized v and o", normalization_scope="vo"),
 )
-METHODS = {method.name: method for method in (*PRESETS, *CHOICES, *ABLATIONS)}
+_SHARES = [(cross, itself) for itself in (0.5, 0.0) for cross in (0.0, 0.2, 0.4)]
+CONTROL_CHOICES = (  # other values of EI2's control, likewise; without blending, shares of 0 would be EI2 itself
+    *(_controlled(f"{OURS}, control {c:g} / {s:g}", c, s) for c, s in _SHARES if c or s),
+    *(_controlled(f"{OURS}, control {c:g} / {s:g}, blend 0.3", c, s, 0.3) for c, s in _SHARES),
+    *(_controlled(f"{OURS}, control 0.2 / 0.5, blend {t}", 0.2, 0.5, t) for t in (0.5, 0.7)),
+)
+METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOICES, *ABLATIONS)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +140,13 @@ class Budget:
         spent = {key: value for key, value in asdict(self).items() if key != "name"}
         if not method.tuned:
             del spent["steps"], spent["learning_rate"], spent["strength"]
-        return {**spent, "inflation": dict(method.inflation)}
+        return {**spent, "inflation": dict(method.inflation), **method.guidance}
+
+
+def learning(method: Method, budget: Budget) -> tuple:
+    """What a tuning depends on: cases for which it is the same share one, since fewer steps are a stop on the way of
+    more. What is not tuned shares nothing but its model."""
+    return method.preset, method.inflation, budget.learning_rate if method.tuned else None
 
 
 def _budget(name: str, steps: int = 200, learning_rate: float = 1e-3, cfg: float = 4.0, **others) -> Budget:

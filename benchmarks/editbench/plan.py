@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .clips import clips_of
-from .job import Job
-from .methods import ABLATIONS, BEST, EQUAL, METHODS, OURS, PRESETS, QUICK, REFERENCE, SEARCH, SHORT, Budget
+from .job import Case, Job
+from .methods import (
+    ABLATIONS,
+    BEST,
+    BLEND,
+    COMPARED,
+    CONTROL,
+    EQUAL,
+    METHODS,
+    OURS,
+    QUICK,
+    REFERENCE,
+    SEARCH,
+    SHORT,
+    Budget,
+    learning,
+)
 
 
 def plan(split: str) -> list[Job]:
     """The jobs of `test`, `dev` or `quick`. Raises ValueError for another split."""
     if split == "quick":
-        return _jobs(split, {REFERENCE: (QUICK,), OURS: (QUICK,)}, seed=0)
+        return _jobs(split, {name: (QUICK,) for name in (REFERENCE, OURS, BLEND, "Vid2Vid-zero")}, seed=0)
     if split == "dev":
         search = {name: (EQUAL, *SEARCH) for name in (OURS, REFERENCE)}
-        options = {name: (SHORT,) for name in METHODS if name not in search}
-        return _jobs(split, search, seed=0) + _jobs(split, options, seed=0)
+        options = {name: method for name, method in METHODS.items() if name not in search}
+        shares = {name for name, method in options.items() if method.control and method.preset == OURS}
+        first = search | {name: (SHORT,) for name in options if name in shares}
+        rest = {name: (SHORT,) for name in options if name not in shares}
+        return _jobs(split, first, seed=0) + _jobs(split, rest, seed=0)
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
-    main = {name: (EQUAL, BEST[name]) for name in (OURS, REFERENCE)}
-    others = {method.name: (EQUAL,) for method in PRESETS if method.name not in main}
+    main = {name: (EQUAL, *((BEST[name],) if name in BEST else ())) for name in (OURS, CONTROL, BLEND, REFERENCE)}
+    others = {method.name: (EQUAL,) for method in COMPARED if method.name not in main}
     ablations = {method.name: (EQUAL,) for method in ABLATIONS}
-    order = [(main, 0), (others, 0), (main, 1), (others, 1), (ablations, 0), (ablations, 1)]
-    jobs = [job for methods, seed in order for job in _jobs(split, methods, seed)]
-    return [job for job in jobs if METHODS[job.method].tuned or job.seed == 0]  # else there is no chance in it
+    by_chance = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}
+    order = [(main, 0), (others, 0), (main, 1), (by_chance, 1), (ablations, 0), (ablations, 1)]
+    return [job for methods, seed in order for job in _jobs(split, methods, seed)]
 
 
 def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:
-    """Every clip by every method at its budgets. One job per learning rate, since a tuning of fewer steps is a stop on
-    the way of a longer one."""
+    """Every clip by every method at its budgets; cases that share what is learned are one job."""
+    shared: dict[tuple, list[Case]] = {}
+    for method, wanted in budgets.items():
+        for budget in dict.fromkeys(wanted):
+            shared.setdefault(learning(METHODS[method], budget), []).append(Case(method, budget))
     found = sorted(clips_of(split), key=lambda clip: clip.name.rsplit("-")[-1])  # all motions' first clips first
-    return [
-        Job(split, method, clip.name, seed, same)
-        for clip in found
-        for method, wanted in budgets.items()
-        for same in _by_learning_rate(wanted)
-    ]
-
-
-def _by_learning_rate(budgets: Iterable[Budget]) -> list[tuple[Budget, ...]]:
-    budgets = tuple(dict.fromkeys(budgets))
-    rates = dict.fromkeys(budget.learning_rate for budget in budgets)
-    return [tuple(budget for budget in budgets if budget.learning_rate == rate) for rate in rates]
+    return [Job(split, clip.name, seed, tuple(cases)) for clip in found for cases in shared.values()]

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from benchmarks.editbench.methods import OURS, PRESETS
+from benchmarks.editbench.methods import COMPARED, OURS
 from benchmarks.editbench.rows import case, known, methods_of, select, settings_text, shared_settings, values_of
 from benchmarks.editbench.statistics import paired_bootstrap
 
 INK, FAINT = "#24292f", "#d0d7de"
 # Okabe and Ito's colours, which colour-blind readers can tell apart
-NAMES = [method.name for method in PRESETS]
+NAMES = [method.name for method in COMPARED]
 COLORS = dict(zip(NAMES, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#D55E00")))
 OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7", "#882255", "#44AA99",
           "#999933")  # ablations, in turn

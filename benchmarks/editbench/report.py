@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from benchmarks.editbench import plots, sheets
 from benchmarks.editbench.clips import clips_of
-from benchmarks.editbench.methods import OURS, PRESETS, REFERENCE
+from benchmarks.editbench.methods import COMPARED, OURS, REFERENCE
 from benchmarks.editbench.rows import (
     budgets_of,
     case,
@@ -173,7 +173,7 @@ def all_settings(by_method: dict[str, list[dict]]) -> str:
 def ablations(rows: list[dict], level: int = 3) -> str:
     """The same tables for EI2 and its ablations (every method but the presets), with EI2 as the reference. Empty
     where the rows hold no ablation."""
-    presets = {method.name for method in PRESETS}
+    presets = {method.name for method in COMPARED}
     changed = [row for row in rows if row["method"] not in presets]
     budgets = {row["budget"] for row in changed}
     own = [row for row in rows if row["method"] == OURS and row["budget"] in budgets]
@@ -242,7 +242,7 @@ def chosen(rows: list[dict], methods: tuple[str, ...] = (OURS, REFERENCE)) -> di
 def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "") -> str:
     """The whole report. `pictures`: file names and captions, shown between summary and tables; `made`: how the rows
     were made."""
-    presets = {method.name for method in PRESETS}
+    presets = {method.name for method in COMPARED}
     parts = [
         f"# {title}",
         made,
@@ -263,7 +263,7 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
 
 def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
     """Writes the plots `<stem>_*.png` that the rows have data for; returns them with a caption each."""
-    names = {method.name for method in PRESETS}
+    names = {method.name for method in COMPARED}
     presets = [row for row in rows if row["method"] in names]
     changed = [row for row in rows if row["method"] == OURS or row["method"] not in names]
     equal, best = select(presets, budget="equal"), select(presets, budget="best")

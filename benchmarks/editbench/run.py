@@ -22,11 +22,12 @@ from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 
 from . import report, sheets
+from .bench import Bench
 from .clips import clips_of
-from .job import GIVEN, Bench, Job
+from .job import GIVEN, Job
 from .memory import uses_gpu
 from .plan import plan
-from .rows import identity, load
+from .rows import identity, load, select
 
 RESULTS = ROOT / "benchmarks" / "results"
 STRIPS = DEV / "editbench"
@@ -83,21 +84,23 @@ def main() -> int:
 
 def chosen(jobs: list[Job], methods: list[str] | None, first: int | None) -> list[Job]:
     """The jobs of some methods and of the `first` clips. Raises ValueError for a method that has none."""
-    known = list(dict.fromkeys(job.method for job in jobs))
+    known = list(dict.fromkeys(method for job in jobs for method in job.methods))
     for name in methods or ():
         if name not in known:
             raise ValueError(f"There is no method {name!r} here: use one of {', '.join(known)}.")
     names = list(dict.fromkeys(job.clip for job in jobs))[:first]
-    return [job for job in jobs if job.clip in names and job.method in (methods or known)]
+    jobs = [job.only(methods or known) for job in jobs if job.clip in names]
+    return [job for job in jobs if job.cases]
 
 
 def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> int:
-    """Runs the jobs whose rows are not all in the results file yet, made from the same, and adds theirs. Returns how
-    many failed; the others go on."""
+    """Runs of the jobs the cases whose rows are not all in the results file yet, made from the same, and adds theirs.
+    Returns how many jobs failed; the others go on."""
     rows = load(file) if file.exists() else []
     done = {identity(row): {name: row.get(name) for name in GIVEN} for row in rows}
-    todo = [job for job in jobs if any(done.get(key) != value for key, value in job.given().items())]
-    print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} of them done, {workers} processes", flush=True)
+    todo = [job for job in (job.missing(done) for job in jobs) if job.cases]
+    wanted, left = (sum(len(job.given()) for job in some) for some in (jobs, todo))
+    print(f"{wanted} edits, {wanted - left} of them done, {len(todo)} jobs to do, {workers} processes", flush=True)
     if not todo:
         return 0
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +116,7 @@ def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int
                 error = future.exception()
                 if isinstance(error, (RuntimeError, ValueError)) and not isinstance(error, BrokenExecutor):
                     failed += 1
-                    print(f"{job.method}, {job.clip}, seed {job.seed} failed: {error}", file=sys.stderr)
+                    print(f"{job} failed: {error}", file=sys.stderr)
                     continue
                 new = future.result()
                 fresh = {identity(row) for row in new}
@@ -136,14 +139,12 @@ def write(rows: list[dict], file: Path) -> None:
 
 
 def tell(number: int, total: int, job: Job, rows: list[dict], seconds: float) -> None:
-    success = sum(row["success"] for row in rows) / len(rows)
-    psnr = sum(row["psnr"] for row in rows) / len(rows)
     left = seconds / number * (total - number)
-    print(
-        f"[{number}/{total}] {job.method}, {job.clip}, seed {job.seed}: {len(rows)} edits, success {success:.0%}, "
-        f"{psnr:.1f} dB; {left / 60:.0f} min left",
-        flush=True,
-    )
+    print(f"[{number}/{total}] {job}; {left / 60:.0f} min left", flush=True)
+    for case in job.cases:
+        own = select(rows, method=case.method, budget=case.budget.name)
+        success, psnr = (sum(row[field] for row in own) / len(own) for field in ("success", "psnr"))
+        print(f"    {case.method}, {case.budget.name}: success {success:.0%}, {psnr:.1f} dB", flush=True)
 
 
 def default_workers(device: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.editbench import methods, run
+from benchmarks.editbench.job import GIVEN
 from benchmarks.editbench.plan import plan
 from devtools.environment import ROOT
 
@@ -39,12 +40,14 @@ def rows(folder):
 
 
 def test_every_row_is_complete(rows):
-    assert len(rows) == 2 * 2  # two methods, two clips with one edit each
-    assert {row["method"] for row in rows} == {"EI2", "Tune-A-Video"}
+    assert len(rows) == 4 * 2  # four methods, two clips with one edit each
+    assert {row["method"] for row in rows} == {"EI2", "EI2 + control + blend", "Tune-A-Video", "Vid2Vid-zero"}
     for row in rows:
         assert all(math.isfinite(row[name]) for name in FIELDS if not isinstance(row[name], str))
         assert 0 <= row["success"] <= 1 and 0 <= row["preservation"] <= 1
-        assert row["reconstruction_psnr"] > 10 and row["peak_bytes"] > 10e6 and row["seconds_tune"] > 0
+        assert row["reconstruction_psnr"] > 10 and row["peak_bytes"] > 10e6
+        assert (row["seconds_tune"] > 0) == (row["method"] != "Vid2Vid-zero")
+        assert ("source_psnr" in row) == (row["method"] in ("EI2 + control + blend", "Vid2Vid-zero"))
 
 
 def test_a_table_and_pictures_come_with_the_rows(folder):
@@ -54,39 +57,87 @@ def test_a_table_and_pictures_come_with_the_rows(folder):
     assert list(folder.glob("editbench_quick_*.png"))
 
 
+def test_what_is_shared_is_done_once(rows):
+    """EI2 with control is edited with the same tuning and the same inversion as EI2 without."""
+    for clip in ("quick-line", "quick-scroll"):
+        plain, blend, zero = (
+            next(row for row in rows if (row["method"], row["clip"]) == (method, clip))
+            for method in ("EI2", "EI2 + control + blend", "Vid2Vid-zero")
+        )
+        shared = ("seconds_tune", "seconds_invert", "reconstruction_psnr", "mean_shift")
+        assert [plain[name] for name in shared] == [blend[name] for name in shared]
+        assert plain["psnr"] != blend["psnr"] and plain["seconds_edit"] < blend["seconds_edit"]
+        assert blend["source_psnr"] == pytest.approx(blend["reconstruction_psnr"], abs=0.1), "without guidance"
+        assert blend["settings"]["control"]["blend"] and zero["settings"]["null_text"] == 1
+
+
 def test_a_stopped_run_goes_on(folder, rows, tmp_path, capsys):
-    lost = rows[0]
+    lost = next(row for row in rows if row["method"] == "EI2 + control + blend")
+    kept = [row for row in rows if row is not lost]
     file = tmp_path / "rows.json"
-    run.write(rows[1:], file)
+    run.write(kept, file)
     run.execute(plan("quick"), file, tmp_path / "strips", "cpu", workers=1)
-    assert "4 jobs, 3 of them done" in capsys.readouterr().out
+    assert "8 edits, 7 of them done, 1 jobs to do" in capsys.readouterr().out
     again = {run.identity(row): row for row in json.loads(file.read_text())}
     assert len(again) == len(rows)
-    for row in rows[1:]:
-        assert again[run.identity(row)] == row  # not run again
+    for row in kept:
+        assert again[run.identity(row)] == row  # not run again, though EI2's was learned again
     repeated = again[run.identity(lost)]
     same = ("psnr", "flicker", "mean_shift", "reconstruction_psnr")
     assert [repeated[name] for name in same] == pytest.approx([lost[name] for name in same], rel=1e-3)
     assert len(list((tmp_path / "strips").glob("*.png"))) == 1
 
 
-def test_rows_of_other_settings_are_made_anew(rows, tmp_path, capsys):
-    file = tmp_path / "rows.json"
-    outdated = {**rows[0], "settings": {**rows[0]["settings"], "cfg": 9.0}}
-    run.write([outdated, *rows[1:]], file)
-    run.execute(plan("quick"), file, tmp_path / "strips", "cpu", workers=1)
-    assert "4 jobs, 3 of them done" in capsys.readouterr().out
-    assert json.loads(file.read_text())[0]["settings"] == rows[0]["settings"]
+def test_only_rows_of_the_same_settings_are_done(rows):
+    jobs = plan("quick")
+    done = {run.identity(row): {name: row[name] for name in GIVEN} for row in rows}
+    assert not any(job.missing(done).cases for job in jobs)
+    changed = next(key for key in done if key[0] == "Vid2Vid-zero")
+    for other in ({"cfg": 9.0}, {"null_text": 2}, {"control": None}):
+        outdated = {**done[changed], "settings": {**done[changed]["settings"], **other}}
+        missing = [job.missing(done | {changed: outdated}) for job in jobs]
+        assert [(job.clip, job.methods) for job in missing if job.cases] == [(changed[2], ["Vid2Vid-zero"])]
 
 
 def test_the_plan_holds_every_method_and_two_seeds():
     jobs = plan("test")
-    equal = {(job.method, job.seed) for job in jobs if any(budget.name == "equal" for budget in job.budgets)}
+    cases = [(job, case) for job in jobs for case in job.cases]
+    equal = {(case.method, job.seed) for job, case in cases if case.budget.name == "equal"}
     seeds = lambda method: (0, 1) if method.tuned else (0,)
-    assert equal == {(m.name, seed) for m in (*methods.PRESETS, *methods.ABLATIONS) for seed in seeds(m)}
-    keys = [key for job in jobs for key in job.given()]
-    assert len(keys) == len(set(keys))
-    assert {job.method for job in plan("dev")} == set(methods.METHODS)
+    assert equal == {(m.name, seed) for m in (*methods.COMPARED, *methods.ABLATIONS) for seed in seeds(m)}
+    for split in ("test", "dev"):
+        keys = [key for job in plan(split) for key in job.given()]
+        assert len(keys) == len(set(keys))
+    assert {method for job in plan("dev") for method in job.methods} == set(methods.METHODS)
+
+
+def test_the_plan_learns_once_what_can_be_shared():
+    for split in ("test", "dev", "quick"):
+        jobs = plan(split)
+        learned = {(job.clip, job.seed): [] for job in jobs}
+        for job in jobs:
+            found = {methods.learning(methods.METHODS[case.method], case.budget) for case in job.cases}
+            assert len(found) == 1
+            learned[job.clip, job.seed] += found
+        assert all(len(keys) == len(set(keys)) for keys in learned.values())
+    first = plan("test")[0]
+    assert [(case.method, case.budget.name) for case in first.cases] == [
+        ("EI2", "equal"), ("EI2", "best"), ("EI2 + control", "equal"), ("EI2 + control + blend", "equal")]
+    assert ["Video-P2P attention", "Video-P2P"] in [job.methods for job in plan("test")]
+
+
+@pytest.mark.parametrize("split", ["test", "dev"])
+def test_committed_rows_are_up_to_date(split):
+    """A method or a budget that is changed must not leave rows behind that were made with another."""
+    rows = json.loads((run.RESULTS / f"editbench_{split}.json").read_text())
+    given = {key: value for job in plan(split) for key, value in job.given().items()}
+    assert [run.identity(row) for row in rows if given.get(run.identity(row)) != {n: row[n] for n in GIVEN}] == []
+
+
+def test_some_methods_and_clips_can_be_chosen():
+    jobs = run.chosen(plan("test"), ["EI2 + control"], first=2)
+    assert {job.clip for job in jobs} == {"line-1", "circle-1"}
+    assert [job.methods for job in jobs] == [["EI2 + control"]] * 4
 
 
 def test_an_unknown_method_is_refused():

@@ -12,11 +12,11 @@ from PIL import Image
 
 from benchmarks.editbench import plots, report, rows, sheets
 from benchmarks.editbench.clips import split
-from benchmarks.editbench.methods import PRESETS
+from benchmarks.editbench.methods import COMPARED
 from benchmarks.editbench.statistics import paired_bootstrap
 from miniature.world import render
 
-METHODS = [method.name for method in PRESETS]
+METHODS = [method.name for method in COMPARED if not method.control]
 
 
 def row(method="EI2", budget="equal", clip="line-1", edit="color", seed=0, **measured) -> dict:
