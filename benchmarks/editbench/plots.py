@@ -1,4 +1,5 @@
-"""EditBench's plots from rows: success against flicker, covariate shift per block, success against tuning steps.
+"""EditBench's plots from rows: success against flicker and against the preserved background, covariate shift per
+block, success against tuning steps.
 
 Every function writes one PNG and returns whether there was anything to draw. Bars and bands are 95 % bootstrap
 intervals over clips.
@@ -20,13 +21,15 @@ from benchmarks.editbench.rows import case, known, methods_of, select, settings_
 from benchmarks.editbench.statistics import paired_bootstrap
 
 INK, FAINT = "#24292f", "#d0d7de"
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-NAMES = [method.name for method in COMPARED]
-COLORS = dict(zip(NAMES, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#D55E00")))
+# Okabe and Ito's colours, which colour-blind readers can tell apart; with control a method keeps its colour
+PLAIN = [method.name for method in COMPARED if not method.control]
+HOLLOW = [method.name for method in COMPARED if method.control]  # markers
+COLORS = dict(zip(PLAIN, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#D55E00")))
+COLORS |= dict(zip(HOLLOW, ("#009E73", "#CC79A7", "#D55E00", "#D55E00")))
 OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7", "#882255", "#44AA99",
           "#999933")  # ablations, in turn
-MARKERS = dict(zip(NAMES, "svPXo"))
-OTHER_MARKERS = "D^<>hp*dH8"
+MARKERS = dict(zip(PLAIN + HOLLOW, "svPXoPXoD"))
+OTHER_MARKERS = "D^<>hp*dH8s"
 DPI = 160
 TEXT = 9  # points
 PALETTE = 128  # colours of a saved picture
@@ -75,20 +78,32 @@ def apart(wanted: list[float], gap: float) -> list[float]:
 
 def success_against_flicker(rows: list[dict], file: Path, title: str = "") -> bool:
     """One point per method with error bars; up and left is better. `rows`: of one budget."""
+    label = "flicker: mean change of the error from frame to frame (less is better)"
+    return _success_against("flicker", label, rows, file, title)
+
+
+def success_against_background(rows: list[dict], file: Path, title: str = "") -> bool:
+    """The same against the PSNR outside the object, where most edits should change nothing; up and right is better."""
+    label = "PSNR of the background to the right result, dB (more is better)"
+    return _success_against("psnr_background", label, rows, file, title)
+
+
+def _success_against(field: str, label: str, rows: list[dict], file: Path, title: str) -> bool:
     points = {}
     for method in methods_of(rows):
         own = select(rows, method=method)
-        flicker, success = mean_interval(own, "flicker"), mean_interval(own, "success", 100)
-        if flicker and success:
-            points[method] = (flicker, success)
+        other, success = mean_interval(own, field), mean_interval(own, "success", 100)
+        if other and success:
+            points[method] = (other, success)
     if not points:
         return False
     figure, (axes,) = _figure(1, (7.6, 4.4))
     colors, markers = colors_of(list(points)), markers_of(list(points))
     for method, ((x, x_low, x_high), (y, y_low, y_high)) in points.items():
         axes.errorbar(x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt=markers[method],
-                      color=colors[method], markersize=7, elinewidth=1.2, capsize=2.5, zorder=3)
-    axes.set_xlabel("flicker: mean change of the error from frame to frame (less is better)")
+                      color=colors[method], markerfacecolor="white" if method in HOLLOW else colors[method],
+                      markersize=7, elinewidth=1.2, capsize=2.5, zorder=3)
+    axes.set_xlabel(label)
     axes.set_ylabel("edit success, % of frames (more is better)")
     axes.margins(x=0.08, y=0.08)
     figure.suptitle(title, fontsize=TEXT + 1, color=INK)

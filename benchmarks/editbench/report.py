@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from benchmarks.editbench import plots, sheets
 from benchmarks.editbench.clips import clips_of
-from benchmarks.editbench.methods import COMPARED, OURS, REFERENCE
+from benchmarks.editbench.methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, OURS, REFERENCE
 from benchmarks.editbench.rows import (
     budgets_of,
     case,
@@ -68,7 +68,12 @@ SHIFT = (
     Column("module_mean_shift", "module's own mean shift", 3, False, "ratio"),
     Column("module_log_variance_shift", "module's own log-std shift", 3, False, "ratio"),
     Column("reconstruction_psnr", "reconstruction PSNR, dB", 2, True),
+    Column("source_psnr", "PSNR of the source sampled beside it, dB", 2, True),
 )
+GOAL = tuple(c for c in QUALITY if c.field in ("success", "preservation", "psnr", "psnr_background", "flicker"))
+METHODS_COMPARED = [method.name for method in COMPARED]
+CONTROLLED = [method.name for method in COMPARED if method.control]
+TRIED_CONTROLS = [method.name for method in CONTROL_CHOICES]
 COST = (
     Column("seconds_tune", "tune, s", 1, False, None),
     Column("seconds_invert", "invert, s", 1, False, None),
@@ -153,10 +158,15 @@ def cell(rows: list[dict], reference: list[dict], column: Column) -> str:
         return "–"
     text = f"{column.scale * fmean(values):.{column.digits}f}"
     found = compare(rows, reference, column)
+    return text if found is None else f"{text} ({difference(found, column)})"
+
+
+def difference(found: Comparison | None, column: Column) -> str:
+    """A comparison in a table: bold where the interval holds no "no difference", a dash where there is none."""
     if found is None:
-        return text
-    difference = found.text(column.digits)
-    return f"{text} ({difference})" if found.verdict(column.higher) == "undecided" else f"{text} (**{difference}**)"
+        return "–"
+    text = found.text(column.digits)
+    return text if found.verdict(column.higher) == "undecided" else f"**{text}**"
 
 
 def all_settings(by_method: dict[str, list[dict]]) -> str:
@@ -171,13 +181,43 @@ def all_settings(by_method: dict[str, list[dict]]) -> str:
 
 
 def ablations(rows: list[dict], level: int = 3) -> str:
-    """The same tables for EI2 and its ablations (every method but the presets), with EI2 as the reference. Empty
-    where the rows hold no ablation."""
-    presets = {method.name for method in COMPARED}
-    changed = [row for row in rows if row["method"] not in presets]
+    """The same tables for EI2 and its ablations (`changed_parts`), with EI2 as the reference. Empty where the rows hold
+    no ablation."""
+    changed = changed_parts(rows)
     budgets = {row["budget"] for row in changed}
     own = [row for row in rows if row["method"] == OURS and row["budget"] in budgets]
     return markdown(own + changed, reference=OURS, level=level) if changed else ""
+
+
+def changed_parts(rows: list[dict]) -> list[dict]:
+    """The rows of EI2 with one part changed: what is neither compared nor another value of its control."""
+    return [row for row in rows if row["method"] not in METHODS_COMPARED + TRIED_CONTROLS]
+
+
+def tried_controls(rows: list[dict]) -> list[dict]:
+    """The rows of other values of EI2's control, and of EI2 itself at their budget."""
+    tried = [row for row in rows if row["method"] in TRIED_CONTROLS]
+    budgets = {row["budget"] for row in tried}
+    return [row for row in rows if row["method"] == OURS and row["budget"] in budgets] + tried
+
+
+def against_all(rows: list[dict], method: str, level: int = 3) -> str:
+    """One method's difference (for flicker the ratio) to every other, in what is aimed at, a table per budget at
+    which there are others to compare with. Empty without them."""
+    parts = []
+    for budget in budgets_of(select(rows, method=method)):
+        own, lines = select(rows, method=method, budget=budget), []
+        for other in [name for name in METHODS_COMPARED if name != method]:
+            others = select(rows, method=other, budget=budget)
+            shared = len({case(row) for row in own} & {case(row) for row in others})
+            if shared:
+                cells = [difference(compare(own, others, column), column) for column in GOAL]
+                lines.append(f"| {other} | {shared} | " + " | ".join(cells) + " |")
+        if lines:
+            head = "| " + " | ".join(["against", "n", *(column.heading() for column in GOAL)]) + " |"
+            rule = "|---" * 2 + "|--:" * len(GOAL) + "|"
+            parts += [f"{'#' * level} {method}, budget {budget}", "\n".join([head, rule, *lines])]
+    return "\n\n".join(parts)
 
 
 def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) -> str:
@@ -239,10 +279,23 @@ def chosen(rows: list[dict], methods: tuple[str, ...] = (OURS, REFERENCE)) -> di
     return {**{method: best_of(found) for method, found in scores.items()}, "equal": best_of(means)}
 
 
+def chosen_control(rows: list[dict]) -> dict[str, str]:
+    """The values of EI2's control to choose, by `best_of`, without and with LocalBlend, from the development split's
+    rows; empty where none were tried. On the edits that all were measured on."""
+    found = {}
+    for name, blend in ((CONTROL, False), (BLEND, True)):
+        tried = {m.name: select(rows, method=m.name) for m in CONTROL_CHOICES if bool(m.control.blend) == blend}
+        tried = {method: own for method, own in tried.items() if own}
+        shared = set.intersection(*({case(row) for row in own} for own in tried.values())) if tried else set()
+        if shared:
+            scores = {m: criterion([row for row in own if case(row) in shared]) for m, own in tried.items()}
+            found[name] = best_of(scores)
+    return found
+
+
 def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "") -> str:
     """The whole report. `pictures`: file names and captions, shown between summary and tables; `made`: how the rows
     were made."""
-    presets = {method.name for method in COMPARED}
     parts = [
         f"# {title}",
         made,
@@ -250,39 +303,63 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
         f"In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and "
         "seed, with its 95 % bootstrap interval over clips; bold where the interval does not hold \"no difference\". "
         "The intervals are not corrected for their number. ↑: more is better, ↓: less is better. n: edits. "
+        "Seconds are wall-clock, with other work beside: for orientation only. "
         "Bars and bands in the plots are intervals of each method's own mean: they may overlap where the paired "
         "difference is clear.",
         *(f"![{caption}]({name})" for name, caption in pictures.items()),
-        markdown([row for row in rows if row["method"] in presets]),
+        markdown([row for row in rows if row["method"] in METHODS_COMPARED]),
     ]
+    against = [text for text in (against_all(rows, method) for method in (CONTROL, BLEND)) if text]
+    if against:
+        said = f"The difference of {OURS} with control to every other method, or for flicker the ratio."
+        parts += ["## With attention control", said, *against]
     changed = ablations(rows)
     if changed:
         parts += ["## Ablations", f"In brackets: the difference to {OURS}, or the ratio.", changed]
+    tried = tried_controls(rows)
+    if tried:
+        said = f"\"control 0.2 / 0.5\": cross_replace 0.2, self_replace 0.5. In brackets: the difference to {OURS}."
+        parts += ["## Values of the control", said, markdown(tried, reference=OURS, level=3)]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
 def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
     """Writes the plots `<stem>_*.png` that the rows have data for; returns them with a caption each."""
-    names = {method.name for method in COMPARED}
-    presets = [row for row in rows if row["method"] in names]
-    changed = [row for row in rows if row["method"] == OURS or row["method"] not in names]
-    equal, best = select(presets, budget="equal"), select(presets, budget="best")
+    compared = [row for row in rows if row["method"] in METHODS_COMPARED]
+    alone = [row for row in compared if row["method"] not in CONTROLLED]  # control changes nothing in the model
+    equal, best, most = select(compared, budget="equal"), select(compared, budget="best"), fullest(compared)
     wanted = [
         ("flicker_equal", plots.success_against_flicker, equal, "Edit success against flicker, equal budget"),
         ("flicker_best", plots.success_against_flicker, best, "Edit success against flicker, best budget"),
-        ("shift", plots.shift_per_block, equal, "Covariate shift per transformer block, equal budget"),
-        ("steps", plots.success_against_steps, presets, "Success and PSNR against tuning steps"),
+        ("background", plots.success_against_background, most[1],
+         f"Edit success against the preserved background, {budget_text(most[0])}"),
+        ("shift", plots.shift_per_block, select(alone, budget="equal"),
+         "Covariate shift per transformer block, equal budget"),
+        ("steps", plots.success_against_steps, alone, "Success and PSNR against tuning steps"),
     ]
-    if len(methods_of(changed)) > 1:
-        budget = max(budgets_of(changed), key=lambda name: len(methods_of(select(changed, budget=name))))
-        own = select(changed, budget=budget)
+    changed, tried = changed_parts(rows), tried_controls(rows)
+    if changed:
+        budget, own = fullest([row for row in rows if row["method"] == OURS] + changed)
         wanted.append(("ablations", plots.success_against_flicker, own, f"{OURS} with one part changed, {budget}"))
+    if tried:
+        budget, own = fullest(tried)
+        wanted.append(("controls", plots.success_against_background, own, f"Values of {OURS}'s control, {budget}"))
     drawn = {}
     for name, plot, own, caption in wanted:
         file = stem.with_name(f"{stem.name}_{name}.png")
         if own and plot(own, file, caption):
             drawn[file] = caption
     return drawn
+
+
+def fullest(rows: list[dict]) -> tuple[str, list[dict]]:
+    """The budget at which the most methods were measured, and its rows."""
+    budget = max(budgets_of(rows), key=lambda name: len(methods_of(select(rows, budget=name))), default="")
+    return budget, select(rows, budget=budget)
+
+
+def budget_text(budget: str) -> str:
+    return f"{budget} budget" if budget in DESCRIBED else budget
 
 
 def write(file: Path) -> list[Path]:
@@ -311,12 +388,13 @@ def how_made(stem: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the rows, written by the benchmark")
-    parser.add_argument("--best", action="store_true", help="only print the budgets to choose, as JSON")
+    parser.add_argument("--best", action="store_true", help="only print what to choose, as JSON")
     parser.add_argument("--strips", type=Path, metavar="FOLDER", help="the edited frames: writes contact sheets, too")
     args = parser.parse_args()
     try:
         if args.best:
-            print(json.dumps(chosen(load(args.file)), indent=1))
+            rows = load(args.file)
+            print(json.dumps({**chosen(rows), **chosen_control(rows)}, indent=1))
             return
         written = write(args.file)
         if args.strips:

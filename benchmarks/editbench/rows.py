@@ -85,8 +85,9 @@ def pairs_of(rows: list[dict], reference: list[dict], field: str) -> tuple[list[
 
 
 def shared_settings(row: dict) -> dict:
-    """What a row was made with, but for the options of the inflation, which the method's name tells."""
-    return {key: value for key, value in (row.get("settings") or {}).items() if key != "inflation"}
+    """What a row was made with, but for what the method's name tells: the options of inflation and guidance."""
+    told = ("inflation", "inverted_with", "null_text", "control")
+    return {key: value for key, value in (row.get("settings") or {}).items() if key not in told}
 
 
 def settings_text(settings: dict) -> str:

@@ -15,11 +15,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.editbench.clips import Clip, Edit
-from benchmarks.editbench.methods import OURS, REFERENCE
+from benchmarks.editbench.methods import COMPARED, METHODS, OURS, REFERENCE
 from benchmarks.editbench.rows import IDENTITY, case, known, select
 from devtools.results import contact_sheet
 from miniature.world import SIZE, render
 
+ALWAYS = (REFERENCE, OURS)
+IF_THERE = [method.name for method in COMPARED if method.control]  # shown where they were measured
 COLUMNS = 8  # frames shown of a clip, evenly spread, the first and the last among them
 TITLE_HEIGHT = 62  # pixels
 PALETTE = 256  # colours of a saved sheet: a third of the bytes, no visible difference in flat pictures
@@ -80,16 +82,19 @@ def find_edit(clips: Iterable[Clip], row: dict) -> tuple[Clip, Edit]:
 
 
 def case_sheet(rows: list[dict], row: dict, clips: Iterable[Clip], frames: Path, file: Path,
-               methods: tuple[str, ...] = (REFERENCE, OURS), title: str = "") -> None:
+               methods: tuple[str, ...] = ALWAYS, title: str = "") -> None:
     """Writes one case's sheet: source, truth and each method's edit, under a title with both prompts.
 
     `row`: any row of the case at the wanted budget; `rows`: those of all methods; `frames`: the folder of the strips.
-    Raises ValueError where a method's row or strip is missing.
+    Methods of `IF_THERE` are shown, too, if they have a row. Raises ValueError where another method's row, or any
+    strip, is missing.
     """
     clip, edit = find_edit(clips, row)
     pictures = {"source": render(list(clip.scenes)), "truth": render(list(edit.target_scenes))}
-    for method in methods:
-        found = [other for other in select(rows, method=method, budget=row["budget"]) if case(other) == case(row)]
+    for method in sorted({*methods, *IF_THERE}, key=list(METHODS).index):
+        found = [other for other in select(rows, method=method, budget=row["budget"]) if same_case(other, row)]
+        if not found and method in IF_THERE:
+            continue
         if not found:
             raise ValueError(f"{method} has no row for {' / '.join(map(str, case(row)))} at {row['budget']!r}.")
         strip = Path(frames) / strip_name(found[0])
@@ -99,6 +104,13 @@ def case_sheet(rows: list[dict], row: dict, clips: Iterable[Clip], frames: Path,
     pictures = {name: spread(pictures[name]) for name in pictures}
     contact_sheet(pictures, file)
     add_title(file, title, f"source: {clip.source_prompt}      target: {edit.target_prompt}")
+
+
+def same_case(row: dict, other: dict) -> bool:
+    """Whether two rows are of the same clip, edit and seed; what is not tuned is the same for all seeds."""
+    method = METHODS.get(row["method"])
+    by_chance = method is None or method.tuned
+    return case(row)[:2] == case(other)[:2] and (row["seed"] == other["seed"] or not by_chance)
 
 
 def label(row: dict) -> str:
@@ -129,7 +141,7 @@ def add_title(file: Path, title: str, subtitle: str) -> None:
 
 
 def write(rows: list[dict], clips: Iterable[Clip], frames: Path, folder: Path, prefix: str,
-          methods: tuple[str, ...] = (REFERENCE, OURS), of: str = OURS, budget: str = "equal",
+          methods: tuple[str, ...] = ALWAYS, of: str = OURS, budget: str = "equal",
           by: str = "psnr") -> list[Path]:
     """Writes `<prefix>_best.png`, `_median` and `_worst` into the folder: the cases that rank so for one method
     (`of`) by one field (`by`). Returns the files."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.editbench import plots, report, rows, sheets
 from benchmarks.editbench.clips import split
-from benchmarks.editbench.methods import COMPARED
+from benchmarks.editbench.methods import COMPARED, CONTROL_CHOICES
 from benchmarks.editbench.statistics import paired_bootstrap
 from miniature.world import render
 
@@ -182,7 +182,61 @@ def test_summary_sorts_measures_by_what_the_intervals_say():
     assert "worse: edit success -12.5" in worse and "flicker ×2.00" in worse and "better" not in worse
 
 
+def controlled_bench() -> list[dict]:
+    """EI2 with control keeps 10 points and 2 dB more than every other method, at 5 points less success than EI2."""
+    made = constant_bench()
+    for name in ("Video-P2P", "Vid2Vid-zero"):
+        made += [one | {"method": name} for one in made if one["method"] == "Tune-A-Video"]
+    ours = [one for one in made if one["method"] == "EI2"]
+    more = {"preservation": 0.6, "psnr_background": 27.0, "source_psnr": 31.0}
+    return made + [one | {"method": "EI2 + control", "success": one["success"] - 0.05} | more for one in ours]
+
+
+def test_control_is_compared_with_every_other_method():
+    text = report.page(controlled_bench(), "Title", {})
+    part = text.split("## With attention control")[1]
+    against = {line.split("|")[1].strip(): line for line in part.splitlines() if line.startswith("| ")}
+    assert list(against) == ["against", "Tune-A-Video", "Video-P2P", "Vid2Vid-zero", "EI2"]
+    for name in list(against)[1:]:
+        assert "**+10.0 [+10.0, +10.0]**" in against[name] and "**+2.00 [+2.00, +2.00]**" in against[name]
+    assert "| **-5.0 [-5.0, -5.0]** |" in against["EI2"] and "| **+7.5 [+7.5, +7.5]** |" in against["Tune-A-Video"]
+    assert "| +0.00 [+0.00, +0.00] |" in against["EI2"], "no difference is not bold"
+    column = headings(text, 1).index("PSNR of the source sampled beside it, dB ↑")
+    assert cells(text, "EI2 + control", 1)[column] == "31.00" and cells(text, "EI2", 1)[column] == "–"
+    assert "Ablations" not in text and "Values of the control" not in text
+    assert "With attention control" not in report.page(constant_bench(), "Title", {})
+
+
+def test_tried_controls_are_compared_with_ei2_and_are_no_ablations():
+    made = controlled_bench()
+    tried = [one | {"method": "EI2, control 0.4 / 0.5"} for one in made if one["method"] == "EI2 + control"]
+    text = report.page(made + tried, "Title", {})
+    assert "## Ablations" not in text
+    part = text.split("## Values of the control")[1]
+    assert cells(part, "EI2, control 0.4 / 0.5")[1] == "57.5 (**-5.0 [-5.0, -5.0]**)" and "Tune-A-Video" not in part
+
+
+def test_methods_are_told_by_name_not_by_their_settings():
+    """All rows but the tuned and untuned have the same budget; what control does is the method's own."""
+    made = [row(name) for name in ("EI2", "EI2 + control")]
+    made[1]["settings"] = made[1]["settings"] | {"control": {"cross_replace": 0.2}, "null_text": 1}
+    assert report.all_settings({"EI2": made[:1], "EI2 + control": made[1:]}).startswith("All methods: steps 100")
+
+
 # --- choosing settings
+
+
+def test_the_control_is_chosen_with_and_without_blending():
+    made = [
+        row("EI2, control 0.2 / 0.5", success=0.6),
+        row("EI2, control 0.4 / 0.5", success=0.9),
+        row("EI2, control 0.2 / 0.5, blend 0.3", success=0.80, psnr=20.0),
+        row("EI2, control 0.2 / 0.5, blend 0.5", success=0.79, psnr=22.0),
+        row("EI2, control 0.2 / 0.5, blend 0.5", clip="easy", success=0.0),
+    ]
+    blended = {"EI2 + control + blend": "EI2, control 0.2 / 0.5, blend 0.5"}
+    assert report.chosen_control(made) == {"EI2 + control": "EI2, control 0.4 / 0.5", **blended}
+    assert report.chosen_control(made[2:]) == blended and report.chosen_control([row()]) == {}
 
 
 def test_the_best_budget_is_that_of_success_times_preservation():
@@ -237,8 +291,8 @@ def test_the_command_writes_report_and_plots(tmp_path):
     made = bench(METHODS[1::2] + ["EI2"], budgets=("equal", "steps50", "steps200")) + bench(["EI2, SCA for FFAM"])
     file.write_text(json.dumps(made))
     written = report.write(file)
-    names = ["editbench_test.md", *(f"editbench_test_{name}.png" for name in ("flicker_equal", "shift", "steps",
-                                                                              "ablations"))]
+    names = ["editbench_test.md", *(f"editbench_test_{name}.png" for name in (
+        "flicker_equal", "background", "shift", "steps", "ablations"))]
     assert [path.name for path in written] == names
     text = written[0].read_text(encoding="utf-8")
     assert "## Ablations" in text and all(f"]({name})" in text for name in names[1:])
@@ -247,6 +301,21 @@ def test_the_command_writes_report_and_plots(tmp_path):
         assert picture.stat().st_size <= 150_000
         pixels = np.asarray(Image.open(picture).convert("L"))
         assert pixels.shape[1] > 1000 and pixels.mean() > 200 and pixels.min() < 80
+
+
+def test_plots_tell_every_method_apart(tmp_path):
+    compared = [method.name for method in COMPARED]
+    looks = list(zip(plots.colors_of(compared).values(), plots.markers_of(compared).values(),
+                     [name in plots.HOLLOW for name in compared]))
+    assert len(set(looks)) == len(compared)
+    tried = [method.name for method in CONTROL_CHOICES]
+    assert len(set(zip(plots.colors_of(tried).values(), plots.markers_of(tried).values()))) == len(tried)
+    file = tmp_path / "editbench_dev.json"
+    file.write_text(json.dumps(bench([*compared, *tried])))
+    names = {path.name: path for path in report.write(file)}
+    assert {"editbench_dev_background.png", "editbench_dev_controls.png"} <= names.keys()
+    assert "editbench_dev_ablations.png" not in names
+    assert all(path.stat().st_size <= 150_000 for path in names.values())
 
 
 def test_steps_need_three_budgets_that_differ_in_steps_alone(tmp_path):
@@ -310,6 +379,23 @@ def test_sheets_show_source_truth_and_edits(tmp_path):
     for line, scenes in enumerate((clip.scenes, edit.target_scenes)):
         assert np.abs(picture(line) - render(list(scenes[:1]))[0].numpy()).mean() < 0.02
     assert picture(2).mean() == pytest.approx(0.25, abs=0.02) and picture(3).mean() == pytest.approx(0.75, abs=0.02)
+
+
+def test_sheets_show_what_was_measured_with_control(tmp_path):
+    """Of what is not tuned there is one seed; a method with control that was not measured is left out."""
+    clip = split("test")[0]
+    of = dict(clip=clip.name, edit=clip.edits[0].kind)
+    made = [row("Tune-A-Video", seed=1, **of), row(seed=1, **of), row("EI2 + control", seed=1, **of)]
+    made += [row("Vid2Vid-zero", seed=0, **of), row("EI2 + control + blend", seed=0, **of)]
+    grey = {"Tune-A-Video": 0.2, "Vid2Vid-zero": 0.4, "EI2": 0.6, "EI2 + control": 0.8}
+    for one in made:
+        level = grey.get(one["method"], 0.0)
+        sheets.save_strip(torch.full((len(clip.scenes), 3, 128, 128), level), tmp_path / sheets.strip_name(one))
+    sheets.case_sheet(made, made[1], split("test"), tmp_path, tmp_path / "sheet.png")
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(float) / 255
+    assert pixels.shape[0] == 62 + 6 * 132 + 4
+    levels = [pixels[62 + 4 + line * 132:][:128, 150:278].mean() for line in range(2, 6)]
+    assert levels == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=0.02)
 
 
 def test_a_missing_strip_is_named(tmp_path):
