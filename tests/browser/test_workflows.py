@@ -17,6 +17,7 @@ from devtools.server import Server
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE, INVERT, SAVED_EDIT = 8, 9, 19  # nodes of the quickstart
+SHOWN = ("video-preview", "preview")  # the editor's own inputs
 TITLE = 30  # height of a node's title bar, which its position leaves out
 
 pytestmark = [
@@ -38,12 +39,13 @@ def read(path: Path) -> dict:
 
 
 def plain(prompt: dict) -> dict:
-    """A prompt without what the editor adds for itself: the player below an uploaded video counts as an input."""
+    """A prompt without what the editor adds for itself: the player below an uploaded video, and the box that a
+    PreviewAny node shows its text in, count as inputs."""
     return {
         node: {
             "class_type": content["class_type"],
             "title": content["_meta"]["title"],
-            "inputs": {name: value for name, value in content["inputs"].items() if name != "video-preview"},
+            "inputs": {name: value for name, value in content["inputs"].items() if name not in SHOWN},
         }
         for node, content in prompt.items()
     }

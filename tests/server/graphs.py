@@ -10,9 +10,11 @@ from devtools.client import Client, Event, ExecutionError, PromptError
 from devtools.results import decode
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICKSTART = ROOT / "workflows" / "api" / "quickstart.json"
+BUNDLED = ROOT / "workflows" / "api"
+QUICKSTART = BUNDLED / "quickstart.json"
 SOURCE_PROMPT = "a blue square on a dotted white background"
 EDIT_PROMPT = "a red circle on a dotted white background"
+PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's names for them, and these graphs'
 LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
 
 Graph = dict[str, dict]
@@ -81,6 +83,21 @@ def reconstruct(graph: Graph, name: str = "_reconstruction") -> Graph:
     return {**graph, f"edit{name}": sampler, **save_frames(name, (f"edit{name}", 0))}
 
 
+def controlled(graph: Graph, blend: tuple[str, str] = ("", ""), **choices) -> Graph:
+    """The graph, its edit with attention control between its two prompts. `blend`: words of each for LocalBlend;
+    `choices`: other inputs of EI2 Attention Control."""
+    defaults = dict(
+        mode="auto", cross_replace=0.2, self_replace=0.5, self_maps="temporal", reweight="", blend_threshold=0.3,
+        blend_start=0.2, unconditional="decoupled",
+    )  # fmt: skip
+    prompts = {f"{name}_prompt": graph[f"{text}_prompt"]["inputs"]["text"] for name, text in PROMPTS.items()}
+    control = node(
+        "EI2_AttentionControl",
+        clip=("mini", 1), **prompts, blend_source=blend[0], blend_target=blend[1], **{**defaults, **choices},
+    )  # fmt: skip
+    return {**changed(graph, {"edit.control": ("control", 0)}), "control": control}
+
+
 def changed(graph: Graph, changes: dict[str, object]) -> Graph:
     """A copy with other inputs: `{"tune.steps": 3, "edit.model": ("mini", 0)}`."""
     copy = json.loads(json.dumps(graph))
@@ -90,9 +107,9 @@ def changed(graph: Graph, changes: dict[str, object]) -> Graph:
     return copy
 
 
-def quickstart(frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
-    """The bundled workflow, shortened."""
-    graph = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+def bundled(name: str = "quickstart", frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
+    """A bundled workflow, shortened."""
+    graph = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
     shorter = {"EI2_LoadVideo": ("max_frames", frames), "EI2_OneShotTune": ("steps", tune_steps),
                "EI2_Invert": ("steps", invert_steps)}  # fmt: skip
     for entry in graph.values():
@@ -100,6 +117,13 @@ def quickstart(frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) ->
             key, value = shorter[entry["class_type"]]
             entry["inputs"][key] = value
     return graph
+
+
+def names(graph: Graph, *class_types: str) -> list[str]:
+    """The nodes of these types, of which there must be some."""
+    found = [name for name, entry in graph.items() if entry["class_type"] in class_types]
+    assert found, class_types
+    return found
 
 
 @dataclass

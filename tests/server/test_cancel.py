@@ -8,32 +8,65 @@ import pytest
 
 from devtools.client import Interrupted
 
-from .graphs import edit_graph, run, same_pictures
+from .graphs import changed, controlled, edit_graph, run, same_pictures
 
 pytestmark = pytest.mark.server
 
 SOON = 5.0  # seconds; a step of this small model takes about a tenth
-STEPS = {"tune": 25, "invert": 25, "edit": 25}  # enough that the request comes long before the end
+STEPS = 25  # of tuning, inversion and edit alike: enough that the request comes long before the end
+INNER = 2  # null-text steps per step
+
+# what is cancelled: the node, after how many of its steps, how many it has
+PLAIN = {"tuning": ("tune", 2, STEPS), "inversion": ("invert", 2, STEPS), "edit": ("edit", 2, STEPS)}
+RIVAL = {"null-text": ("invert", STEPS + 2, STEPS + INNER * STEPS), "controlled edit": ("edit", 2, STEPS)}
 
 
 @pytest.fixture(scope="module")
-def graph():
-    return edit_graph(tune_steps=STEPS["tune"], invert_steps=STEPS["invert"])  # the edit takes as many
+def plain_graph():
+    return edit_graph(tune_steps=STEPS, invert_steps=STEPS)  # the edit takes as many
 
 
 @pytest.fixture(scope="module")
-def reference(session_client, graph):
-    """The result of a run that nobody cancels."""
-    session_client.free()
+def rival_graph():
+    graph = controlled(edit_graph(preset="Video-P2P", tune_steps=2, invert_steps=STEPS), blend=("square", "circle"))
+    return changed(graph, {"invert.null_text": True, "invert.null_inner_steps": INNER, "invert.empty": ("negative", 0)})
+
+
+def computed_anew(client, graph):
+    """The pictures of a run that nobody cancels."""
+    client.free()
     time.sleep(1)
-    result = run(session_client, graph)
+    result = run(client, graph)
     assert {"tune", "invert", "edit"} <= result.executed()
     return result.pictures()
 
 
-@pytest.mark.parametrize("name", ("tune", "invert", "edit"))
-def test_cancel(client, forget, graph, reference, exact, name, record_property):
+@pytest.fixture(scope="module")
+def plain_reference(session_client, plain_graph):
+    return computed_anew(session_client, plain_graph)
+
+
+@pytest.fixture(scope="module")
+def rival_reference(session_client, rival_graph):
+    return computed_anew(session_client, rival_graph)
+
+
+@pytest.mark.parametrize("what", PLAIN)
+def test_cancel(client, forget, plain_graph, plain_reference, exact, what, record_property):
     forget()
+    record_property("seconds_until_stopped", cancel(client, plain_graph, *PLAIN[what]))
+    check_usable(client, plain_graph, plain_reference, exact, PLAIN[what][0])
+
+
+@pytest.mark.parametrize("what", RIVAL)
+def test_cancel_with_control(client, forget, rival_graph, rival_reference, exact, what, record_property):
+    forget()
+    record_property("seconds_until_stopped", cancel(client, rival_graph, *RIVAL[what]))
+    check_usable(client, rival_graph, rival_reference, exact, RIVAL[what][0])
+
+
+def cancel(client, graph, name: str, after: int, steps: int) -> float:
+    """Cancels a run when the node `name` has done `after` of its `steps`; returns the seconds until it stopped."""
     submitted = client.submit(graph)
     asked = done = total = None
     with pytest.raises(Interrupted) as interrupted:
@@ -41,19 +74,21 @@ def test_cancel(client, forget, graph, reference, exact, name, record_property):
         def interrupt(event) -> None:
             nonlocal asked, done, total
             state = event.progress().get(name)
-            if state and asked is None and state[0] >= 2:
+            if state and asked is None and state[0] >= after:
                 asked, (done, total) = time.monotonic(), state
                 client.interrupt(submitted)
 
         client.wait(submitted, interrupt, timeout=120)
     seconds = time.monotonic() - asked
-    record_property("seconds_until_stopped", round(seconds, 3))
     print(f"{name}: asked at step {done:.0f} of {total:.0f}, stopped after {seconds:.2f} s")
     assert interrupted.value.node == name
     assert seconds < SOON
-    assert total == STEPS[name] and done < total
+    assert total == steps and done < total
+    return round(seconds, 3)
 
-    # The loaded model is the one the cancelled run used: a hook or weight left behind in it would show.
+
+def check_usable(client, graph, reference, exact: bool, name: str) -> None:
+    """The loaded model is the one the cancelled run used: a hook or weight left behind in it would show."""
     again = run(client, graph)
     assert "mini" not in again.executed() and name in again.executed()
     assert same_pictures(again.pictures(), reference, exact)

@@ -10,7 +10,7 @@ import torch
 
 from devtools.demo import files_of
 
-from .graphs import changed, edit_graph, node, quickstart, reconstruct, run, same_pictures, save_frames
+from .graphs import bundled, changed, edit_graph, names, node, reconstruct, run, same_pictures, save_frames
 
 pytestmark = pytest.mark.server
 
@@ -20,18 +20,12 @@ VIDEOS = ("source", "reconstruction", "edit")
 
 @pytest.fixture(scope="module")
 def graph():
-    return quickstart(FRAMES, TUNE_STEPS, INVERT_STEPS)
+    return bundled("quickstart", FRAMES, TUNE_STEPS, INVERT_STEPS)
 
 
 @pytest.fixture(scope="module")
 def first(session_client, graph):
     return run(session_client, graph)
-
-
-def names(graph, *class_types: str) -> list[str]:
-    found = [name for name, entry in graph.items() if entry["class_type"] in class_types]
-    assert found, class_types
-    return found
 
 
 def test_videos(client, graph, first):
