@@ -59,9 +59,13 @@ def mean_interval(rows: list[dict], field: str, scale: float = 1.0) -> tuple[flo
     return tuple(scale * x for x in paired_bootstrap(values, [0.0] * len(values), clips))
 
 
-def apart(wanted: list[float], gap: float) -> list[float]:
-    """Positions as near to the wanted ones as it goes with at least `gap` between any two, in the same order."""
+def apart(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions as near to the wanted ones as it goes with at least `gap` between any two, in the same order, and
+    between `low` and `high` as long as there is room."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    wanted = list(wanted)
+    for n, i in enumerate(order):  # room for all others below and above
+        wanted[i] = max(min(wanted[i], high - gap * (len(order) - 1 - n)), low + gap * n)
     groups: list[list[int]] = []  # neighbours that touch, moved as one so that their mean stays
     start = lambda group: sum(wanted[i] for i in group) / len(group) - gap * (len(group) - 1) / 2
     for i in order:
@@ -226,7 +230,7 @@ def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[
     from a point to its name. `places`: x and y in data units. Ablations are named by what is changed."""
     low, high = axes.get_ylim()
     gap = 0.062 * (high - low)  # one line of text
-    heights = apart([y for _, y in places.values()], gap)
+    heights = apart([y for _, y in places.values()], gap, low, high)
     for (method, place), height in zip(places.items(), heights):
         axes.annotate(
             method.removeprefix(f"{OURS}, "), xy=place, xycoords="data", xytext=(1.03, (height - low) / (high - low)),

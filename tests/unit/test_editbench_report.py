@@ -272,10 +272,16 @@ def test_budgets_are_chosen_on_the_same_edits():
 
 
 def test_apart_keeps_order_and_distance():
-    assert plots.apart([5.0, 0.0, 9.0], 1.0) == [5.0, 0.0, 9.0]
-    assert plots.apart([1.0, 1.0, 1.0], 2.0) == [-1.0, 1.0, 3.0]
-    placed = plots.apart([0.0, 0.5, 1.2, 8.0], 1.0)
+    assert plots.apart([5.0, 0.0, 9.0], 1.0, -9, 9) == [5.0, 0.0, 9.0]
+    assert plots.apart([1.0, 1.0, 1.0], 2.0, -9, 9) == [-1.0, 1.0, 3.0]
+    placed = plots.apart([0.0, 0.5, 1.2, 8.0], 1.0, -9, 9)
     assert np.diff(placed).min() >= 1 - 1e-9 and placed[3] == 8.0
+
+
+def test_apart_stays_inside():
+    assert plots.apart([9.0, 9.0, 1.0, 9.0], 1.0, 0, 9) == [7.0, 8.0, 1.0, 9.0]
+    placed = plots.apart([0.2, 0.1, 0.3, 0.3, 9.0], 1.0, 0, 9)
+    assert sorted(placed) == pytest.approx([0.025, 1.025, 2.025, 3.025, 9]) and min(placed) == placed[1]
 
 
 def test_interval_of_a_mean():
