@@ -235,7 +235,8 @@ def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[
         axes.annotate(
             method.removeprefix(f"{OURS}, "), xy=place, xycoords="data", xytext=(1.03, (height - low) / (high - low)),
             textcoords="axes fraction", va="center", ha="left", color=colors[method], fontsize=TEXT, weight="bold",
-            arrowprops={"arrowstyle": "-", "color": colors[method], "linewidth": 0.9, "linestyle": ":", "shrinkB": 4, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": colors[method], "linewidth": 0.9, "linestyle": ":", "shrinkB": 4,
+                        "relpos": (0, 0.5)},
         )
 
 
