@@ -137,7 +137,8 @@ def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> st
 
 def table(by_method: dict[str, list[dict]], reference: str, columns: tuple[Column, ...]) -> str:
     """One table; bold where the interval holds no difference to the reference. `n`: edits, and in brackets how many
-    of them the reference has too, where that is not all."""
+    of them the reference has too, where that is not all. Without the columns that no row knows."""
+    columns = tuple(c for c in columns if any(c.field in row for rows in by_method.values() for row in rows))
     lines = [
         "| method | n | " + " | ".join(column.heading() for column in columns) + " |",
         "|---" * 2 + "|--:" * len(columns) + "|",
