@@ -14,11 +14,14 @@ pytestmark = pytest.mark.server
 
 SOON = 5.0  # seconds; a step of this small model takes about a tenth
 STEPS = 25  # of tuning, inversion and edit alike: enough that the request comes long before the end
-INNER = 2  # null-text steps per step
+RIVAL_STEPS, INNER = 12, 2  # with null-text and control, which are slower; null-text steps per step
 
 # what is cancelled: the node, after how many of its steps, how many it has
 PLAIN = {"tuning": ("tune", 2, STEPS), "inversion": ("invert", 2, STEPS), "edit": ("edit", 2, STEPS)}
-RIVAL = {"null-text": ("invert", STEPS + 2, STEPS + INNER * STEPS), "controlled edit": ("edit", 2, STEPS)}
+RIVAL = {
+    "null-text": ("invert", RIVAL_STEPS + 2, RIVAL_STEPS * (1 + INNER)),
+    "controlled edit": ("edit", 2, RIVAL_STEPS),
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,9 @@ def plain_graph():
 
 @pytest.fixture(scope="module")
 def rival_graph():
-    graph = controlled(edit_graph(preset="Video-P2P", tune_steps=2, invert_steps=STEPS), blend=("square", "circle"))
-    return changed(graph, {"invert.null_text": True, "invert.null_inner_steps": INNER, "invert.empty": ("negative", 0)})
+    null_text = {"invert.null_text": True, "invert.null_inner_steps": INNER, "invert.empty": ("negative", 0)}
+    graph = changed(edit_graph(preset="Video-P2P", tune_steps=2, invert_steps=RIVAL_STEPS), null_text)
+    return controlled(graph, blend=("square", "circle"))
 
 
 def computed_anew(client, graph):
