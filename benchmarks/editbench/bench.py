@@ -10,6 +10,7 @@ from devtools import in_process
 from miniature.judge import Judge
 
 from .blend_words import blend_words
+from .clips import Clip, Edit
 from .job import Job
 from .memory import uses_gpu
 from .methods import ControlSettings
@@ -49,8 +50,9 @@ class Bench:
         """Pictures `f 3 h w` in 0..1."""
         return self.vae.decode(latents).movedim(-1, 1).float().cpu().clamp(0, 1)
 
-    def control(self, source: str, target: str, wanted: ControlSettings):
-        """What the node EI2 Attention Control makes of two prompts, all else at its defaults."""
+    def control(self, clip: Clip, edit: Edit, wanted: ControlSettings):
+        """What the node EI2 Attention Control makes of an edit's prompts, all else at its defaults."""
+        source, target = clip.source_prompt, edit.target_prompt
         options = {one.id: getattr(one, "default", None) for one in self.attention_control.define_schema().inputs}
         _, mode = self.token_map(*(self.read_prompt(self.clip_model, text) for text in (source, target)), "auto")
         options |= {
@@ -61,7 +63,8 @@ class Bench:
             "self_replace": wanted.self_replace,
             "unconditional": wanted.unconditional,
         }
-        if wanted.blend:
-            options["blend_source"], options["blend_target"] = map(", ".join, blend_words(source, target))
+        words = blend_words(clip, edit)
+        if wanted.blend and words:
+            options["blend_source"], options["blend_target"] = map(", ".join, words)
             options |= {"blend_threshold": wanted.blend.threshold, "blend_start": wanted.blend.start}
         return self.attention_control.execute(**options).args[0]

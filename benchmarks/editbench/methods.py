@@ -9,12 +9,12 @@ REFERENCE = "Tune-A-Video"
 OURS = "EI2"
 CONTROL, BLEND = f"{OURS} + control", f"{OURS} + control + blend"
 
-CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.2, 0.5, 0.3  # EI2's with control, and its LocalBlend's
+CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.4, 0.5, 0.5  # EI2's with control, and its LocalBlend's
 
 
 @dataclass(frozen=True)
 class BlendSettings:
-    """LocalBlend on the words that differ, see `nodes.control.Blend`."""
+    """LocalBlend on the words that `blend_words` gives, see `nodes.control.Blend`."""
 
     threshold: float
     start: float = 0.2
@@ -115,11 +115,10 @@ CHOICES = (  # the other values of what the paper leaves open, tried on the deve
     _changed("EI2, strict normalization", normalization="strict"),
     _changed("EI2, normalized v and o", normalization_scope="vo"),
 )
-_SHARES = [(cross, itself) for itself in (0.5, 0.0) for cross in (0.0, 0.2, 0.4)]
-CONTROL_CHOICES = (  # other values of EI2's control, likewise; without blending, shares of 0 would be EI2 itself
-    *(_controlled(f"{OURS}, control {c:g} / {s:g}", c, s) for c, s in _SHARES if c or s),
-    *(_controlled(f"{OURS}, control {c:g} / {s:g}, blend 0.3", c, s, 0.3) for c, s in _SHARES),
-    *(_controlled(f"{OURS}, control 0.2 / 0.5, blend {t}", 0.2, 0.5, t) for t in (0.5, 0.7)),
+CONTROL_CHOICES = (  # values of EI2's control, likewise
+    *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
+    _controlled(f"{OURS}, control 0.4 / 0", 0.4, 0.0),
+    *(_controlled(f"{OURS}, control 0.4 / 0.5, blend {t:g}", 0.4, 0.5, t) for t in (0.3, 0.5, 0.7)),
 )
 METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOICES, *ABLATIONS)}
 

@@ -173,7 +173,7 @@ class Work:
             target = bench.encode(edit.target_prompt)
             latents = bench.sampling.sample(inverted.model, inverted.noise, target, empty, cfg, inverted.sigmas)
         else:
-            guide = bench.control(self.clip.source_prompt, edit.target_prompt, control)
+            guide = bench.control(self.clip, edit, control)
             found = bench.guidance.sample_controlled(
                 inverted.model, inverted.noise, inversion, guide, guide.target_conditioning, empty, cfg
             )

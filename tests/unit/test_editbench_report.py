@@ -231,10 +231,10 @@ def test_the_control_is_chosen_with_and_without_blending():
         row("EI2, control 0.2 / 0.5", success=0.6),
         row("EI2, control 0.4 / 0.5", success=0.9),
         row("EI2, control 0.2 / 0.5, blend 0.3", success=0.80, psnr=20.0),
-        row("EI2, control 0.2 / 0.5, blend 0.5", success=0.79, psnr=22.0),
-        row("EI2, control 0.2 / 0.5, blend 0.5", clip="easy", success=0.0),
+        row("EI2, control 0.4 / 0.5, blend 0.5", success=0.79, psnr=22.0),
+        row("EI2, control 0.4 / 0.5, blend 0.5", clip="easy", success=0.0),
     ]
-    blended = {"EI2 + control + blend": "EI2, control 0.2 / 0.5, blend 0.5"}
+    blended = {"EI2 + control + blend": "EI2, control 0.4 / 0.5, blend 0.5"}
     assert report.chosen_control(made) == {"EI2 + control": "EI2, control 0.4 / 0.5", **blended}
     assert report.chosen_control(made[2:]) == blended and report.chosen_control([row()]) == {}
 
