@@ -19,7 +19,7 @@ from .tuning import NonFiniteLoss
 # (latents `f c h w`, σ, text `1 l c` or None for the source prompt) -> ε `f c h w`
 PredictNoise = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
-SOURCE_STEPS = 50  # learning rate and early stop are given for so many; other numbers run through them as fast
+SOURCE_STEPS = 50  # learning rate and early stop are published for so many
 LEARNING_RATE = 1e-2
 LEARNING_RATE_FALL = 1 / 100  # per step, of the first rate
 EARLY_STOP = 1e-5
@@ -97,9 +97,14 @@ def optimize_unconditional(
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Adam's at one sampling step: 1e-2 · (1 - i / 100) for 50 steps. Others are counted as if they were 50 (our
-    choice: the source's formula would go negative beyond 100)."""
-    return LEARNING_RATE * (1 - LEARNING_RATE_FALL * step * SOURCE_STEPS / steps)
+    """Adam's at one sampling step: 1e-2 · (1 - i / 100) for 50 steps.
+
+    Others are counted as if they were 50 (the formula would go negative beyond 100) and their rate is 50 / steps times
+    as high (our choice): Adam moves a number by about its rate whatever the loss, and an embedding goes from step to
+    step, so fewer steps would not come as far. On the miniature's clips 12 steps gain 1 dB without it, 12 dB with it.
+    """
+    published = LEARNING_RATE * (1 - LEARNING_RATE_FALL * step * SOURCE_STEPS / steps)
+    return published * SOURCE_STEPS / steps
 
 
 def early_stop(step: int, steps: int) -> float:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 
 import comfy.model_management
+import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import attention_basic, attention_pytorch
 from comfy.patcher_extension import WrappersMP
@@ -75,9 +76,10 @@ def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
     return clone
 
 
-def make_differentiable(unet: torch.nn.Module) -> None:
-    """Ordinary tensors in place of inference tensors, none of which learns. To be done after every load of the model:
-    loading may bring new ones."""
+def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
+    """Ordinary tensors in place of the UNet's inference tensors, none of which learns; ControlNets stay what they are.
+    To be done while the guider samples, after every load of the model: loading may bring new ones."""
+    unet = guider.inner_model.diffusion_model
     for child in unet.modules():
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.is_inference():  # one at a time, so that no second copy of the model is needed
@@ -86,6 +88,42 @@ def make_differentiable(unet: torch.nn.Module) -> None:
             if buffer.is_inference():
                 setattr(child, name, buffer.clone())
     unet.requires_grad_(False)
+    for cond in (cond for conds in guider.conds.values() for cond in conds):
+        if cond.get("control") is not None:
+            cond["control"] = ConstantControl(cond["control"])
+
+
+class ConstantControl:
+    """A ControlNet or T2I adapter that gradients go around: what it gives counts, how it depends on the text and its
+    own weights does not. Everything else is asked of the host's object."""
+
+    def __init__(self, control):
+        self._control = control
+
+    def get_control(self, *args, **kwargs):
+        with torch.no_grad():
+            control = self._control.get_control(*args, **kwargs)
+        if control is None:
+            return None
+        return {
+            place: [None if residual is None else residual.as_subclass(Residual) for residual in residuals]
+            for place, residuals in control.items()
+        }
+
+    def __getattr__(self, name: str):
+        return getattr(self._control, name)
+
+
+class Residual(torch.Tensor):
+    """What a ControlNet adds to features: the host's `h += residual` makes a new tensor, for a backward pass needs the
+    features as they were."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            if function in (torch.Tensor.add_, torch.Tensor.__iadd__):
+                function = torch.Tensor.add
+            return function(*args, **(kwargs or {}))
 
 
 def without_inference_tensors(value):

@@ -83,7 +83,7 @@ class NullTextSampler(comfy.samplers.Sampler):
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
         host_model, conds, model_options = model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]
-        make_differentiable(host_model.diffusion_model)
+        make_differentiable(model_wrap)
 
         def predict(x, sigma, text):
             chosen = [conds["positive"], None] if text is None else [None, with_text(conds["negative"], text)]
@@ -101,15 +101,9 @@ class NullTextSampler(comfy.samplers.Sampler):
 
 
 def with_text(conds: list[dict], text: torch.Tensor) -> list[dict]:
-    """The host's prepared conditioning with other text `1 l c`. A ControlNet reads it too, but without gradients: its
-    weights are not the model's."""
-    changed = []
-    for cond in conds:
-        model_conds = {**cond["model_conds"], "c_crossattn": comfy.conds.CONDCrossAttn(text)}
-        if cond.get("control") is not None:
-            model_conds.setdefault("crossattn_controlnet", comfy.conds.CONDCrossAttn(text.detach()))
-        changed.append({**cond, "model_conds": model_conds})
-    return changed
+    """The host's prepared conditioning with other text `1 l c`."""
+    text = comfy.conds.CONDCrossAttn(text)
+    return [{**cond, "model_conds": {**cond["model_conds"], "c_crossattn": text}} for cond in conds]
 
 
 def null_text_precision(model) -> str:

@@ -96,8 +96,7 @@ class TuneSampler(comfy.samplers.Sampler):
         self.predicts, self.on_step = predicts, on_step
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
-        host_model = model_wrap.inner_model
-        make_differentiable(host_model.diffusion_model)
+        make_differentiable(model_wrap)
         denoise = lambda x, sigma: model_wrap(x, sigma, **extra_args)
         schedule = self.schedule.to(latent_image.device)
         tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, self.on_step)

@@ -42,7 +42,7 @@ def by_formula(settings: NullTextSettings, steps: int = STEPS):
             by_channel = 2 * error.sum(axis=(0, 2, 3)) / error.size / (1 + SIGMAS[i + 1] ** 2)
             gradient = scale * (1 - g) * (READ @ by_channel)
             first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-            rate = 1e-2 * (1 - i * 50 / steps / 100)
+            rate = 1e-2 * 50 / steps * (1 - i * 50 / steps / 100)
             text = text - rate * (first / (1 - 0.9**n)) / (np.sqrt(second / (1 - 0.999**n)) + 1e-8)
             if history[-1] < 1e-5 + 2e-5 * i * 50 / steps:
                 break
@@ -140,10 +140,11 @@ def test_arguments_that_do_not_fit():
 
 @pytest.mark.parametrize("steps", [20, 50, 200])
 def test_rates_and_stops(steps):
-    """As published at 50 steps; others run through the same range, and the rate stays positive."""
+    """As published at 50 steps; others run through the same range, and their rates add up to the same."""
+    assert sum(learning_rate(i, steps) for i in range(steps)) == pytest.approx(0.375 + 0.125 / steps)
     for i in range(steps):
         published = i * 50 / steps
-        assert learning_rate(i, steps) == pytest.approx(1e-2 * (1 - published / 100)) and learning_rate(i, steps) > 0
+        assert learning_rate(i, steps) == pytest.approx(1e-2 * (1 - published / 100) * 50 / steps)
         assert early_stop(i, steps) == pytest.approx(1e-5 + 2e-5 * published)
 
 
