@@ -7,6 +7,9 @@ import torch
 from .inflation import inflation_of
 from .unet import require_unet
 
+# options that hold a prompt to a part of the picture or of the sampling
+PARTIAL = {"area", "mask", "start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
+
 
 def clip_latents(model, latent: dict) -> torch.Tensor:
     """The clip in a LATENT, `f c h w`. Raises `ValueError` when it is not one video for this model."""
@@ -40,6 +43,16 @@ def check_conditioning(conditioning: list, frames: int, name: str) -> None:
                 f"{name} holds {tokens.shape[0]} prompts, but the video has {frames} frames: give one prompt, or one "
                 "per frame."
             )
+
+
+def check_one_prompt(conditioning: list, name: str, what: str) -> None:
+    """Raises `ValueError` unless it is one prompt for the whole picture, all frames and all of the sampling, as `what`
+    needs it."""
+    if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
+        raise ValueError(f"{name} has to be one plain prompt for {what}, not several ones or one per frame.")
+    odd = sorted(PARTIAL & conditioning[0][1].keys())
+    if odd:
+        raise ValueError(f"{name} has to be one plain prompt for {what}, but has {', '.join(odd)} set.")
 
 
 def check_frames(model, frames: int, what: str) -> None:

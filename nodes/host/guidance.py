@@ -15,6 +15,7 @@ from ...ei2.ddim import sample_ddim
 from ...ei2.local_blend import local_blend, word_mask
 from ..control import Control
 from ..inversion import Inversion
+from .checks import check_one_prompt
 from .control import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
 from .null_text import scheduled_negative
@@ -104,11 +105,7 @@ def sample_controlled(
 
 def check_control(model, inversion: Inversion, control: Control, positive: list) -> None:
     """Raises `ValueError` when the control does not fit the model, the inversion or the prompt."""
-    if len(positive) != 1 or positive[0][0].shape[0] != 1:
-        raise ValueError("Attention control needs one plain prompt for the whole video, not several combined ones.")
-    odd = {"area", "mask", "strength", "start_percent", "end_percent"} & positive[0][1].keys()
-    if odd:
-        raise ValueError(f"Attention control needs one plain prompt, but positive has {', '.join(sorted(odd))} set.")
+    check_one_prompt(positive, "positive", "attention control")
     if not same_text(positive, control.target_conditioning):
         raise ValueError(
             'positive is not the target prompt of the attention control: connect the "positive" output of EI2 '

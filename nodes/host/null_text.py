@@ -19,6 +19,7 @@ from ...ei2.null_text import NullTextSettings, optimize_unconditional, step_rang
 from ...ei2.settings import PRESETS
 from ...ei2.tuning import PRECISIONS
 from ..inversion import Inversion
+from .checks import check_one_prompt
 from .differentiable import (
     DifferentiableUNet,
     differentiable_clone,
@@ -33,7 +34,6 @@ from .prompts import same_text
 from .unet import require_unet, sigma_schedule, transformer_blocks
 
 LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count
-PARTIAL = {"area", "mask", "start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
 
 
 def null_text(
@@ -122,7 +122,7 @@ def check_null_text(source: list, empty: list | None, settings: NullTextSettings
             'null_text starts from an empty prompt: connect a "CLIP Text Encode" without text to empty, the one that '
             "is the edit's negative."
         )
-    _require_one_prompt(empty, "empty")
+    check_one_prompt(empty, "empty", "null_text")
     if source[0][0].shape[-1] != empty[0][0].shape[-1]:
         raise ValueError("empty comes from another text encoder than the source prompt: use the same CLIP for both.")
     if same_text(source, empty):
@@ -147,7 +147,7 @@ def scheduled_negative(model, negative: list, inversion: Inversion, first_step: 
     """
     if inversion.unconditional is None:
         raise ValueError("This inversion has no unconditional embeddings: switch null_text on in EI2 Invert.")
-    _require_one_prompt(negative, "negative")
+    check_one_prompt(negative, "negative", "null_text")
     if not same_text([[inversion.empty]], negative):
         raise ValueError(
             "negative is another prompt than the one null_text started from: connect the same empty prompt to empty "
@@ -164,12 +164,3 @@ def scheduled_negative(model, negative: list, inversion: Inversion, first_step: 
         [embedding.to(text), {**options, "start_percent": start, "end_percent": end}]
         for embedding, (start, end) in entries
     ]
-
-
-def _require_one_prompt(conditioning: list, name: str) -> None:
-    """Raises `ValueError` unless it is one prompt, for the whole picture, all frames and all of the sampling."""
-    if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
-        raise ValueError(f"{name} has to be one plain prompt for null_text, not several ones or one per frame.")
-    odd = sorted(PARTIAL & conditioning[0][1].keys())
-    if odd:
-        raise ValueError(f"{name} has to be one plain prompt for null_text, but has {', '.join(odd)} set.")

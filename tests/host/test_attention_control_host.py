@@ -322,7 +322,7 @@ def test_what_is_kept_does_not_grow_with_the_steps(pack, tuned, inversion, contr
         (lambda positive, other: other, "not the target prompt"),
         (lambda positive, other: [*positive, *other], "one plain prompt"),
         (lambda positive, other: [[positive[0][0].expand(FRAMES, -1, -1), positive[0][1]]], "one plain prompt"),
-        (lambda positive, other: [[positive[0][0], {**positive[0][1], "strength": 0.5}]], "strength"),
+        (lambda positive, other: [[positive[0][0], {**positive[0][1], "start_percent": 0.5}]], "has start_percent set"),
     ],
 )
 def test_other_prompts_are_refused(pack, tuned, inversion, control, encode, change, message):
