@@ -182,7 +182,7 @@ def test_bundled_workflows_need_nothing_else(known, file):
             if isinstance(value, list):
                 source = known[graph[value[0]]["class_type"]]
                 kind = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[key][0]
-                assert source["output"][value[1]] == kind, f"node {name}, input {key}"
+                assert kind in (source["output"][value[1]], "*"), f"node {name}, input {key}"
 
 
 def test_a_workflow_is_bundled():
