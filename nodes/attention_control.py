@@ -112,9 +112,6 @@ class AttentionControl(io.ComfyNode):
                 io.Conditioning.Output(
                     display_name="positive", tooltip="The target prompt, for EI2 Edit Sample's positive."
                 ),
-                io.Conditioning.Output(
-                    display_name="source", tooltip="The source prompt, for EI2 One-Shot Tune and EI2 Invert."
-                ),
                 io.String.Output(
                     display_name="report", tooltip="Which words stand for which, and what was chosen; for a preview."
                 ),
@@ -163,7 +160,7 @@ class AttentionControl(io.ComfyNode):
             tokens, factors, cross_replace, self_replace, self_maps, unconditional, blend,
         )  # fmt: skip
         report = describe(control, chosen, mode == "auto", weights, old, new)
-        return io.NodeOutput(control, control.target_conditioning, control.source_conditioning, report)
+        return io.NodeOutput(control, control.target_conditioning, report)
 
 
 def check_words(reweight: str | None, blend_source: str | None, blend_target: str | None) -> None:

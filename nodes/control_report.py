@@ -18,7 +18,7 @@ def describe(
     old: list[Prompt],
     new: list[Prompt],
 ) -> str:
-    """The report, a fact a line. `mode`: what was used, `automatic`: whether the node chose it; `weights`: the
+    """The report as a Markdown list, which is how the host's previews of text draw it. `mode`: what was used, `automatic`: whether the node chose it; `weights`: the
     reweighted words; `old`, `new`: the blended ones."""
     lines = [
         _mode(control.source, control.target, mode, automatic),
@@ -36,7 +36,7 @@ def describe(
             f"LocalBlend: changes only {_names(old)} → {_names(new)}, threshold {control.blend.threshold:g}, after "
             f"{control.blend.start:.0%} of the steps"
         )
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:

@@ -32,10 +32,15 @@ VALIDATED = {"reweight", "blend_source", "blend_target"}  # what the host asks a
 
 @pytest.fixture(scope="module")
 def control(node, clip):
-    """The node's outputs: `control(reweight="red: 2")` -> control, positive, source, report."""
-    return lambda source=SOURCE, target=DEFAULTS["target_prompt"], **changes: node.execute(
-        **{**DEFAULTS, "clip": clip, "source_prompt": source, "target_prompt": target, **changes}
-    ).args
+    """The node's outputs, the report as plain lines: `control(reweight="red: 2")` -> control, positive, report."""
+
+    def control(source=SOURCE, target=DEFAULTS["target_prompt"], **changes):
+        given = {**DEFAULTS, "clip": clip, "source_prompt": source, "target_prompt": target, **changes}
+        *others, report = node.execute(**given).args
+        assert all(line.startswith("- ") for line in report.splitlines())
+        return *others, "\n".join(line.removeprefix("- ") for line in report.splitlines())
+
+    return control
 
 
 def validated(node, **changes):
@@ -117,18 +122,18 @@ def test_a_word_that_is_new_in_part(control, clip, pack):
     read = pack("nodes.host.prompts").read_prompt
     old, new = read(clip, "hippopotamus"), read(clip, "hippopotamuses")
     assert set(old.ids[1:4]) & set(new.ids[1:5]) and len(new.content) > 1
-    report = control("a hippopotamus", "a big hippopotamuses")[3]
+    report = control("a hippopotamus", "a big hippopotamuses")[2]
     assert "words: new, with their own maps: big; new in part: hippopotamuses; the other 1 stay\n" in report
 
 
 def test_equal_prompts(control):
-    report = control(SOURCE, SOURCE)[3]
+    report = control(SOURCE, SOURCE)[2]
     assert "\nwords: all 8 stay\n" in report
-    assert "\nwords: all 8 stay\n" in control(SOURCE, SOURCE, mode="refine")[3]
+    assert "\nwords: all 8 stay\n" in control(SOURCE, SOURCE, mode="refine")[2]
 
 
 def test_nothing_in_common(control):
-    assert "\nwords: a → red, cat → dogs\n" in control("a cat", "red dogs")[3]
+    assert "\nwords: a → red, cat → dogs\n" in control("a cat", "red dogs")[2]
 
 
 def test_repeated_words_are_all_marked(control):
@@ -157,11 +162,11 @@ def test_words_of_several_tokens_are_marked_whole(control):
 
 def test_weights_are_encoded_but_are_no_words(control, encode, pack):
     same_text = pack("nodes.host.prompts").same_text
-    found, positive, source, report = control(target="a red (circle:1.5) on a striped blue background")
+    found, positive, report = control(target="a red (circle:1.5) on a striped blue background")
     assert found.target.texts[2] == "circle" and "square → circle" in report
     assert same_text(positive, encode("a red (circle:1.5) on a striped blue background"))
     assert not same_text(positive, encode("a red circle on a striped blue background"))
-    assert same_text(source, encode(SOURCE))
+    assert same_text(found.source_conditioning, encode(SOURCE))
 
 
 def test_an_embedding_that_the_user_does_not_have_is_left_out(control):

@@ -72,7 +72,7 @@ NODES = {
             "blend_target": ("STRING", ""), "blend_threshold": ("FLOAT", 0.3), "blend_start": ("FLOAT", 0.2),
             "unconditional": ("decoupled", "late"),
         },
-        {"control": "EI2_CONTROL", "positive": "CONDITIONING", "source": "CONDITIONING", "report": "STRING"},
+        {"control": "EI2_CONTROL", "positive": "CONDITIONING", "report": "STRING"},
     ),
     "EI2_EditSample": (
         "EI2 Edit Sample",
