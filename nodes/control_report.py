@@ -18,8 +18,11 @@ def describe(
     old: list[Prompt],
     new: list[Prompt],
 ) -> str:
-    """The report as a Markdown list, which is how the host's previews of text draw it. `mode`: what was used, `automatic`: whether the node chose it; `weights`: the
-    reweighted words; `old`, `new`: the blended ones."""
+    """The report as a Markdown list, which is how the host's previews draw text.
+
+    `mode`: what was used, `automatic`: whether the node chose it; `weights`: the reweighted words; `old`, `new`: the
+    blended ones.
+    """
     lines = [
         _mode(control.source, control.target, mode, automatic),
         _replaced(control.source, control.target)
