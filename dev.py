@@ -16,7 +16,7 @@ from devtools import environment, host
 
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
-BENCHMARKS = {"edit": "benchmarks.editbench.run"}
+BENCHMARKS = {"edit": "benchmarks.editbench.run", "null-text": "benchmarks.null_text"}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":
@@ -26,6 +26,7 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     add = lambda name, text, **options: commands.add_parser(name, help=text, description=text, **options)
     demo = add("demo", "edit the bundled clip on a real ComfyUI server and measure the result")
     demo.add_argument("--output", default="demo-output", help="folder for the results (default: demo-output)")
+    demo.add_argument("--workflow", default="quickstart", help="a file of workflows/api (default: quickstart)")
     add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
     serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
@@ -49,7 +50,8 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
         return ["-m", BENCHMARKS[options.what], *rest]
     if options.command == "serve":
         return ["-m", "devtools.serve", "--port", str(options.port)]
-    return ["-m", "devtools.demo", "--output", os.path.abspath(options.output)]
+    output = os.path.abspath(options.output)
+    return ["-m", "devtools.demo", "--output", output, "--workflow", options.workflow]
 
 
 def main() -> int:

@@ -21,17 +21,21 @@ from .progress import Progress
 from .results import contact_sheet, decode, measure
 from .server import CLIP, Server, ServerError
 
-WORKFLOW = ROOT / "workflows" / "api" / "quickstart.json"
+WORKFLOWS = ROOT / "workflows" / "api"  # all of them make the same edit of the same clip
+QUICKSTART = "quickstart"
 CLIPS = ("source", "reconstruction", "edit")
-FRAMES = "EI2/frames_"  # prefix of the single frames, beside the videos' "EI2/"
+FRAMES = "frames_"  # before a video's file name: its single frames
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for the results")
-    output = parser.parse_args().output.resolve()
+    known = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
+    parser.add_argument("--workflow", choices=known, default=QUICKSTART)
+    options = parser.parse_args()
+    output = options.output.resolve()
     try:
-        report = demonstrate(output)
+        report = demonstrate(output, options.workflow)
     except KeyboardInterrupt:
         say("\nStopped.")
         return 130
@@ -42,9 +46,10 @@ def main() -> int:
     return 0
 
 
-def demonstrate(output: Path) -> dict:
-    """Runs the workflow, fills the folder `output`, returns the report."""
-    prompt = with_frames(json.loads(WORKFLOW.read_text(encoding="utf-8")))
+def demonstrate(output: Path, workflow: str) -> dict:
+    """Runs a bundled workflow, fills the folder `output`, returns the report."""
+    prompt = with_frames(json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8")))
+    saved_as = "" if workflow == QUICKSTART else f"{workflow}_"
     start = time.monotonic()
     say("Starting ComfyUI ...")
     with Server() as server, Client(server.url) as client:
@@ -62,16 +67,17 @@ def demonstrate(output: Path) -> dict:
         output.mkdir(parents=True, exist_ok=True)
         clips = {}
         for name in CLIPS:
-            pictures = files_of(prompt, outputs, FRAMES + name)
+            pictures = files_of(prompt, outputs, f"EI2/{FRAMES}{saved_as}{name}")
             clips[name] = decode([client.view(picture) for picture in pictures])
-            video = files_of(prompt, outputs, f"EI2/{name}")[0]
+            video = files_of(prompt, outputs, f"EI2/{saved_as}{name}")[0]
             (output / f"{name}.mp4").write_bytes(client.view(video))
 
     scenes = quickstart_truth()
     clips["truth"] = render(scenes)
     contact_sheet(clips, output / "contact_sheet.png")
     stages = {"start ComfyUI": ready - start, **progress.stages(), "whole run": finished - ready}
-    report = {"command": "python3 dev.py demo", "machine": machine, **measure(clips, scenes)}
+    command = "python3 dev.py demo" + (f" --workflow {workflow}" if saved_as else "")
+    report = {"command": command, "machine": machine, **measure(clips, scenes)}
     report["seconds"] = {name: round(seconds, 2) for name, seconds in stages.items()}
     report["seconds_by_node"] = {
         f"{node}: {progress.title(node)}": round(seconds, 2) for node, seconds in progress.seconds.items()
@@ -99,7 +105,7 @@ def with_frames(prompt: dict) -> dict:
             images = prompt[entry["inputs"]["video"][0]]["inputs"]["images"]
             savers[f"{node}_frames"] = {
                 "class_type": "SaveImage",
-                "inputs": {"images": images, "filename_prefix": FRAMES + name},
+                "inputs": {"images": images, "filename_prefix": f"EI2/{FRAMES}{name}"},
                 "_meta": {"title": f"Save the frames: {name}"},
             }
     return {**prompt, **savers}
@@ -110,7 +116,7 @@ def files_of(prompt: dict, outputs: dict, prefix: str) -> list[dict]:
     for node, entry in prompt.items():
         if entry["inputs"].get("filename_prefix") == prefix and node in outputs:
             return outputs[node]["images"]
-    raise ClientError(f"The run wrote no files called {prefix}: {WORKFLOW.name} needs a saving node with that prefix.")
+    raise ClientError(f"The run wrote no files called {prefix}: the workflow needs a saving node with that prefix.")
 
 
 def summarize(report: dict, output: Path) -> None:

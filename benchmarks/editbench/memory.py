@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from pathlib import Path
 
@@ -13,6 +15,16 @@ CLEAR = Path("/proc/self/clear_refs")  # Linux: writing 5 starts the peak anew
 def uses_gpu(device: str) -> bool:
     """Whether `--device` means a GPU here."""
     return device != "cpu" and torch.cuda.is_available()
+
+
+def machine(device: str) -> dict[str, str]:
+    """What seconds and peaks mean nothing without."""
+    processor = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return {
+        "machine": torch.cuda.get_device_name() if uses_gpu(device) else processor,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def start_peak(on_gpu: bool) -> None:

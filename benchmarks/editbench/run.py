@@ -9,7 +9,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import shlex
 import sys
 import time
@@ -25,7 +24,7 @@ from . import report, sheets
 from .bench import Bench
 from .clips import clips_of
 from .job import GIVEN, Job
-from .memory import uses_gpu
+from .memory import machine, uses_gpu
 from .plan import plan
 from .rows import identity, load, select
 
@@ -154,15 +153,8 @@ def default_workers(device: str) -> int:
 
 def note_machine(file: Path, device: str, workers: int, threads: int) -> None:
     """Notes beside the rows with what they were made, run by run: seconds mean nothing without it."""
-    processor = f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    about = {
-        "command": f"python3 dev.py bench edit {shlex.join(sys.argv[1:])}".strip(),
-        "machine": torch.cuda.get_device_name() if uses_gpu(device) else processor,
-        "workers": workers,
-        "threads_per_worker": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    command = f"python3 dev.py bench edit {shlex.join(sys.argv[1:])}".strip()
+    about = {"command": command, "workers": workers, "threads_per_worker": threads, **machine(device)}
     note = file.with_name(f"{file.stem}_machine.json")
     before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else []
     runs = [*(run for run in before if run != about), about]
