@@ -70,7 +70,7 @@ class EditSample(io.ComfyNode):
         check_frames(model, inversion.frames, "the inversion")
         if control is None:
             if inversion.unconditional is not None:
-                negative = scheduled_negative(model, negative, inversion)
+                negative = scheduled_negative(model, negative, inversion, positive=positive)
             edited = sample(model, noise, positive, negative, cfg, inversion.sigmas)
             nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
             return io.NodeOutput({"samples": edited}, nothing, nothing)

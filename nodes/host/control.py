@@ -128,7 +128,8 @@ class ControlledUNet:
         if branch.name == "target" and edit.needs_source:
             maps = edited_maps(self.kept["maps source", block.path], maps, edit)
         self.sums[branch.name].add(maps, *size)
-        self.kept["maps " + branch.name, block.path] = maps
+        wanted = branch.name == "source" and edit.needs_source  # else only that they were added is kept
+        self.kept["maps " + branch.name, block.path] = maps if wanted else None
 
     def _prompt_only(self, tokens: torch.Tensor) -> torch.Tensor:
         """The prompt's keys or values `f l c`. The host repeats a prompt when the other chunk's is longer: a repetition

@@ -68,8 +68,11 @@ def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
     `precision`: of the UNet's arithmetic."""
     clone = model.clone()
     detach(clone)
-    if precision == "fp32" and model.model_dtype() != torch.float32:
+    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
+    if precision == "fp32" and dtype != torch.float32:
         clone.set_model_compute_dtype(torch.float32)
+    if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
+        clone.set_model_compute_dtype(torch.bfloat16)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
     comfy.model_management.load_models_gpu([clone], force_full_load=True)

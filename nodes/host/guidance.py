@@ -74,13 +74,13 @@ def sample_controlled(
     otherwise no guidance, which retraces the inversion; the target takes `cfg`. Raises `ValueError` as
     `check_control`, and when the result is not finite.
     """
-    check_control(model, inversion, control, positive)
+    check_control(model, inversion, control, positive, negative)
     sigmas, steps = inversion.sigmas, len(inversion.sigmas) - 1
     plain, source_cfg = negative, 1.0
     if inversion.unconditional is not None:
         source_cfg = inversion.null_cfg
         late = control.unconditional == "late"
-        scheduled = scheduled_negative(model, plain, inversion, steps // 2 if late else 0)
+        scheduled = scheduled_negative(model, plain, inversion, steps // 2 if late else 0, positive)
         source_negative, negative = scheduled, scheduled if late else plain
     else:
         source_negative = plain
@@ -103,13 +103,18 @@ def sample_controlled(
     )
 
 
-def check_control(model, inversion: Inversion, control: Control, positive: list) -> None:
-    """Raises `ValueError` when the control does not fit the model, the inversion or the prompt."""
+def check_control(model, inversion: Inversion, control: Control, positive: list, negative: list) -> None:
+    """Raises `ValueError` when the control does not fit the model, the inversion or the prompts."""
     check_one_prompt(positive, "positive", "attention control")
     if not same_text(positive, control.target_conditioning):
         raise ValueError(
             'positive is not the target prompt of the attention control: connect the "positive" output of EI2 '
             "Attention Control."
+        )
+    if any("area" in options or options.get("set_area_to_bounds") for _, options in negative):
+        raise ValueError(
+            "negative is held to a part of the picture, so that the host would run the prompt in parts, which "
+            "attention control cannot follow: give one for the whole picture."
         )
     if model.model_options.get("context_handler") is not None:
         raise ValueError("Attention control cannot see the whole video through context windows: take them off.")

@@ -139,9 +139,13 @@ def check_null_text(source: list, empty: list | None, settings: NullTextSettings
         raise ValueError(f"null_inner_steps is {settings.inner_steps}: it must be 1 or more.")
 
 
-def scheduled_negative(model, negative: list, inversion: Inversion, first_step: int = 0) -> list:
+def scheduled_negative(
+    model, negative: list, inversion: Inversion, first_step: int = 0, positive: list | None = None
+) -> list:
     """The inversion's unconditional embeddings as a CONDITIONING: one entry per step, in force at that step alone,
-    before `first_step` the plain `negative`, whose options (pooled vector, ControlNet) all entries keep.
+    before `first_step` the plain `negative`, whose options (pooled vector, ControlNet) all entries keep. `positive`:
+    the prompt it will be sampled with, whose ControlNet may hold for the negative, too: the host would give it to the
+    first entry alone.
 
     Raises `ValueError` when `negative` is not the one prompt that the embeddings started from.
     """
@@ -154,6 +158,9 @@ def scheduled_negative(model, negative: list, inversion: Inversion, first_step: 
             "of EI2 Invert and to negative, or switch null_text off."
         )
     text, options = negative[0]
+    for _, other in positive or []:
+        if "control" not in options and other.get("control_apply_to_uncond"):
+            options = {**options, "control": other["control"]}
     schedule = sigma_schedule(model)
     timesteps = [int((schedule - sigma).abs().argmin()) for sigma in inversion.sigmas[:-1].cpu()]
     entries = list(zip(inversion.unconditional[:, None], step_ranges(timesteps, LAST_TIMESTEP)))

@@ -334,6 +334,16 @@ def test_other_prompts_are_refused(pack, tuned, inversion, control, encode, chan
         )
 
 
+@pytest.mark.parametrize("part", [{"area": (4, 4, 0, 0)}, {"mask": torch.ones(1, 64, 64), "set_area_to_bounds": True}])
+def test_a_negative_for_a_part_of_the_picture_is_refused(pack, tuned, inversion, control, encode, part):
+    """The host would run the positive prompt for that part once more."""
+    wanted, negative = control(cross_replace=1.0), encode("")
+    with pytest.raises(ValueError, match="negative is held to a part of the picture"):
+        pack("nodes.host.guidance").sample_controlled(
+            tuned, inversion.noise, inversion, wanted, wanted.target_conditioning, [[negative[0][0], part]], 5.0
+        )
+
+
 def test_options_without_effect_are_refused(model, inflate, inversion, control, edit):
     frames = inflate(model, "Per-frame")
     with pytest.raises(ValueError, match="no temporal attention"):

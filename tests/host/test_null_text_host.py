@@ -148,6 +148,26 @@ def test_options_of_the_negative_are_kept(pack, optimized, empty):
     assert set(negative[0][1]) == {"control", "pooled_output"}
 
 
+def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty, source, steer):
+    """The host gives what one prompt has for both to the first entry of the other."""
+    from comfy.patcher_extension import WrappersMP
+
+    model, (inversion, *_) = optimized
+    control = steer[1](source, empty)[0][0][1]["control"]
+    both = [[source[0][0], {**source[0][1], "control": control, "control_apply_to_uncond": True}]]
+    negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion, positive=both)
+    clone, steered = model.clone(), []
+
+    def watch(executor, x, timesteps, context, y, control, *args, **kwargs):
+        branches = kwargs.get("transformer_options", args[0] if args else {})["cond_or_uncond"]
+        steered.extend(control is not None for branch in branches if branch == 1)
+        return executor(x, timesteps, context, y, control, *args, **kwargs)
+
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", watch)
+    pack("nodes.host.sampling").sample(clone, inversion.noise, both, negative, 3.0, inversion.sigmas)
+    assert steered == [True] * STEPS and "control" not in empty[0][1]
+
+
 def predicting_v(model):
     """The miniature as a v-prediction model: the host converts nothing, so its ε is made v inside the UNet's call."""
     from comfy.patcher_extension import WrappersMP
@@ -334,6 +354,21 @@ def test_bf16_finds_much_the_same(tuned, optimize, random_clip, source, empty):
     )
     assert half != full and half == pytest.approx(full, rel=0.2)
     assert low.dtype == torch.float32
+
+
+def test_a_half_precision_model_computes_in_bf16(pack, model, inflate, optimize, random_clip, source, empty):
+    """In fp16, as GPUs keep models, gradients as small as these would become 0."""
+    half = pack("nodes.host.miniature").load_miniature()[0]
+    unet = half.model.diffusion_model.half()
+    unet.dtype = torch.float16
+    dtypes = set()
+    handle = unet.out.register_forward_pre_hook(lambda _, inputs: dtypes.add(inputs[0].dtype))
+    found, losses, *_ = optimize(inflate(half), random_clip(), source, empty, precision="bf16")
+    handle.remove()
+    assert torch.bfloat16 in dtypes
+    _, expected, *_ = optimize(inflate(model), random_clip(), source, empty)
+    assert losses == pytest.approx(expected, rel=0.2) and found.dtype == torch.float32
+    assert half.get_model_object("manual_cast_dtype") is None and half.model_dtype() == torch.float16
 
 
 def test_precision_follows_the_device(pack, model):
