@@ -13,7 +13,7 @@ STEPS = 10
 @pytest.fixture(scope="module")
 def invert(pack):
     return lambda model, clip, positive, steps=STEPS, refine=0: (
-        pack("nodes.invert").Invert.execute(model, {"samples": clip}, positive, steps, refine).args
+        pack("nodes.invert").Invert.execute(model, {"samples": clip}, positive, steps, refine).args[:3]
     )
 
 
