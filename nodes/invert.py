@@ -64,7 +64,7 @@ class Invert(io.ComfyNode):
                     max=100,
                     optional=True,
                     tooltip="For null_text: at most so many learning steps per sampling step. 10 in Video-P2P, 1 in "
-                    "Vid2Vid-zero. More come closer to the clip and take longer.",
+                    "Vid2Vid-zero. More come closer to the clip and take longer; where steps is 12, say, 20 pay off.",
                 ),
                 io.Float.Input(
                     "null_cfg",
