@@ -101,7 +101,7 @@ def learning_rate(step: int, steps: int) -> float:
 
     Others are counted as if they were 50 (the formula would go negative beyond 100) and their rate is 50 / steps times
     as high (our choice): Adam moves a number by about its rate whatever the loss, and an embedding goes from step to
-    step, so fewer steps would not come as far: on one of the miniature's clips 12 steps gained 1 dB without, 12 with it.
+    step, so fewer steps would not come as far: on one of the miniature's clips 12 steps gained 1 dB without, 12 with.
     """
     published = LEARNING_RATE * (1 - LEARNING_RATE_FALL * step * SOURCE_STEPS / steps)
     return published * SOURCE_STEPS / steps
