@@ -16,6 +16,7 @@ FULL = 4  # bytes of float32
 LEARNED = 4 * FULL  # AdamW: a trained number, its gradient and two moments
 FEED_FORWARD = 12  # block widths: both halves of the GEGLU's input, and the GELU
 BACKWARD = 1.0  # what a module's gradients take at most, in parts of what it kept
+QUERY_CHUNK = 512  # queries whose scores are made at once without gradients, when memory is short
 MOST_FRAMES = 100_000
 
 
@@ -280,7 +281,7 @@ class Estimate:
         tokens = pixels // (clip.chunks * clip.frames)
         videos = clip.chunks * (clip.frames if self._kind(layer) in ("sca", "first_frame", "none") else 1)
         queries = tokens * (clip.frames if self._kind(layer) == "dense" else 1)
-        scores = 2 * layer.heads * queries * keys if self.arithmetic.scores(queries) else 0
+        scores = 2 * layer.heads * min(queries, QUERY_CHUNK) * keys if self.arithmetic.scores(queries) else 0
         spatial = 8 * layer.channels * pixels + videos * (2 * keys * layer.channels + scores)
         text = 5 * layer.channels * pixels + 2 * layer.heads * self.text * pixels * self.arithmetic.scores(tokens)
         attended = 2 * layer.heads * clip.frames * self.arithmetic.temporal_scores
