@@ -106,7 +106,7 @@ def _estimate(estimates, model, prompt, latents, work: str, precision: str, devi
         return estimates.training_estimate(model, precision, prompt).training(clip, work != "tune")
     estimate = estimates.inference_estimate(model, prompt)
     if device != "cpu" and not uses_gpu(device):  # as the host would compute there
-        estimate = replace(estimate, arithmetic=replace(estimate.arithmetic, scores=lambda queries: False))
+        estimate = replace(estimate, arithmetic=replace(estimate.arithmetic, fused=True))
     return estimate.inference(replace(clip, chunks=2 if work == "edit" else 1))
 
 

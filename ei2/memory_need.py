@@ -10,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
+import torch
+
+from .attention import MAX_TOKENS
+from .ffam import KEPT_BYTES, frames_at_once
 from .settings import InflationSettings
 
 FULL = 4  # bytes of float32
@@ -93,14 +97,18 @@ class UNetShape:
 @dataclass(frozen=True)
 class Arithmetic:
     """`low`: bytes of the numbers that matrix products take; `norms`: of what norms see and give, which autocast keeps
-    in float32 on GPUs; `casts`: weights are cast for each use; `scores(queries)`: whether attention of so many queries
-    makes a matrix of scores, which fused kernels do not; `temporal_scores`: the same of the temporal attention."""
+    in float32 on GPUs; `casts`: weights are cast for each use; `fused`: the host's attention, without gradients, makes
+    no matrix of scores."""
 
+    device: torch.device
     low: int
     norms: int
-    casts: bool
-    scores: Callable[[int], bool]
-    temporal_scores: bool
+    casts: bool = False
+    fused: bool = True
+
+    def keeps_scores(self, queries: int) -> bool:
+        """Whether attention under gradients keeps its matrix of scores: the plain form, on CPUs, does."""
+        return self.device.type == "cpu" and queries <= MAX_TOKENS
 
 
 @dataclass(frozen=True)
@@ -225,34 +233,54 @@ class Estimate:
 
     def _spatial(self, layer: TransformerLayer, clip: Clip) -> float:
         """Self-attention: queries, keys and values as the kernel takes them, and its scores or its output."""
-        low, pixels = self.arithmetic.low, clip.pixels(layer.downsampling)
-        tokens = pixels // (clip.chunks * clip.frames)
-        keys, pooled = self._keys(layer, clip)
-        queries = tokens * (clip.frames if keys > tokens and self._kind(layer) == "dense" else 1)
-        attended = layer.heads * keys if self.arithmetic.scores(queries) else layer.channels
-        copies = 1 / clip.frames if self._kind(layer) == "dense" else 1  # one set of keys and values for all frames
-        sets = clip.chunks * clip.frames * copies
-        return low * (pixels * (layer.channels * (1 + pooled) + attended) + 2 * sets * keys * layer.channels)
+        low, width, pixels = self.arithmetic.low, layer.channels, clip.pixels(layer.downsampling)
+        videos, frames, dense = clip.chunks, clip.frames, self._kind(layer) == "dense"
+        tokens = pixels // (videos * frames)
+        keys = self._keys(layer, clip)
+        gathered = 2 * videos * (1 if dense else frames) * keys * width
+        if self._kind(layer) == "ffam":
+            pooled = 2 * width * pixels  # what pooling keeps, and what attending again starts from
+            coarse = keys - tokens
+            again = self._group(layer, clip) < frames and gathered * low > KEPT_BYTES
+            if again:
+                return low * (width * pixels + pooled + 2 * videos * frames * width * coarse / max(1, frames - 1))
+            gathered += pooled if self._pools() else 0
+        attended = layer.heads * keys if self.arithmetic.keeps_scores(tokens * (frames if dense else 1)) else width
+        return low * (pixels * (width + attended) + gathered)
+
+    def _attending(self, layer: TransformerLayer, clip: Clip) -> float:
+        """What FFAM has at once where it attends to a group of frames again."""
+        keys, group = self._keys(layer, clip), self._group(layer, clip)
+        tokens = clip.pixels(layer.downsampling) // (clip.chunks * clip.frames)
+        scores = layer.heads * keys * tokens if self.arithmetic.keeps_scores(tokens) else layer.channels * tokens
+        return self.arithmetic.low * clip.chunks * group * (2 * keys * layer.channels + scores)
+
+    def _group(self, layer: TransformerLayer, clip: Clip) -> int:
+        """How many frames FFAM attends at once."""
+        tokens = clip.pixels(layer.downsampling) // (clip.chunks * clip.frames)
+        return frames_at_once(clip.frames, tokens, self._keys(layer, clip) - tokens, self.arithmetic.device)
+
+    def _pools(self) -> bool:
+        """Whether FFAM averages; picking tokens keeps nothing."""
+        return self.settings.coarse_factor > 1 and self.settings.coarse_pool == "average"
 
     def _kind(self, layer: TransformerLayer) -> str:
         if self.settings.spatial != "dense_sca":
             return self.settings.spatial
         return "dense" if layer.dense else "sca"
 
-    def _keys(self, layer: TransformerLayer, clip: Clip) -> tuple[int, int]:
-        """How many tokens a query attends to, and how many feature maps pooling keeps."""
+    def _keys(self, layer: TransformerLayer, clip: Clip) -> int:
+        """How many tokens a query attends to."""
         height, width = clip.grid(layer.downsampling)
-        tokens, others = height * width, clip.frames - 1
         kind, factor = self._kind(layer), self.settings.coarse_factor
         if kind == "ffam":
-            coarse = ceil(height / factor) * ceil(width / factor)
-            return tokens + others * coarse, 2 if factor > 1 and self.settings.coarse_pool == "average" else 0
-        return {"sca": 2 * tokens, "dense": clip.frames * tokens}.get(kind, tokens), 0
+            return height * width + (clip.frames - 1) * ceil(height / factor) * ceil(width / factor)
+        return {"sca": 2, "dense": clip.frames}.get(kind, 1) * height * width
 
     def _text(self, layer: TransformerLayer, clip: Clip, learns: bool) -> float:
         """Cross-attention; without learning queries it is the text that learns, and its keys need the queries."""
         low, pixels = self.arithmetic.low, clip.pixels(layer.downsampling)
-        scores = self.arithmetic.scores(pixels // (clip.chunks * clip.frames))
+        scores = self.arithmetic.keeps_scores(pixels // (clip.chunks * clip.frames))
         attended = layer.heads * self.text if scores else layer.channels
         queries = 0 if scores and learns else layer.channels
         return low * (pixels * (attended + queries) + 2 * clip.chunks * clip.frames * self.text * layer.channels)
@@ -263,7 +291,7 @@ class Estimate:
             return 0.0
         low, norms, full = self.arithmetic.low, self.arithmetic.norms, FULL
         normalized = self.settings.temporal == "attention" or self.settings.centering == "layer_norm"
-        attended = layer.heads * clip.frames if self.arithmetic.temporal_scores else layer.channels
+        attended = layer.heads * clip.frames if self.arithmetic.keeps_scores(clip.frames) else layer.channels
         pixels, width = clip.pixels(layer.downsampling), layer.channels
         per_pixel = width * (norms * normalized + (3 + 4 * learns) * low) + attended * low
         restricted = learns and self.settings.temporal == "stam" and self.settings.normalization != "off"
@@ -277,13 +305,13 @@ class Estimate:
             return low * pixels * (4 * layer.inputs + layer.outputs)
         if isinstance(layer, SampleLayer):
             return low * pixels * 2 * layer.channels
-        keys, _ = self._keys(layer, clip)
+        keys, kind, scored = self._keys(layer, clip), self._kind(layer), not self.arithmetic.fused
         tokens = pixels // (clip.chunks * clip.frames)
-        videos = clip.chunks * (clip.frames if self._kind(layer) in ("sca", "first_frame", "none") else 1)
-        queries = tokens * (clip.frames if self._kind(layer) == "dense" else 1)
-        scores = 2 * layer.heads * min(queries, QUERY_CHUNK) * keys if self.arithmetic.scores(queries) else 0
-        spatial = 8 * layer.channels * pixels + videos * (2 * keys * layer.channels + scores)
-        text = 5 * layer.channels * pixels + 2 * layer.heads * self.text * pixels * self.arithmetic.scores(tokens)
-        attended = 2 * layer.heads * clip.frames * self.arithmetic.temporal_scores
+        together = {"ffam": self._group(layer, clip), "dense": 1}.get(kind, clip.frames)
+        queries = tokens * (clip.frames if kind == "dense" else 1)
+        scores = 2 * layer.heads * min(queries, QUERY_CHUNK) * keys * scored
+        spatial = 8 * layer.channels * pixels + clip.chunks * together * (2 * keys * layer.channels + scores)
+        text = (5 * layer.channels + 2 * layer.heads * self.text * scored) * pixels
+        attended = 2 * layer.heads * clip.frames * self.arithmetic.keeps_scores(clip.frames)
         temporal = (8 * layer.channels + attended) * pixels * (self.settings.temporal != "none")
         return low * max((6 + FEED_FORWARD) * layer.channels * pixels, spatial, text, temporal)

@@ -24,7 +24,6 @@ from ...ei2.memory_need import (
 )
 from ...ei2.settings import PRESETS
 from ...ei2.tuning import PRECISIONS
-from .differentiable import FEW_TOKENS
 from .inflation import inflation_of
 from .memory import FEWER, available_memory, explained_out_of_memory, gigabytes, size_of, total_memory
 from .unet import require_unet
@@ -86,11 +85,9 @@ def sampling_within_memory(doing: str, model, latents: torch.Tensor, prompt: lis
 
 def training_estimate(model, precision: str, prompt: list) -> Estimate:
     """Of work with gradients on a MODEL, inflated or not."""
-    low = PRECISIONS.get(precision, torch.float32)
-    on_cpu = model.load_device.type == "cpu"
-    scores = (lambda queries: queries <= FEW_TOKENS) if on_cpu else lambda queries: False
-    norms = low.itemsize if on_cpu else torch.float32.itemsize
-    return _estimate(model, Arithmetic(low.itemsize, norms, model.model_dtype() != low, scores, on_cpu), prompt)
+    low, device = PRECISIONS.get(precision, torch.float32), model.load_device
+    norms = low.itemsize if device.type == "cpu" else torch.float32.itemsize
+    return _estimate(model, Arithmetic(device, low.itemsize, norms, model.model_dtype() != low), prompt)
 
 
 def inference_estimate(model, prompt: list) -> Estimate:
@@ -98,9 +95,7 @@ def inference_estimate(model, prompt: list) -> Estimate:
     management = comfy.model_management
     fused = management.pytorch_attention_enabled() or management.xformers_enabled()
     dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
-    on_cpu = model.load_device.type == "cpu"
-    width = dtype.itemsize
-    return _estimate(model, Arithmetic(width, width, False, lambda queries: not fused, on_cpu), prompt)
+    return _estimate(model, Arithmetic(model.load_device, dtype.itemsize, dtype.itemsize, fused=fused), prompt)
 
 
 def clip_of(latents: torch.Tensor) -> Clip:

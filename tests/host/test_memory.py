@@ -41,12 +41,13 @@ def kept_bytes(model, tune_once) -> int:
         weights = {weight.untyped_storage().data_ptr() for weight in unet.parameters()}
         kept.append(sum(size for storage, size in saved.items() if storage not in weights))
 
-    handle = unet.register_forward_hook(after_forward)
+    handles = [unet.register_forward_pre_hook(lambda *_: saved.clear()), unet.register_forward_hook(after_forward)]
     try:
         with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
             tune_once()
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return kept[0]
 
 
@@ -131,7 +132,7 @@ def test_the_host_reserves_enough_for_the_video(preset, model, inflate, source, 
     miniature, and for SD1.5 with fused attention on a GPU."""
     estimate = estimates.inference_estimate(inflate(model, preset), source)
     sd15 = load("sd15", torch.device("cpu"), torch.float16, weights=False)
-    fused = pack("ei2.memory_need").Arithmetic(2, 2, False, lambda queries: False, False)
+    fused = pack("ei2.memory_need").Arithmetic(torch.device("cuda"), 2, 2)
     shape = estimates.unet_shape(sd15.model.diffusion_model, sd15.model_size())
     for frames in (2, 24, 96):
         clip = replace(estimates.clip_of(of_size(frames)), chunks=2)
