@@ -15,83 +15,14 @@ import torch
 from .attention import MAX_TOKENS
 from .ffam import KEPT_BYTES, frames_at_once
 from .settings import InflationSettings
+from .unet_shape import Clip, Layer, ResLayer, SampleLayer, TransformerLayer, UNetShape
 
 FULL = 4  # bytes of float32
 LEARNED = 4 * FULL  # AdamW: a trained number, its gradient and two moments
 FEED_FORWARD = 12  # block widths: both halves of the GEGLU's input, and the GELU
-BACKWARD = 1.0  # what a module's gradients take at most, in parts of what it kept
-QUERY_CHUNK = 512  # queries whose scores are made at once without gradients, when memory is short
+BACKWARD = 0.1  # what a module's gradients take at most, in parts of what it kept: modules free that as they go
+QUERY_CHUNK = 1024  # queries whose scores are made at once without gradients, when memory is short
 MOST_FRAMES = 100_000
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A video to be trained on or run, by the size of its latents. `chunks`: so many prompts at once."""
-
-    frames: int
-    height: int
-    width: int
-    chunks: int = 1
-
-    def grid(self, downsampling: float) -> tuple[int, int]:
-        """Height and width of a level's features."""
-        return ceil(self.height / downsampling), ceil(self.width / downsampling)
-
-    def pixels(self, downsampling: float) -> int:
-        """Of all frames, at a level."""
-        height, width = self.grid(downsampling)
-        return self.chunks * self.frames * height * width
-
-
-@dataclass(frozen=True)
-class ResLayer:
-    """A ResBlock. As in all layers: `downsampling` of its input against the latents; `weights`: how many numbers."""
-
-    inputs: int
-    outputs: int
-    downsampling: float
-    weights: int
-
-
-@dataclass(frozen=True)
-class TransformerLayer:
-    """A spatial transformer of `depth` blocks. `convolutions`: its projections are 1x1 convolutions, not linear;
-    `dense`: Vid2Vid-zero attends densely in its first block; `weights`: of one block."""
-
-    channels: int
-    heads: int
-    depth: int
-    downsampling: float
-    convolutions: bool
-    dense: bool
-    weights: int
-
-
-@dataclass(frozen=True)
-class SampleLayer:
-    """The convolution of a Downsample or Upsample; `downsampling`: of what the convolution sees."""
-
-    channels: int
-    downsampling: float
-    weights: int
-
-
-Layer = ResLayer | TransformerLayer | SampleLayer
-
-
-@dataclass(frozen=True)
-class UNetShape:
-    """A UNet. `layers`: in the order they run; `channels`: of the last features; `skips`: channels and downsampling of
-    the features that wait for the way up; `weight_bytes`: what its weights take."""
-
-    layers: tuple[Layer, ...]
-    channels: int
-    skips: tuple[tuple[int, float], ...]
-    weight_bytes: int
-
-    @property
-    def transformers(self) -> list[TransformerLayer]:
-        return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
 
 
 @dataclass(frozen=True)
@@ -139,14 +70,15 @@ class Estimate:
         """Of a training step. `learns`: the temporal modules and the query projections, as one-shot tuning does;
         otherwise gradients only pass through, as in null-text optimisation."""
         temporal, queries = self._learnable() if learns else (0, 0)
-        kept, largest = 0.0, 0.0
+        kept, largest, again = 0.0, 0.0, 0.0
         for layer in self._reached():
             inner, outer = self._inner(layer, clip, learns), self._outer(layer, clip)
-            largest = max(largest, *inner)
-            kept += outer + (self._inputs(layer, clip) if checkpointing else sum(inner) * self._depth(layer))
+            depth = layer.depth if isinstance(layer, TransformerLayer) else 1
+            kept += outer + (self._inputs(layer, clip) if checkpointing else sum(inner) * depth)
+            largest, again = max(largest, *inner), max(again, self._attended_again(layer, clip))
         low, norms = self.arithmetic.low, self.arithmetic.norms
         kept += self.shape.channels * clip.pixels(1) * (2 * norms + low)  # the last norm, SiLU and convolution
-        working = largest * (1 + BACKWARD if checkpointing else BACKWARD)
+        working = largest * (1 + BACKWARD if checkpointing else BACKWARD) + again
         return Need(self.shape.weight_bytes, round(LEARNED * (temporal + queries)), round(kept), round(working))
 
     def inference(self, clip: Clip) -> Need:
@@ -177,10 +109,6 @@ class Estimate:
         """The layers gradients pass through: from the first transformer on."""
         first = next(i for i, layer in enumerate(self.shape.layers) if isinstance(layer, TransformerLayer))
         return list(self.shape.layers[first:])
-
-    @staticmethod
-    def _depth(layer: Layer) -> int:
-        return layer.depth if isinstance(layer, TransformerLayer) else 1
 
     def _inputs(self, layer: Layer, clip: Clip) -> float:
         """What checkpointing keeps in place of `_inner`: inputs, of a block and of its temporal module."""
@@ -234,35 +162,39 @@ class Estimate:
     def _spatial(self, layer: TransformerLayer, clip: Clip) -> float:
         """Self-attention: queries, keys and values as the kernel takes them, and its scores or its output."""
         low, width, pixels = self.arithmetic.low, layer.channels, clip.pixels(layer.downsampling)
-        videos, frames, dense = clip.chunks, clip.frames, self._kind(layer) == "dense"
-        tokens = pixels // (videos * frames)
-        keys = self._keys(layer, clip)
-        gathered = 2 * videos * (1 if dense else frames) * keys * width
-        if self._kind(layer) == "ffam":
-            pooled = 2 * width * pixels  # what pooling keeps, and what attending again starts from
-            coarse = keys - tokens
-            again = self._group(layer, clip) < frames and gathered * low > KEPT_BYTES
-            if again:
-                return low * (width * pixels + pooled + 2 * videos * frames * width * coarse / max(1, frames - 1))
-            gathered += pooled if self._pools() else 0
-        attended = layer.heads * keys if self.arithmetic.keeps_scores(tokens * (frames if dense else 1)) else width
-        return low * (pixels * (width + attended) + gathered)
+        kind, dense, tokens = self._kind(layer), self._kind(layer) == "dense", clip.tokens(layer.downsampling)
+        if self._attends_again(layer, clip):  # then its inputs are kept: queries, keys, values and coarse ones
+            coarse = (self._keys(layer, clip) - tokens) / (clip.frames - 1)
+            return low * width * (3 * pixels + 2 * clip.chunks * clip.frames * coarse)
+        pools = kind == "ffam" and self.settings.coarse_factor > 1 and self.settings.coarse_pool == "average"
+        inputs = 3 * width if pools else width  # pooling keeps keys and values, picking does not
+        scored = self.arithmetic.keeps_scores(tokens * (clip.frames if dense else 1))
+        attended = layer.heads * self._keys(layer, clip) if scored else width
+        return low * (pixels * (inputs + attended) + self._gathered(layer, clip))
 
-    def _attending(self, layer: TransformerLayer, clip: Clip) -> float:
-        """What FFAM has at once where it attends to a group of frames again."""
-        keys, group = self._keys(layer, clip), self._group(layer, clip)
-        tokens = clip.pixels(layer.downsampling) // (clip.chunks * clip.frames)
-        scores = layer.heads * keys * tokens if self.arithmetic.keeps_scores(tokens) else layer.channels * tokens
-        return self.arithmetic.low * clip.chunks * group * (2 * keys * layer.channels + scores)
+    def _gathered(self, layer: TransformerLayer, clip: Clip) -> float:
+        """Numbers of all frames' keys and values."""
+        sets = clip.chunks * (1 if self._kind(layer) == "dense" else clip.frames)
+        return 2 * sets * self._keys(layer, clip) * layer.channels
+
+    def _attends_again(self, layer: TransformerLayer, clip: Clip) -> bool:
+        """Whether FFAM gathers keys and values again for its backward pass, a group of frames at a time."""
+        kept = self._gathered(layer, clip) * self.arithmetic.low
+        return self._kind(layer) == "ffam" and self._group(layer, clip) < clip.frames and kept > KEPT_BYTES
+
+    def _attended_again(self, layer: Layer, clip: Clip) -> float:
+        """What a group of frames has then: keys, values, scores or output, and their gradients."""
+        if not isinstance(layer, TransformerLayer) or not self._attends_again(layer, clip):
+            return 0.0
+        keys, tokens = self._keys(layer, clip), clip.tokens(layer.downsampling)
+        attended = layer.heads * keys if self.arithmetic.keeps_scores(tokens) else layer.channels
+        group = clip.chunks * self._group(layer, clip)
+        return 2 * self.arithmetic.low * group * (2 * keys * layer.channels + tokens * attended)
 
     def _group(self, layer: TransformerLayer, clip: Clip) -> int:
         """How many frames FFAM attends at once."""
-        tokens = clip.pixels(layer.downsampling) // (clip.chunks * clip.frames)
+        tokens = clip.tokens(layer.downsampling)
         return frames_at_once(clip.frames, tokens, self._keys(layer, clip) - tokens, self.arithmetic.device)
-
-    def _pools(self) -> bool:
-        """Whether FFAM averages; picking tokens keeps nothing."""
-        return self.settings.coarse_factor > 1 and self.settings.coarse_pool == "average"
 
     def _kind(self, layer: TransformerLayer) -> str:
         if self.settings.spatial != "dense_sca":
@@ -280,7 +212,7 @@ class Estimate:
     def _text(self, layer: TransformerLayer, clip: Clip, learns: bool) -> float:
         """Cross-attention; without learning queries it is the text that learns, and its keys need the queries."""
         low, pixels = self.arithmetic.low, clip.pixels(layer.downsampling)
-        scores = self.arithmetic.keeps_scores(pixels // (clip.chunks * clip.frames))
+        scores = self.arithmetic.keeps_scores(clip.tokens(layer.downsampling))
         attended = layer.heads * self.text if scores else layer.channels
         queries = 0 if scores and learns else layer.channels
         return low * (pixels * (attended + queries) + 2 * clip.chunks * clip.frames * self.text * layer.channels)
@@ -289,14 +221,14 @@ class Estimate:
         """The temporal module: inputs of the four projections, queries, keys, values, and scores or output."""
         if self.settings.temporal == "none":
             return 0.0
-        low, norms, full = self.arithmetic.low, self.arithmetic.norms, FULL
+        low, norms = self.arithmetic.low, self.arithmetic.norms
         normalized = self.settings.temporal == "attention" or self.settings.centering == "layer_norm"
         attended = layer.heads * clip.frames if self.arithmetic.keeps_scores(clip.frames) else layer.channels
         pixels, width = clip.pixels(layer.downsampling), layer.channels
         per_pixel = width * (norms * normalized + (3 + 4 * learns) * low) + attended * low
         restricted = learns and self.settings.temporal == "stam" and self.settings.normalization != "off"
-        weights = width**2 * ((4 if self.settings.normalization_scope == "qkvo" else 2) * full * restricted)
-        return pixels * per_pixel + weights + 4 * width**2 * low * (low != full)
+        weights = width**2 * ((4 if self.settings.normalization_scope == "qkvo" else 2) * FULL * restricted)
+        return pixels * per_pixel + weights + 4 * width**2 * low * (low != FULL)
 
     def _running(self, layer: Layer, clip: Clip) -> float:
         """What a layer has at once without gradients, the features around it included."""
@@ -306,10 +238,10 @@ class Estimate:
         if isinstance(layer, SampleLayer):
             return low * pixels * 2 * layer.channels
         keys, kind, scored = self._keys(layer, clip), self._kind(layer), not self.arithmetic.fused
-        tokens = pixels // (clip.chunks * clip.frames)
+        tokens = clip.tokens(layer.downsampling)
         together = {"ffam": self._group(layer, clip), "dense": 1}.get(kind, clip.frames)
         queries = tokens * (clip.frames if kind == "dense" else 1)
-        scores = 2 * layer.heads * min(queries, QUERY_CHUNK) * keys * scored
+        scores = 3 * layer.heads * min(queries, QUERY_CHUNK) * keys * scored
         spatial = 8 * layer.channels * pixels + clip.chunks * together * (2 * keys * layer.channels + scores)
         text = (5 * layer.channels + 2 * layer.heads * self.text * scored) * pixels
         attended = 2 * layer.heads * clip.frames * self.arithmetic.keeps_scores(clip.frames)
