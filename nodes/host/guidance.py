@@ -18,6 +18,7 @@ from ..inversion import Inversion
 from .checks import check_one_prompt
 from .control import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
+from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
 from .prompts import same_text
 from .sampling import run
@@ -93,7 +94,8 @@ def sample_controlled(
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
     guider = ControlledGuider(clone, (source, source_negative, source_cfg), (positive, negative, cfg), sigmas)
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps)})
-    both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
+    with sampling_within_memory("sampling with attention control", model, noise, positive):
+        both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
     source_video, target_video = both.chunk(2)
     words = range(len(control.target.texts))
     return ControlledSample(

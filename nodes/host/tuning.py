@@ -21,10 +21,11 @@ from .differentiable import (
     differentiable_clone,
     gradients,
     make_differentiable,
-    wants_checkpointing,
     without_inference_tensors,
 )
 from .inflation import InflatedUNet, LayerHook, TemporalStack, effective_state, require_inflation
+from .memory import explained_out_of_memory
+from .memory_estimate import plan_training
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
@@ -44,12 +45,14 @@ def tune_model(
     stays as it is. `gradient_checkpointing`: auto, on or off. `on_step(step, loss)` may raise to cancel;
     `on_snapshot(step, learned)` gets what a tuning of only so many steps would have returned.
 
-    Raises `ValueError` when the model is not inflated, `NonFiniteLoss` when training breaks down.
+    Raises `ValueError` when the model is not inflated or the device too small, `NonFiniteLoss` when training breaks
+    down, `OutOfMemory` when there is less memory than expected.
     """
     inflation = require_inflation(model)
     unet = require_unet(model)
     frames = latents.shape[0]
-    with gradients():
+    plan = plan_training("tuning", model, latents, gradient_checkpointing, settings.precision, positive, learns=True)
+    with explained_out_of_memory("tuning", latents, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
         stack = _trainable_stack(inflation, unet, model.load_device)
         queries = {
@@ -59,8 +62,7 @@ def tune_model(
             for block in transformer_blocks(unet)
             for name in QUERIES
         }
-        checkpointing = wants_checkpointing(gradient_checkpointing, model, latents)
-        wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing)
+        wrapper = TrainingUNet(inflation.settings, stack, queries, plan.checkpointing)
         losses: list[torch.Tensor] = []
 
         def learned() -> TuneResult:
@@ -81,7 +83,7 @@ def tune_model(
         sampler = TuneSampler(
             sigma_schedule(model), [*stack.parameters(), *queries.values()], settings, prediction(model), after_step
         )
-        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, settings.precision))
+        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, settings.precision, plan.reserve))
         guider.inner_set_conds({"positive": positive})
         first_sigma = sigma_schedule(model)[-1:]
         guider.sample(torch.zeros_like(latents), latents, sampler, first_sigma, disable_pbar=True)
