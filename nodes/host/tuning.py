@@ -24,7 +24,9 @@ from .differentiable import (
     wants_checkpointing,
     without_inference_tensors,
 )
+from .fingerprint import identify
 from .inflation import InflatedUNet, TemporalStack, effective_state, require_inflation
+from .latent_picture import latent_picture
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
@@ -49,6 +51,7 @@ def tune_model(
     inflation = require_inflation(model)
     unet = require_unet(model)
     frames = latents.shape[0]
+    base, picture = identify(model), latent_picture(model, latents)
     with gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
         stack = _trainable_stack(inflation, unet, model.load_device)
@@ -60,6 +63,7 @@ def tune_model(
             for name in QUERIES
         }
         checkpointing = wants_checkpointing(gradient_checkpointing, model, latents)
+        earlier = inflation.tune.query if inflation.tune else {}
         wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing)
         losses: list[float] = []
 
@@ -67,9 +71,16 @@ def tune_model(
             return TuneResult(
                 settings=inflation.settings,
                 temporal={name: weight.cpu() for name, weight in effective_state(stack).items()},
-                query={f"{path}.weight": delta.detach().cpu().clone() for path, delta in queries.items()},
+                query={
+                    name: delta.detach().cpu() + earlier.get(name, 0)
+                    for name, delta in ((f"{path}.weight", delta) for path, delta in queries.items())
+                },
                 losses=list(losses),
                 frames=frames,
+                size=tuple(latents.shape[2:]),
+                training=settings,
+                base=base,
+                picture=picture,
             )
 
         def after_step(step: int, loss: float) -> None:

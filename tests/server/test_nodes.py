@@ -90,6 +90,16 @@ NODES = {
         },
         {"plot": "IMAGE", "table": "STRING"},
     ),
+    "EI2_SaveTune": ("EI2 Save Tune", {"tune": "EI2_TUNE", "filename_prefix": ("STRING", "tune")}, {}),
+    "EI2_LoadTune": ("EI2 Load Tune", {"tune_name": ("COMBO", ANY)}, {"tune": "EI2_TUNE", "info": "STRING"}),
+    "EI2_ApplyTune": (
+        "EI2 Apply Tune",
+        {
+            "model": "MODEL", "tune": "EI2_TUNE", "temporal_strength": ("FLOAT", 1.0),
+            "query_strength": ("FLOAT", 1.0),
+        },
+        {"model": "MODEL"},
+    ),
 }  # fmt: skip
 OPTIONAL = {
     "EI2_Invert": {
@@ -98,6 +108,7 @@ OPTIONAL = {
     },
     "EI2_EditSample": {"control": "EI2_CONTROL"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
+    "EI2_SaveTune": {"prompt": "STRING"},
 }  # fmt: skip
 
 
