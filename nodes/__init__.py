@@ -8,6 +8,7 @@ from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
 from .edit_sample import EditSample
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
+from .inversion_cache import InversionCache
 from .invert import Invert
 from .load_mini import LoadMini
 from .load_tune import LoadTune
@@ -23,5 +24,5 @@ class EI2Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, AttentionControl, EditSample,
-            ShiftProbe, SaveTune, LoadTune, ApplyTune,
+            ShiftProbe, SaveTune, LoadTune, ApplyTune, InversionCache,
         ]  # fmt: skip

@@ -90,6 +90,7 @@ NODES = {
         },
         {"plot": "IMAGE", "table": "STRING"},
     ),
+    "EI2_InversionCache": ("EI2 Inversion Cache", {"clear": ("BOOLEAN", False)}, {"report": "STRING"}),
     "EI2_SaveTune": ("EI2 Save Tune", {"tune": "EI2_TUNE", "filename_prefix": ("STRING", "tune")}, {}),
     "EI2_LoadTune": ("EI2 Load Tune", {"tune_name": ("COMBO", ANY)}, {"tune": "EI2_TUNE", "info": "STRING"}),
     "EI2_ApplyTune": (
@@ -104,7 +105,7 @@ NODES = {
 OPTIONAL = {
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
-        "empty": "CONDITIONING",
+        "empty": "CONDITIONING", "cache": "BOOLEAN",
     },
     "EI2_EditSample": {"control": "EI2_CONTROL"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
