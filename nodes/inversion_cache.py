@@ -19,7 +19,7 @@ class InversionCache(io.ComfyNode):
             category="EI2/advanced",
             description="Shows how many inversions EI2 Invert has kept on disk and where, and deletes them on request. "
             "The least recently used ones are deleted by themselves beyond 2000 MB, or as many as the environment "
-            "variable EI2_CACHE_MB says.",
+            "variable EI2_CACHE_MB says; 0 keeps none.",
             inputs=[
                 io.Boolean.Input(
                     "clear",

@@ -39,11 +39,13 @@ class Usage:
 def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tuple[Inversion, str]:
     """The inversion, from the disk where it is there, and how it came about, for the user. `parts`: what determines it
     beside the model, among it `latent`, the clip `f c h w`."""
+    most = limit()
+    if not most:
+        return compute(), "computed, not kept: the cache is switched off"
     try:
         key = inversion_key(model, parts)
     except Unhashable as reason:
         return compute(), f"computed, not kept: {reason} cannot be told from another"
-    most = limit()
     found = _load(key, parts["latent"])
     if found is not None:
         return found, f"from the cache ({usage()})"
@@ -61,7 +63,7 @@ def folder() -> Path:
 
 
 def limit() -> float:
-    """The largest size in bytes. Raises `ValueError` where the user's own limit is no number."""
+    """The largest size in bytes; 0 switches the cache off. Raises `ValueError` where the user gives no number."""
     given = os.environ.get(LIMIT_VARIABLE, LIMIT)
     try:
         return max(0.0, float(given)) * 1e6
