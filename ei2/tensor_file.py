@@ -12,6 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from . import VERSION
+
+FORMAT = 1  # of the records; a newer one may hold what this version cannot read
+
 
 class BadFile(ValueError):
     """The file is broken or holds something else."""
@@ -20,6 +24,7 @@ class BadFile(ValueError):
 def write(path: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict, extra: dict | None = None) -> None:
     """Writes tensors and a JSON-able `record` of this `kind`, and `extra` texts for other readers of the file's
     metadata. Folders are made where they are missing; the file appears when all of it is on the disk."""
+    record = {"format": FORMAT, "version": VERSION, **record}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -44,6 +49,11 @@ def read_record(path: Path, kind: str) -> dict:
         return record
 
 
+def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[tuple]:
     try:
@@ -51,6 +61,12 @@ def _opened(path: Path, kind: str) -> Iterator[tuple]:
             metadata = file.metadata() or {}
             if kind not in metadata:
                 raise BadFile(f"{path.name} is a file of another kind: it holds no record {kind} of this pack.")
-            yield file, json.loads(metadata[kind]), metadata
+            record = json.loads(metadata[kind])
+            if record["format"] != FORMAT:
+                raise BadFile(
+                    f"{path.name} was written by version {record['version']} of this pack, which this one ({VERSION}) "
+                    "cannot read: update the pack."
+                )
+            yield file, record, metadata
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise BadFile(f"{path.name} cannot be read ({error}): it is broken, cut off or no safetensors file.") from error

@@ -7,14 +7,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import VERSION, tensor_file
+from . import tensor_file
 from .model_identity import ModelIdentity
 from .settings import PRESETS, InflationSettings
 from .tune_result import TuneResult
 from .tuning import TuneSettings
 
 KIND = "ei2_tune"
-FORMAT = 1  # of the file; a newer one may hold what this version cannot read
 PIXELS = 8  # per latent pixel
 COVERS = "ssmd_cover_images"  # where the host's model browser looks for pictures: a JSON list of base64
 
@@ -51,8 +50,6 @@ def save_tune(path: Path, tune: TuneResult, prompt: str = "") -> None:
     tensors = {f"temporal.{name}": weight for name, weight in tune.temporal.items()}
     tensors |= {f"query.{name}": weight for name, weight in tune.query.items()}
     record = {
-        "format": FORMAT,
-        "version": VERSION,
         "settings": tune.settings.to_dict(),
         "frames": tune.frames,
         "size": tune.size,
@@ -70,14 +67,13 @@ def save_tune(path: Path, tune: TuneResult, prompt: str = "") -> None:
 
 def load_tune(path: Path) -> SavedTune:
     """Reads what `save_tune` wrote. Raises `BadFile` for anything else."""
-    tune_record(path)
     tensors, record, metadata = tensor_file.read(path, KIND)
     covers = json.loads(metadata.get(COVERS, "[]"))
     base, training = record["base"], record["training"]
     tune = TuneResult(
         settings=InflationSettings(**record["settings"]),
-        temporal=_part(tensors, "temporal."),
-        query=_part(tensors, "query."),
+        temporal=tensor_file.part(tensors, "temporal."),
+        query=tensor_file.part(tensors, "query."),
         losses=record["losses"],
         frames=record["frames"],
         size=tuple(record["size"]),
@@ -86,18 +82,3 @@ def load_tune(path: Path) -> SavedTune:
         picture=base64.b64decode(covers[0]) if covers else b"",
     )
     return SavedTune(tune, record["version"], record["prompt"])
-
-
-def tune_record(path: Path) -> dict:
-    """What the file says of itself, without reading the weights. Raises `BadFile`."""
-    record = tensor_file.read_record(path, KIND)
-    if record.get("format") != FORMAT:
-        raise tensor_file.BadFile(
-            f"{path.name} was saved by version {record.get('version')} of this pack, which this one "
-            f"({VERSION}) cannot read: update the pack."
-        )
-    return record
-
-
-def _part(tensors: dict, prefix: str) -> dict:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

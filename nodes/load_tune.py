@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ei2.tune_file import load_tune, tune_record
+from ..ei2 import tensor_file
+from ..ei2.tune_file import KIND, load_tune
 from .host.node_text import show_text
 from .host.tune_folder import list_tunes, resolve_tune
 
@@ -40,7 +41,7 @@ class LoadTune(io.ComfyNode):
         """Names a wrong file before anything runs. None comes from another node."""
         try:
             if tune_name is not None:
-                tune_record(resolve_tune(tune_name))
+                tensor_file.read_record(resolve_tune(tune_name), KIND)
         except ValueError as error:
             return str(error)
         return True

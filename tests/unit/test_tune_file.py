@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from ei2 import VERSION
 from ei2.model_identity import ModelIdentity, check_base
 from ei2.settings import PRESETS
-from ei2.tensor_file import BadFile
-from ei2.tune_file import COVERS, KIND, load_tune, save_tune, tune_record
+from ei2.tensor_file import BadFile, read_record
+from ei2.tune_file import COVERS, KIND, load_tune, save_tune
 from ei2.tune_result import TuneResult
 from ei2.tuning import TuneSettings
 
@@ -97,7 +97,7 @@ def test_a_cut_off_file_is_refused(tmp_path, share):
     save_tune(path, a_tune())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    for reader in (load_tune, tune_record):
+    for reader in (load_tune, lambda path: read_record(path, KIND)):
         with pytest.raises(BadFile, match="a.safetensors cannot be read .*: it is broken, cut off or no safetensors"):
             reader(path)
 
@@ -108,7 +108,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(BadFile, match="lora.safetensors is a file of another kind"):
         load_tune(path)
     save_file({"a": torch.zeros(2)}, path, {KIND: json.dumps({"format": 9, "version": "7.0"})})
-    with pytest.raises(BadFile, match="saved by version 7.0 of this pack, which this one .* cannot read: update"):
+    with pytest.raises(BadFile, match="written by version 7.0 of this pack, which this one .* cannot read: update"):
         load_tune(path)
     with pytest.raises(BadFile, match="cannot be read"):
         load_tune(tmp_path / "missing.safetensors")
