@@ -10,6 +10,7 @@ from .unet import prediction, sigma_schedule
 
 VALUES_PER_WEIGHT = 64  # of the base model; what is put on it counts whole
 COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches that the name takes in
+WINDOWS, WINDOWS_WRAPPERS = "context_handler", "ContextWindows_"  # the host's context windows, which it takes in, too
 
 
 def inversion_key(model, parts: dict) -> str:
@@ -30,13 +31,14 @@ def inversion_key(model, parts: dict) -> str:
         "schedule": [sigma_schedule(model), prediction(model)],
         "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
         "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
+        "windows": _windows(model),
         "parts": parts,
     })  # fmt: skip
 
 
 def _refuse_what_others_hang_on(model) -> None:
     carried = {
-        "options": model.model_options,
+        "options": {key: value for key, value in model.model_options.items() if key != WINDOWS},
         "wrappers": [_of_others(found) for found in model.wrappers.values()],
         "callbacks": model.callbacks,
         "injections": model.injections,
@@ -52,7 +54,16 @@ def _refuse_what_others_hang_on(model) -> None:
 
 
 def _of_others(found: dict) -> dict:
-    return {key: value for key, value in found.items() if key != KEY}
+    return {key: value for key, value in found.items() if key != KEY and not str(key).startswith(WINDOWS_WRAPPERS)}
+
+
+def _windows(model) -> list | None:
+    """The settings of the host's context windows; its schedules and ways to blend count by their names."""
+    handler = model.model_options.get(WINDOWS)
+    if handler is None:
+        return None
+    settings = {name: getattr(value, "name", value) for name, value in vars(handler).items() if name[0] != "_"}
+    return [type(handler).__name__, settings]
 
 
 def _empty(value) -> bool:

@@ -118,6 +118,25 @@ def test_whatever_changes_is_computed_anew(pack, model, inflate, tune, invert, r
         assert invert(*arguments, **({"steps": 1} if len(arguments) < 4 else {}))[1].startswith(FOUND), name
 
 
+def test_context_windows_count(model, inflate, invert, random_clip):
+    """The host's own node for long clips: kept by its settings, wherever its handler has been."""
+    import comfy.context_windows as windows
+
+    clip, inflated = random_clip(frames=4), inflate(model)
+
+    def windowed(length, fuse="pyramid"):
+        clone = inflated.clone()
+        schedule = windows.get_matching_context_schedule(windows.ContextSchedules.UNIFORM_STANDARD)
+        fuse = windows.get_matching_fuse_method(fuse)
+        clone.model_options["context_handler"] = windows.IndexListContextHandler(schedule, fuse, length, 1)
+        windows.create_prepare_sampling_wrapper(clone)
+        return clone
+
+    for told in (KEPT, FOUND):
+        for given in (inflated, windowed(3), windowed(2), windowed(3, "flat")):
+            assert invert(given, clip, steps=1)[1].startswith(told)
+
+
 def test_what_cannot_be_told_is_computed_and_not_kept(model, inflate, invert, random_clip, source, cache):
     inflated = inflate(model)
     patched = inflated.clone()
