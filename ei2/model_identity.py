@@ -12,8 +12,9 @@ class ModelIdentity:
     """A base model, whatever device and number format it is loaded in.
 
     `family`: digest of the names and shapes of its weights and of what it predicts; `name`: the same for readers;
-    `sample`: some of its weights, float32 `n`; `rounding`, `smallest`: the relative error and the smallest number of
-    the coarsest format any weight is kept in; `patches`: digest of the LoRAs and other patches on it, empty without.
+    `sample`: some of its weights, float32 `n`, none where they cannot be read; `rounding`, `smallest`: the relative
+    error and the smallest number of the coarsest format any weight is kept in; `patches`: digest of the LoRAs and
+    other patches on it, empty without.
     """
 
     family: str
@@ -24,7 +25,9 @@ class ModelIdentity:
     patches: str = ""
 
     def has_weights_of(self, other: ModelIdentity) -> bool:
-        """Whether the weights are the same but for the rounding of the formats."""
+        """Whether the weights are the same but for the rounding of the formats, as far as is known."""
+        if not len(self.sample) or not len(other.sample):
+            return True
         if self.sample.shape != other.sample.shape:
             return False
         rounding, smallest = max(self.rounding, other.rounding), max(self.smallest, other.smallest)

@@ -40,7 +40,8 @@ def write(path: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict,
 def read(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict, dict[str, str]]:
     """The tensors, on the CPU, the record, and all metadata. Raises `BadFile`, also for a file of another kind."""
     with _opened(path, kind) as (file, record, metadata):
-        return {name: file.get_tensor(name) for name in file.keys()}, record, metadata
+        # copies: the file's own are mapped into memory, and it could then not be replaced while they live
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, record, metadata
 
 
 def read_record(path: Path, kind: str) -> dict:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..ei2 import tensor_file
 from ..ei2.tune_file import KIND, load_tune
+from .host.latent_picture import decode_picture
 from .host.node_text import show_text
 from .host.tune_folder import list_tunes, resolve_tune
 
@@ -19,7 +20,8 @@ class LoadTune(io.ComfyNode):
             node_id="EI2_LoadTune",
             display_name="EI2 Load Tune",
             category="EI2",
-            description="Loads what EI2 Save Tune kept, for EI2 Apply Tune: the clip need not be learned again.",
+            description="Loads what EI2 Save Tune kept, for EI2 Apply Tune: the clip need not be learned again. It "
+            "shows a rough picture of the clip.",
             inputs=[
                 io.Combo.Input(
                     "tune_name",
@@ -59,4 +61,5 @@ class LoadTune(io.ComfyNode):
         saved = load_tune(resolve_tune(tune_name))
         info = saved.describe()
         show_text(info)
-        return io.NodeOutput(saved.tune, info)
+        picture = ui.PreviewImage(decode_picture(saved.tune.picture), cls=cls) if saved.tune.picture else None
+        return io.NodeOutput(saved.tune, info, ui=picture)

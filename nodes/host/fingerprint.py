@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy.weight_adapter import WeightAdapterBase
 
-from ...ei2.digest import digest
+from ...ei2.digest import Unhashable, digest
 from ...ei2.model_identity import ModelIdentity
 from .inflation import deflate
 from .unet import prediction, require_unet
@@ -24,10 +24,14 @@ def identify(model) -> ModelIdentity:
     patches = plain_patches(base)
     config = type(model.model.model_config).__name__ if hasattr(model.model, "model_config") else "a UNet"
     name = f"{config} ({unet.model_channels} channels, {len(weights)} weights, predicts {prediction(model)})"
+    try:
+        sample = weight_sample(weights, VALUES_PER_WEIGHT)
+    except Unhashable:
+        sample = torch.zeros(0)
     return ModelIdentity(
         family=digest([prediction(model), [(key, tuple(weight.shape)) for key, weight in weights.items()]]),
         name=name,
-        sample=weight_sample(weights, VALUES_PER_WEIGHT),
+        sample=sample,
         rounding=max(one.eps for one in formats),
         smallest=max(one.smallest_normal * one.eps for one in formats),
         patches=digest(patches, foreign=lambda value: type(value).__name__) if patches else "",
@@ -42,7 +46,9 @@ def unpatched_weights(model) -> dict[str, torch.Tensor]:
 
 def weight_sample(weights: dict[str, torch.Tensor], count: int) -> torch.Tensor:
     """`count` values of each weight, evenly spread over it, float32 on the CPU. The same values as long as names and
-    shapes are the same."""
+    shapes are the same. Raises `Unhashable` for weights that the host has not loaded yet (on torch's meta device)."""
+    if any(weight.is_meta for weight in weights.values()):
+        raise Unhashable("a model that is not loaded yet")
     found = []
     for weight in weights.values():
         size = weight.numel()

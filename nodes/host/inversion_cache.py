@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def _load(key: str, source) -> Inversion | None:
         noise = tensors.pop("noise")
         if noise.shape != source.shape:
             return None
-        os.utime(path)  # used just now
+        with suppress(OSError):
+            os.utime(path)  # used just now
         device = comfy.model_management.intermediate_device()
         return Inversion(noise.to(device), source, null_cfg=record["null_cfg"], **tensors)
     except (tensor_file.BadFile, KeyError, TypeError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 
 import latent_preview
+import numpy as np
 import torch
 from PIL import Image
 
 FRAMES_SHOWN = 3
-SMALLEST_SIDE = 128  # pixels
+ROW = 128  # pixels high, or somewhat more
 
 
 def latent_picture(model, latents: torch.Tensor) -> bytes:
@@ -23,6 +24,12 @@ def latent_picture(model, latents: torch.Tensor) -> bytes:
     return content.getvalue()
 
 
+def decode_picture(content: bytes) -> torch.Tensor:
+    """The picture as an IMAGE, `1 h w 3` in 0..1."""
+    pixels = np.array(Image.open(io.BytesIO(content)).convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels / 255).unsqueeze(0)
+
+
 def draw(model, rows: list[torch.Tensor]) -> Image.Image | None:
     """One row of a few frames for each video `f c h w` (the model's latent scale); None for latents that the host has
     no colours for."""
@@ -31,7 +38,10 @@ def draw(model, rows: list[torch.Tensor]) -> Image.Image | None:
         return None
     latents = torch.cat([_side_by_side(video) for video in rows], dim=-2)
     image = previewer.decode_latent_to_preview(latents[None].float())
-    factor = -(-SMALLEST_SIDE * len(rows) // image.height)
+    shown = ROW * len(rows)
+    if image.height >= shown:  # the user's previewer gives the full size
+        return image.resize((round(image.width * shown / image.height), shown))
+    factor = -(-shown // image.height)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 

@@ -140,9 +140,7 @@ class TuneSampler(comfy.samplers.Sampler):
             if self.preview:
                 self.preview(step, denoise, latent_image, schedule)
 
-        tune(
-            denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, after_step, **self.state
-        )  # fmt: skip
+        tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, after_step, **self.state)
         return latent_image
 
 
