@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from dataclasses import asdict
+
+from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.inversion_cache import cached_inversion
+from .host.node_text import show_text
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
 from .host.sampling import invert
@@ -87,6 +91,16 @@ class Invert(io.ComfyNode):
                     optional=True,
                     tooltip="For null_text: an empty prompt to start from, the same one as the edit's negative.",
                 ),
+                io.Boolean.Input(
+                    "cache",
+                    default=True,
+                    label_on="on",
+                    label_off="off",
+                    optional=True,
+                    tooltip="Keeps the inversion on disk and takes it from there when clip, model, prompts and all "
+                    "settings are the same, after a restart, too. The node shows what it did; EI2 Inversion Cache "
+                    "shows how much is kept, and deletes it.",
+                ),
             ],
             outputs=[
                 io.Custom("EI2_INVERSION").Output(display_name="inversion", tooltip="For EI2 Edit Sample."),
@@ -116,22 +130,35 @@ class Invert(io.ComfyNode):
         null_cfg=NullTextSettings.guidance,
         null_source=None,
         empty=None,
+        cache=True,
     ) -> io.NodeOutput:
         source = clip_latents(model, latent)
         check_conditioning(positive, source.shape[0], "positive")
         check_frames(model, source.shape[0], "the latent")
+        parts = {"latent": source, "positive": positive, "steps": steps, "refine": refine}
         if null_text:
             settings = NullTextSettings(null_inner_steps, null_cfg)
             prompt = positive if null_source is None else null_source
             check_conditioning(prompt, source.shape[0], "null_source")
             check_null_text(prompt, empty, settings)
-            inversion = invert_for_guidance(model, source, positive, steps, refine, prompt, empty, settings)
+            parts |= {"null_text": asdict(settings), "null_source": prompt, "empty": empty}
+            compute = lambda: invert_for_guidance(model, source, positive, steps, refine, prompt, empty, settings)
+        else:
+            compute = lambda: invert_plainly(model, source, positive, steps, refine)
+        inversion, how = cached_inversion(model, parts, compute) if cache else (compute(), "computed, not kept")
+        show_text(how)
+        if null_text:
             negative = scheduled_negative(model, empty, inversion)
         else:
-            noise, sigmas = invert(model, source, positive, steps, refine)
-            inversion = Inversion(noise, source, sigmas)
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
-        return io.NodeOutput(inversion, {"samples": inversion.noise}, inversion.sigmas, negative)
+        latent = {"samples": inversion.noise}
+        return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=ui.PreviewText(how))
+
+
+def invert_plainly(model, source, positive: list, steps: int, refine: int) -> Inversion:
+    """The clip `f c h w` as noise."""
+    noise, sigmas = invert(model, source, positive, steps, refine)
+    return Inversion(noise, source, sigmas)
 
 
 def invert_for_guidance(

@@ -99,4 +99,4 @@ def method(model) -> str:
     """The preset a MODEL was inflated with, or `custom`, and whether it is tuned."""
     inflation = require_inflation(model)
     name = next((name for name, preset in PRESETS.items() if preset == inflation.settings), "custom")
-    return name if inflation.tunes else f"{name}, untuned"
+    return name if inflation.tune else f"{name}, untuned"

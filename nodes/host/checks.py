@@ -58,9 +58,9 @@ def check_one_prompt(conditioning: list, name: str, what: str) -> None:
 def check_frames(model, frames: int, what: str) -> None:
     """Raises `ValueError` when the model was tuned on a clip of another length."""
     inflation = inflation_of(model)
-    for tune in inflation.tunes if inflation else ():
-        if tune.frames != frames:
-            raise ValueError(
-                f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
-                "inversion and edit."
-            )
+    tune = inflation.tune if inflation else None
+    if tune and tune.frames != frames:
+        raise ValueError(
+            f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
+            "inversion and edit."
+        )

@@ -82,14 +82,14 @@ def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
 class InflatedUNet:
     """The wrapper: for the time of one call the UNet's batch `(chunks frames) c h w` is a batch of videos.
 
-    `stack` may be on any device: the host moves it as an additional model. `tunes`: what the MODEL's q projections
-    carry already.
+    `stack` may be on any device: the host moves it as an additional model. `tune`: where its weights, and what the
+    MODEL's q projections carry, come from.
     """
 
-    def __init__(self, settings: InflationSettings, stack: torch.nn.Module, tunes: tuple[TuneResult, ...] = ()):
+    def __init__(self, settings: InflationSettings, stack: torch.nn.Module, tune: TuneResult | None = None):
         self.settings = settings
         self.stack = stack
-        self.tunes = tunes
+        self.tune = tune
         self.warned: set[str] = set()
 
     def __call__(self, executor, *args, **kwargs):
@@ -190,14 +190,14 @@ def inflate(model, settings: InflationSettings):
     return attach(deflate(model), settings, stack)
 
 
-def attach(model, settings: InflationSettings, stack: TemporalStack, tunes: tuple[TuneResult, ...] = ()):
+def attach(model, settings: InflationSettings, stack: TemporalStack, tune: TuneResult | None = None):
     """A clone of the MODEL with the wrapper and its modules, in place of any it had."""
     clone = model.clone()
     detach(clone)
     if len(stack):
         patcher = comfy.model_patcher.ModelPatcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tunes))
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune))
     return clone
 
 
@@ -214,7 +214,7 @@ def deflate(model):
     if inflation is None:
         return clone
     detach(clone)
-    ours = {id(delta) for tune in inflation.tunes for delta in tune.query.values()}
+    ours = {id(delta) for delta in inflation.tune.query.values()} if inflation.tune else set()
     for key, patches in list(clone.patches.items()):
         clone.patches[key] = [patch for patch in patches if not _is_one_of(patch, ours)]
         if not clone.patches[key]:
@@ -224,17 +224,21 @@ def deflate(model):
 
 
 def apply_tune(model, tune: TuneResult):
-    """A clone of an inflated MODEL with tuned weights: temporal modules as its additional model, q projections as
-    weight patches. Raises `ValueError` when the model is not inflated or inflated differently."""
+    """A clone of an inflated MODEL with tuned weights, in place of any it had: temporal modules as its additional
+    model, q projections as weight patches. Raises `ValueError` when it is not inflated or inflated differently."""
     inflation = require_inflation(model)
     if inflation.settings != tune.settings:
+        tuned, given = tune.settings.to_dict(), inflation.settings.to_dict()
+        wanted, found = (
+            ", ".join(f"{name} {value}" for name, value in options.items() if tuned[name] != given[name])
+            for options in (tuned, given)
+        )
         raise ValueError(
-            f"The tune was made with {tune.settings}, but the model is inflated with {inflation.settings}: inflate it "
-            "in the same way."
+            f"The tune was made with {wanted}, but the model is inflated with {found}: inflate it in the same way."
         )
     stack = _host_stack(model, tune.settings)
     stack.load_state_dict(tune.temporal)
-    clone = attach(model, tune.settings, stack, (*inflation.tunes, tune))
+    clone = attach(deflate(model), tune.settings, stack, tune)
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
     return clone
 

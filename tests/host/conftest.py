@@ -1,6 +1,8 @@
 """ComfyUI's own code in the test's process, and the pack imported by its path, as ComfyUI does it."""
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ try:
 except SetupError as error:
     raise pytest.UsageError(str(error)) from error
 in_process.import_pack()
+os.environ["EI2_CACHE_MB"] = "0"  # every test inverts anew, and leaves nothing in the user's ComfyUI
 
 
 @pytest.fixture(scope="session")

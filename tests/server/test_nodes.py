@@ -90,14 +90,27 @@ NODES = {
         },
         {"plot": "IMAGE", "table": "STRING"},
     ),
+    "EI2_InversionCache": ("EI2 Inversion Cache", {"clear": ("BOOLEAN", False)}, {"report": "STRING"}),
+    "EI2_SaveTune": ("EI2 Save Tune", {"tune": "EI2_TUNE", "filename_prefix": ("STRING", "tune")}, {}),
+    "EI2_LoadTune": ("EI2 Load Tune", {"tune_name": ("COMBO", ANY)}, {"tune": "EI2_TUNE", "info": "STRING"}),
+    "EI2_ApplyTune": (
+        "EI2 Apply Tune",
+        {
+            "model": "MODEL", "tune": "EI2_TUNE", "temporal_strength": ("FLOAT", 1.0),
+            "query_strength": ("FLOAT", 1.0),
+        },
+        {"model": "MODEL"},
+    ),
 }  # fmt: skip
 OPTIONAL = {
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
-        "empty": "CONDITIONING",
+        "empty": "CONDITIONING", "cache": "BOOLEAN",
     },
     "EI2_EditSample": {"control": "EI2_CONTROL"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
+    "EI2_OneShotTune": {"snapshot_every": "INT", "resume_from": "COMBO", "preview_every": "INT"},
+    "EI2_SaveTune": {"prompt": "STRING"},
 }  # fmt: skip
 
 
