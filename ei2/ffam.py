@@ -10,7 +10,7 @@ arrive projected once, and only they are pooled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,31 @@ def fine_coarse_attention(
     for i in range(frames):
         keys = torch.cat([k[:, i], _others(coarse_k, i)], dim=1)
         values = torch.cat([v[:, i], _others(coarse_v, i)], dim=1)
+        out.append(attend(q[:, i], keys, values))
+    return rearrange(torch.stack(out, dim=1), "b f n c -> (b f) n c")
+
+
+def anchored_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    anchor_k: torch.Tensor,
+    anchor_v: torch.Tensor,
+    own: Sequence[int | None],
+    attend: Attend,
+) -> torch.Tensor:
+    """FFAM for a window of a long clip: the coarse tokens are those of a anchors, frames spread over the whole clip.
+
+        K_i, V_i = [ fine(z_i) ; coarse_s(z_j) for every anchor j that is not frame i itself ]
+
+    `q`, `k`, `v`: `(b f) n c`, projected, of the window's frames; `anchor_k`, `anchor_v`: `b a m c`; `own`: per frame,
+    which anchor it is, if any. Returns `(b f) n c`. (For long clips; our choice, the paper edits short ones.)
+    """
+    q, k, v = (rearrange(t, "(b f) n c -> b f n c", f=len(own)) for t in (q, k, v))
+    out = []
+    for i, anchor in enumerate(own):
+        coarse = [t.flatten(1, 2) if anchor is None else _others(t, anchor) for t in (anchor_k, anchor_v)]
+        keys, values = (torch.cat([fine[:, i], other], dim=1) for fine, other in zip((k, v), coarse))
         out.append(attend(q[:, i], keys, values))
     return rearrange(torch.stack(out, dim=1), "b f n c -> (b f) n c")
 

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from random import Random
 
 import torch
+
+from .windows import draw_window
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,6 +26,7 @@ class TuneSettings:
     precision: str = "fp32"  # of the UNet's arithmetic: fp32, bf16 or fp16; trainables and loss are float32
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
+    window_frames: int = 0  # how many frames each step sees, a window anywhere in the clip; 0: the whole clip
 
 
 class NonFiniteLoss(RuntimeError):
@@ -47,12 +51,15 @@ def tune(
     settings: TuneSettings,
     prediction: str = "eps",
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_window: Callable[[slice], object] = lambda window: None,
 ) -> list[float]:
     """Trains `parameters` so that `denoise` knows the clip; returns the loss of every step.
 
     `denoise(x, sigma)` maps noisy latents `f c h w` in σ-space and one σ per frame `f` to denoised ones; `clean`:
     the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep for the whole video,
-    uniformly, and independent noise per frame. `on_step` is called after every step and may raise to cancel.
+    uniformly, and independent noise per frame. With `window_frames` it also draws which frames it sees, uniformly, and
+    tells `on_window` before it calls `denoise` with those alone. `on_step` is called after every step and may raise to
+    cancel.
 
     Raises `NonFiniteLoss` when loss or weights are no numbers; what the parameters hold is then to be thrown away.
     """
@@ -65,15 +72,19 @@ def tune(
     autocast = lambda: torch.autocast(device.type, low_precision) if low_precision else nullcontext()
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     generator = torch.Generator("cpu").manual_seed(settings.seed)  # the same on every device
+    draws = Random(settings.seed)  # its own, so that a clip seen whole gets the same noise as ever
 
     losses = []
     for step in range(settings.steps):
         timestep = torch.randint(len(schedule), (1,), generator=generator).item()
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        sigma = schedule[timestep].to(clean)
+        window = draw_window(len(clean), settings.window_frames or len(clean), draws)
+        on_window(window)
+        seen = clean[window]
+        noise = torch.randn(seen.shape, generator=generator).to(seen)
+        sigma = schedule[timestep].to(seen)
         with autocast():
-            denoised = denoise(clean + sigma * noise, sigma.expand(clean.shape[0]))
-        loss = diffusion_loss(denoised, clean, sigma, prediction)
+            denoised = denoise(seen + sigma * noise, sigma.expand(len(seen)))
+        loss = diffusion_loss(denoised, seen, sigma, prediction)
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))

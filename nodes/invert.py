@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
-from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
 from .host.sampling import invert
@@ -121,6 +121,7 @@ class Invert(io.ComfyNode):
         check_conditioning(positive, source.shape[0], "positive")
         check_frames(model, source.shape[0], "the latent")
         if null_text:
+            check_whole(model, source.shape[0], "null_text")
             settings = NullTextSettings(null_inner_steps, null_cfg)
             prompt = positive if null_source is None else null_source
             check_conditioning(prompt, source.shape[0], "null_source")

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import comfy.samplers
 import torch
 import torch.nn.functional as F
+from comfy.patcher_extension import WrappersMP
 
 from ...ei2.settings import InflationSettings
 from ...ei2.stam import STAM
@@ -20,12 +21,14 @@ from .differentiable import (
     DifferentiableUNet,
     differentiable_clone,
     gradients,
+    hold_controls,
     make_differentiable,
     wants_checkpointing,
     without_inference_tensors,
 )
-from .inflation import InflatedUNet, TemporalStack, effective_state, require_inflation
+from .inflation import KEY, InflatedUNet, TemporalStack, effective_state, require_inflation
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
+from .windows import at_frames
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
 
@@ -48,7 +51,7 @@ def tune_model(
     """
     inflation = require_inflation(model)
     unet = require_unet(model)
-    frames = latents.shape[0]
+    frames = min(settings.window_frames or len(latents), len(latents))  # seen at once
     with gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
         stack = _trainable_stack(inflation, unet, model.load_device)
@@ -59,7 +62,7 @@ def tune_model(
             for block in transformer_blocks(unet)
             for name in QUERIES
         }
-        checkpointing = wants_checkpointing(gradient_checkpointing, model, latents)
+        checkpointing = wants_checkpointing(gradient_checkpointing, model, latents[:frames])
         wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing)
         losses: list[float] = []
 
@@ -81,7 +84,9 @@ def tune_model(
         sampler = TuneSampler(
             sigma_schedule(model), [*stack.parameters(), *queries.values()], settings, prediction(model), after_step
         )
-        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, settings.precision))
+        clone = differentiable_clone(model, wrapper, settings.precision)
+        clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _room_for(frames))
+        guider = comfy.samplers.CFGGuider(clone)
         guider.inner_set_conds({"positive": positive})
         first_sigma = sigma_schedule(model)[-1:]
         guider.sample(torch.zeros_like(latents), latents, sampler, first_sigma, disable_pbar=True)
@@ -96,10 +101,17 @@ class TuneSampler(comfy.samplers.Sampler):
         self.predicts, self.on_step = predicts, on_step
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+        whole = {name: [dict(cond) for cond in conds] for name, conds in model_wrap.conds.items()}
         make_differentiable(model_wrap)
+
+        def look_at(window: slice) -> None:
+            frames = range(*window.indices(len(latent_image)))
+            model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, len(latent_image))))
+            hold_controls(model_wrap)
+
         denoise = lambda x, sigma: model_wrap(x, sigma, **extra_args)
         schedule = self.schedule.to(latent_image.device)
-        tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, self.on_step)
+        tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, self.on_step, look_at)
         return latent_image
 
 
@@ -115,6 +127,15 @@ class TrainingUNet(DifferentiableUNet):
         for path, delta in self.queries.items():
             add = lambda _, inputs, output, delta=delta: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
             hooks.callback(unet.get_submodule(path).register_forward_hook(add).remove)
+
+
+def _room_for(frames: int):
+    """Around the host's preparation of a sampling: it is to make room for so many frames, not for all of the clip."""
+
+    def prepare(executor, model, noise_shape, *args, **kwargs):
+        return executor(model, [min(frames, noise_shape[0]), *noise_shape[1:]], *args, **kwargs)
+
+    return prepare
 
 
 def _trainable_stack(inflation: InflatedUNet, unet, device: torch.device) -> TemporalStack:
