@@ -6,7 +6,7 @@ Nothing of the shared model changes: the trained q projections are added by hook
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from functools import partial
 
 import comfy.samplers
 import torch
@@ -26,7 +26,7 @@ from .differentiable import (
     wants_checkpointing,
     without_inference_tensors,
 )
-from .inflation import KEY, InflatedUNet, TemporalStack, effective_state, require_inflation
+from .inflation import KEY, InflatedUNet, LayerHook, TemporalStack, effective_state, require_inflation
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
 from .windows import at_frames
 
@@ -39,7 +39,7 @@ def tune_model(
     positive: list,
     settings: TuneSettings,
     gradient_checkpointing: str,
-    on_step: Callable[[int, float], None],
+    on_step: Callable[[int, torch.Tensor], None],
     on_snapshot: Callable[[int, TuneResult], None] | None = None,
     snapshot_steps: Collection[int] = (),
 ) -> TuneResult:
@@ -64,18 +64,18 @@ def tune_model(
         }
         checkpointing = wants_checkpointing(gradient_checkpointing, model, latents[:frames])
         wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing)
-        losses: list[float] = []
+        losses: list[torch.Tensor] = []
 
         def learned() -> TuneResult:
             return TuneResult(
                 settings=inflation.settings,
                 temporal={name: weight.cpu() for name, weight in effective_state(stack).items()},
                 query={f"{path}.weight": delta.detach().cpu().clone() for path, delta in queries.items()},
-                losses=list(losses),
+                losses=[loss.item() for loss in losses],
                 frames=frames,
             )
 
-        def after_step(step: int, loss: float) -> None:
+        def after_step(step: int, loss: torch.Tensor) -> None:
             losses.append(loss)
             on_step(step, loss)
             if on_snapshot and step in snapshot_steps:
@@ -105,9 +105,11 @@ class TuneSampler(comfy.samplers.Sampler):
         make_differentiable(model_wrap)
 
         def look_at(window: slice) -> None:
-            frames = range(*window.indices(len(latent_image)))
-            model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, len(latent_image))))
-            hold_controls(model_wrap)
+            total = len(latent_image)
+            if window != slice(0, total):
+                frames = range(*window.indices(total))
+                model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
+                hold_controls(model_wrap)
 
         denoise = lambda x, sigma: model_wrap(x, sigma, **extra_args)
         schedule = self.schedule.to(latent_image.device)
@@ -122,11 +124,13 @@ class TrainingUNet(DifferentiableUNet):
         super().__init__(settings, stack, checkpointing)
         self.queries = queries
 
-    def _hook_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        super()._hook_layers(unet, frames, hooks)
-        for path, delta in self.queries.items():
-            add = lambda _, inputs, output, delta=delta: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
-            hooks.callback(unet.get_submodule(path).register_forward_hook(add).remove)
+    def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
+        def hook(layer, delta):
+            add = lambda _, inputs, output: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
+            return [layer.register_forward_hook(add)]
+
+        layers = [(unet.get_submodule(path), delta) for path, delta in self.queries.items()]
+        return super()._layer_hooks(unet, frames) + [(layer, partial(hook, layer, delta)) for layer, delta in layers]
 
 
 def _room_for(frames: int):
