@@ -51,7 +51,7 @@ NODES = {
         {
             "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 500),
             "learning_rate": ("FLOAT", 3e-5), "seed": ("INT", 0), "precision": ("auto", "bf16", "fp16", "fp32"),
-            "gradient_checkpointing": ("auto", "on", "off"),
+            "gradient_checkpointing": ("auto", "on", "off"), "window_frames": ("INT", 0),
         },
         {"model": "MODEL", "tune": "EI2_TUNE", "loss_plot": "IMAGE"},
     ),
