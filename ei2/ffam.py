@@ -91,7 +91,7 @@ def anchored_attention(
 
 
 def _attend_each(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:
-    """Frames `b f n c`, each to its own tokens and to the coarse ones `b a m c` that `others` picks for it, equally many
+    """Frames `b f n c`, each to its own tokens and to the coarse ones of `b a m c` that `others` picks for it, as many
     for each; -> `b f n c`."""
     frames, others = len(others), torch.tensor(others, device=q.device)
 

@@ -1,7 +1,7 @@
 """Long clips: what editing in windows costs in looks, and what it saves in memory.
 
-Two rendered clips are each tuned on in random windows, then inverted and edited in two ways: in context windows that
-share coarse tokens of the whole clip, in the same windows without them, and all frames at once.
+Two rendered clips are each tuned on in random windows; then each is inverted and edited, with two edits, in context
+windows that share coarse tokens of the whole clip, in the same windows without them, and all frames at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.editbench.bench import Bench
 from benchmarks.editbench.clips import Clip
-from benchmarks.editbench.memory import machine, peak_bytes, start_peak
+from benchmarks.editbench.memory import machine
 from benchmarks.editbench.scores import score
 from benchmarks.editbench.sheets import add_title, spread
 from devtools import in_process
@@ -27,6 +27,7 @@ from ei2.measures import psnr
 from miniature.world import object_mask, render
 
 from .clips import LOOKS, long_clip
+from .live import LiveTensors
 from .scores import borders, color_errors, drift, seam_ratio, wander
 
 TUNE_STEPS, LEARNING_RATE, DDIM_STEPS, CFG = 100, 1e-3, 12, 4.0
@@ -36,7 +37,9 @@ COLUMNS = {
     "drift_object": "drift, object", "drift_background": "drift, background", "wander_object": "wander, object",
     "wander_background": "wander, background", "reconstruction_psnr": "reconstruction, dB",
 }  # fmt: skip
-SHOWN = 12  # frames in the contact sheet
+SHOWN = 12  # frames in a contact sheet
+MEMORY = (24, 48, 240)  # frames with which memory is measured
+MOST_AT_ONCE = 48  # of them
 
 
 class LongBench(Bench):
@@ -66,6 +69,15 @@ class LongBench(Bench):
         handler = self.in_mode(model, MODES[0]).model_options["context_handler"]
         return handler.context_schedule.func(frames, handler, {})
 
+    def peak(self, mode: str, frames: int) -> int:
+        """Bytes of tensors that one guided step holds at its peak, besides the model and the clip."""
+        model = self.in_mode(self.inflation.inflate(self.model, self.settings.PRESETS["EI2"]), mode)
+        prompt, empty = self.encode("a red circle on a plain blue background"), self.encode("")
+        noise = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        with LiveTensors() as live:
+            self.sampling.sample(model, noise, prompt, empty, CFG, torch.tensor([3.0, 0.0]))
+        return live.peak
+
 
 class LongWork:
     """One clip: tuned on once, then edited in every mode."""
@@ -84,25 +96,23 @@ class LongWork:
     def rows(self, mode: str) -> list[tuple[dict, torch.Tensor]]:
         """A row and the edited frames per edit."""
         model, sampling = self.bench.in_mode(self.model, mode), self.bench.sampling
-        start_peak(self.bench.on_gpu)
         begin = time.perf_counter()
         noise, sigmas = sampling.invert(model, self.latents, self.source, DDIM_STEPS, 0)
-        inverting, peak = time.perf_counter() - begin, peak_bytes(self.bench.on_gpu)
+        inverting = time.perf_counter() - begin
         restored = self.bench.decode(sampling.sample(model, noise, self.source, self.empty, 1.0, sigmas))
         rows = []
         for edit in self.clip.edits:
-            start_peak(self.bench.on_gpu)
             begin = time.perf_counter()
             target = self.bench.encode(edit.target_prompt)
             latents = sampling.sample(model, noise, target, self.empty, CFG, sigmas)
-            seconds, peak = time.perf_counter() - begin, max(peak, peak_bytes(self.bench.on_gpu))
+            seconds = time.perf_counter() - begin
             edited = self.bench.decode(latents)
             row = {
                 "clip": self.clip.name, "edit": edit.kind, "mode": mode, "frames": len(edited),
                 **score(edited, self.clip, edit, self.bench.judge),
                 **self.look(edited, edit),
                 "reconstruction_psnr": psnr(restored, self.frames),
-                "seconds_invert": inverting, "seconds_edit": seconds, "peak_bytes": peak,
+                "seconds_invert": inverting, "seconds_edit": seconds,
             }  # fmt: skip
             row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
             rows.append((row, edited))
@@ -123,22 +133,35 @@ class LongWork:
         return found
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown: the modes' means over the edits, and their peaks of memory."""
-    lines = [f"| | {' | '.join(COLUMNS.values())} | peak, MB |", f"|---|{'---:|' * (len(COLUMNS) + 1)}"]
+def table(rows: list[dict], memory: list[dict]) -> str:
+    """Markdown: the modes' means over the edits, and what a step holds."""
+    lines = [f"| | {' | '.join(COLUMNS.values())} |", f"|---|{'---:|' * len(COLUMNS)}"]
     for mode in MODES:
         own = [row for row in rows if row["mode"] == mode]
-        if not own:
-            continue
-        means = [f"{fmean(row[key] for row in own):.3g}" for key in COLUMNS]
-        peak = max(row["peak_bytes"] for row in own) / 1e6
-        lines.append(f"| {mode}, {own[0]['frames']} frames | {' | '.join(means)} | {peak:.0f} |")
+        if own:
+            lines.append(f"| {mode} | " + " | ".join(f"{fmean(row[key] for row in own):.3g}" for key in COLUMNS) + " |")
+    lines += ["", f"| MB a guided step holds | {' | '.join(f'{frames} frames' for frames in MEMORY)} |"]
+    lines.append(f"|---|{'---:|' * len(MEMORY)}")
+    for mode in MODES:
+        found = {row["frames"]: f"{row['bytes'] / 1e6:.1f}" for row in memory if row["mode"] == mode}
+        lines.append(f"| {mode} | {' | '.join(found.get(frames, '') for frames in MEMORY)} |")
     return "\n".join(lines)
+
+
+def show(work: LongWork, results: dict[str, list[tuple[dict, torch.Tensor]]], stem: Path) -> None:
+    """Writes a contact sheet per edit of a clip: `<stem>_<clip>_<edit>.png`."""
+    for number, edit in enumerate(work.clip.edits):
+        pictures = {"source": work.frames, "truth": render(list(edit.target_scenes))}
+        pictures |= {mode: found[number][1] for mode, found in results.items()}
+        file = stem.with_name(f"{stem.name}_{work.clip.name}_{edit.kind}.png")
+        contact_sheet({name: spread(clip, SHOWN) for name, clip in pictures.items()}, file)
+        title = f"{SHOWN} of {len(work.frames)} frames, windows of {work.bench.window}"
+        add_title(file, title, f"source: {work.clip.source_prompt}      target: {edit.target_prompt}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py bench long", description=__doc__)
-    parser.add_argument("--frames", type=int, nargs="+", default=[24, 48], help="lengths of the clips (default: 24 48)")
+    parser.add_argument("--frames", type=int, default=48, help="of the clips (default: 48)")
     parser.add_argument("--window", type=int, default=8, help="frames in a window (default: 8)")
     parser.add_argument("--overlap", type=int, default=2, help="frames that windows share (default: 2)")
     parser.add_argument("--steps", type=int, default=TUNE_STEPS, help=f"of the tuning (default: {TUNE_STEPS})")
@@ -148,30 +171,30 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/long_<device>.json")
     options = parser.parse_args()
     bench = LongBench(options.device, options.window, options.overlap)
-    name = "cuda" if bench.on_gpu else "cpu"
-    output = options.output or ROOT / "benchmarks" / "results" / f"long_{name}.json"
-    rows, about = [], {"command": " ".join(["python3 dev.py bench long", *sys.argv[1:]]), **machine(options.device)}
-    about |= {"window": options.window, "overlap": options.overlap, "tune_steps": options.steps, "cfg": CFG,
-              "ddim_steps": DDIM_STEPS, "threads": torch.get_num_threads()}  # fmt: skip
+    name = "long_cuda" if bench.on_gpu else "long_cpu"
+    output = options.output or ROOT / "benchmarks" / "results" / f"{name}.json"
+    about = {"command": " ".join(["python3 dev.py bench long", *sys.argv[1:]]), **machine(options.device),
+             "threads": torch.get_num_threads(), "window": options.window, "overlap": options.overlap,
+             "tune_steps": options.steps, "cfg": CFG, "ddim_steps": DDIM_STEPS}  # fmt: skip
     with torch.inference_mode():
-        for frames in options.frames:
-            for look in options.clip:
-                work = LongWork(bench, long_clip(look, frames), options.steps)
-                results = {mode: work.rows(mode) for mode in options.mode}
-                rows += [row for found in results.values() for row, _ in found]
-                if frames == max(options.frames):
-                    for number, edit in enumerate(work.clip.edits):
-                        pictures = {"source": work.frames, "truth": render(list(edit.target_scenes))}
-                        pictures |= {mode: found[number][1] for mode, found in results.items()}
-                        file = output.with_name(f"{output.stem}_{look}_{edit.kind}.png")
-                        contact_sheet({name: spread(clip, SHOWN) for name, clip in pictures.items()}, file)
-                        title = f"{SHOWN} of {frames} frames, windows of {options.window}"
-                        add_title(file, title, f"source: {work.clip.source_prompt}      target: {edit.target_prompt}")
-                output.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-                print(json.dumps(rows[-1]), flush=True)
-    tables = "\n\n".join(table([row for row in rows if row["frames"] == frames]) for frames in options.frames)
-    output.with_suffix(".md").write_text(f"# Long clips\n\n{tables}\n", encoding="utf-8")
-    print(tables)
+        memory = [
+            {"mode": mode, "frames": frames, "bytes": bench.peak(mode, frames)}
+            for mode in options.mode for frames in MEMORY if mode != "all at once" or frames <= MOST_AT_ONCE
+        ]  # fmt: skip
+        print(json.dumps(memory), flush=True)
+        rows = []
+        for clip in options.clip:
+            work = LongWork(bench, long_clip(clip, options.frames), options.steps)
+            results = {}
+            for mode in options.mode:
+                results[mode] = work.rows(mode)
+                rows += [row for row, _ in results[mode]]
+                print(json.dumps(rows[-2:]), flush=True)
+            show(work, results, output.with_suffix(""))
+    output.write_text(json.dumps({**about, "memory": memory, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    text = table(rows, memory)
+    output.with_suffix(".md").write_text(f"# Long clips\n\n{about['command']}\n\n{text}\n", encoding="utf-8")
+    print(text)
     return 0
 
 

@@ -439,22 +439,24 @@ def test_coarse_tokens_take_what_the_formula_says(model, inflate, windowed, eval
 
 
 def test_cancelling_leaves_nothing(tuned, windowed, evaluate, source, clip, pack):
-    model, stores, calls = windowed(tuned[0]), [], []
+    model, stores = windowed(tuned[0]), []
     name = pack("nodes.host.windows").WHOLE_CLIP
     expected = evaluate(model, clip, source)
     handler = model.model_options["context_handler"]
 
-    def see(options, x):
-        stores.append(options[name])
-        calls.append(len(x))
-        if len(calls) == stop:
-            raise Cancelled
+    def fail_at(call: int):
+        def see(options, x):
+            stores.append(options[name])
+            if len(stores) == call:
+                raise Cancelled
 
-    for stop in (1, 3):  # among the anchors, in the second window
-        calls.clear()
+        return see
+
+    for call in (1, 3):  # among the anchors, in the second window
+        stores.clear()
         with pytest.raises(Cancelled):
-            evaluate(watched(model, see), clip, source)
-        assert stores[-1].bytes == 0
+            evaluate(watched(model, fail_at(call)), clip, source)
+        assert len(stores) == call and stores[-1].bytes == 0
     assert model.model_options["context_handler"] is handler and not handler.callbacks
     assert name not in model.model_options["transformer_options"]
     assert not any("forward" in vars(module) or module._forward_hooks for module in model.model.modules())

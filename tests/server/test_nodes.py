@@ -51,7 +51,7 @@ NODES = {
         {
             "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 500),
             "learning_rate": ("FLOAT", 3e-5), "seed": ("INT", 0), "precision": ("auto", "bf16", "fp16", "fp32"),
-            "gradient_checkpointing": ("auto", "on", "off"), "window_frames": ("INT", 0),
+            "gradient_checkpointing": ("auto", "on", "off"),
         },
         {"model": "MODEL", "tune": "EI2_TUNE", "loss_plot": "IMAGE"},
     ),
@@ -92,6 +92,7 @@ NODES = {
     ),
 }  # fmt: skip
 OPTIONAL = {
+    "EI2_OneShotTune": {"window_frames": "INT"},
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
         "empty": "CONDITIONING",
