@@ -59,7 +59,7 @@ def check_one_prompt(conditioning: list, name: str, what: str) -> None:
 def check_frames(model, frames: int, what: str) -> None:
     """Raises `ValueError` when the UNet would see another number of frames at once than the model was tuned on, and for
     context windows that cannot cut a video."""
-    windows = context_windows(model, frames)
+    windows = context_windows(model.model_options, frames)
     at_once = windows.context_length if windows else frames
     inflation = inflation_of(model)
     for tune in inflation.tunes if inflation else ():
@@ -84,7 +84,7 @@ def check_frames(model, frames: int, what: str) -> None:
 
 def check_whole(model, frames: int, what: str) -> None:
     """Raises `ValueError` when context windows would cut the clip, for `what` needs it whole."""
-    windows = context_windows(model, frames)
+    windows = context_windows(model.model_options, frames)
     if windows:
         raise ValueError(
             f"{what} needs the whole clip at once, but the context windows cut its {frames} frames into windows of "

@@ -20,11 +20,11 @@ WHOLE_CLIP = "EI2 whole clip"  # names the `CoarseTokens` among the transformer 
 NODE = '"Context Windows (Manual)"'
 
 
-def context_windows(model, frames: int):
+def context_windows(model_options: dict, frames: int):
     """The handler of the context windows that the host will cut `frames` into, if it will. Raises `ValueError` as
     `check_handler`."""
-    handler = model.model_options.get("context_handler")
-    if handler is None or frames <= handler.context_length:
+    handler = model_options.get("context_handler")
+    if not isinstance(handler, comfy.context_windows.IndexListContextHandler) or frames <= handler.context_length:
         return None
     check_handler(handler)
     return handler
@@ -54,10 +54,10 @@ class WholeClip:
         self.coarse = coarse
 
     def __call__(self, executor, x, timestep, model_options=None, *args, **kwargs):
-        handler = (model_options or {}).get("context_handler")
-        if handler is None or len(x) <= handler.context_length:
-            return executor(x, timestep, model_options or {}, *args, **kwargs)
-        check_handler(handler)
+        model_options = model_options or {}
+        handler = context_windows(model_options, len(x))
+        if handler is None:
+            return executor(x, timestep, model_options, *args, **kwargs)
         options = comfy.model_patcher.create_model_options_clone(model_options)
         options["context_handler"] = VideoWindows(handler, self.coarse)
         return executor(x, timestep, options, *args, **kwargs)
