@@ -16,7 +16,12 @@ from devtools import environment, host
 
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
-BENCHMARKS = {"edit": "benchmarks.editbench.run", "memory": "benchmarks.memory", "null-text": "benchmarks.null_text"}
+BENCHMARKS = {
+    "edit": "benchmarks.editbench.run",
+    "memory": "benchmarks.memory",
+    "null-text": "benchmarks.null_text",
+    "long": "benchmarks.longclips.run",
+}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from random import Random
 
 import torch
+
+from .windows import draw_window
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,6 +26,7 @@ class TuneSettings:
     precision: str = "fp32"  # of the UNet's arithmetic: fp32, bf16 or fp16; trainables and loss are float32
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
+    window_frames: int = 0  # how many frames each step sees, a window anywhere in the clip; 0: the whole clip
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def tune(
     settings: TuneSettings,
     prediction: str = "eps",
     on_step: Callable[[int, torch.Tensor], None] = lambda step, loss: None,
+    on_window: Callable[[slice], object] = lambda window: None,
     start: TrainingState | None = None,
     on_state: Callable[[TrainingState], None] = lambda state: None,
     state_every: int = 0,
@@ -72,10 +77,11 @@ def tune(
 
     `denoise(x, sigma)` maps noisy latents `f c h w` in σ-space and one σ per frame `f` to denoised ones; `clean`:
     the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep for the whole video,
-    uniformly, and independent noise per frame. `on_step` is called after every step and may raise to cancel; it gets
-    the loss as a tensor, since reading it waits for the device. The loop itself reads each loss one step late.
-    `start`: where an earlier run stood, with its weights in `parameters` already; its steps count. `on_state` gets the
-    state after every `state_every` steps and after the last one, if it is no 0.
+    uniformly, and independent noise per frame. With `window_frames` it also draws which frames it sees, uniformly, and
+    tells `on_window` before it calls `denoise` with those alone. `on_step` is called after every step and may raise to
+    cancel; it gets the loss as a tensor, since reading it waits for the device. The loop itself reads each loss one
+    step late. `start`: where an earlier run stood, with its weights in `parameters` already; its steps count.
+    `on_state` gets the state after every `state_every` steps and after the last one, if it is no 0.
 
     Raises `NonFiniteLoss` when loss or weights are no numbers; what the parameters hold is then to be thrown away.
     """
@@ -86,6 +92,8 @@ def tune(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     generator = torch.Generator("cpu").manual_seed(settings.seed)  # the same on every device
+    draws = Random(settings.seed)  # its own, so that a clip seen whole gets the same noise as ever
+    length = settings.window_frames or len(clean)
 
     def state() -> TrainingState:
         _check(losses[-1], len(losses) - 1, settings)
@@ -100,14 +108,19 @@ def tune(
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(start.random)
         scaler.load_state_dict(start.scaler)
+        for _ in losses:
+            draw_window(len(clean), length, draws)
     for step in range(len(losses), settings.steps):
         timestep = torch.randint(len(schedule), (1,), generator=generator).item()
-        noise = torch.randn(clean.shape, generator=generator, pin_memory=device.type == "cuda")
-        noise = noise.to(clean, non_blocking=True)
-        sigma = schedule[timestep].to(clean)
+        window = draw_window(len(clean), length, draws)
+        on_window(window)
+        seen = clean[window]
+        noise = torch.randn(seen.shape, generator=generator, pin_memory=device.type == "cuda")
+        noise = noise.to(seen, non_blocking=True)
+        sigma = schedule[timestep].to(seen)
         with autocast(settings.precision, device.type):
-            denoised = denoise(clean + sigma * noise, sigma.expand(clean.shape[0]))
-        loss = diffusion_loss(denoised, clean, sigma, prediction)
+            denoised = denoise(seen + sigma * noise, sigma.expand(len(seen)))
+        loss = diffusion_loss(denoised, seen, sigma, prediction)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
-from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.inversion_cache import cached_inversion
 from .host.node_text import show_text
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
@@ -137,6 +137,7 @@ class Invert(io.ComfyNode):
         check_frames(model, source.shape[0], "the latent")
         parts = {"latent": source, "positive": positive, "steps": steps, "refine": refine}
         if null_text:
+            check_whole(model, source.shape[0], "null_text")
             settings = NullTextSettings(null_inner_steps, null_cfg)
             prompt = positive if null_source is None else null_source
             check_conditioning(prompt, source.shape[0], "null_source")

@@ -103,6 +103,16 @@ class OneShotTune(io.ComfyNode):
                     "makes of them out of much noise: they grow alike while it learns. A look takes about a third of "
                     "a step. 0: never.",
                 ),
+                io.Int.Input(
+                    "window_frames",
+                    default=0,
+                    min=0,
+                    max=10_000,
+                    optional=True,
+                    tooltip="For clips too long to fit at once: each step learns from so many frames that follow each "
+                    "other, anywhere in the clip. 0: from the whole clip. To invert and edit, put a Context Windows "
+                    "(Manual) node behind, with this context_length and dim 0.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample."),
@@ -135,6 +145,7 @@ class OneShotTune(io.ComfyNode):
         snapshot_every=0,
         resume_from=NONE,
         preview_every=0,
+        window_frames=0,
     ) -> io.NodeOutput:
         checkpointing = ("gradient_checkpointing", gradient_checkpointing, CHECKPOINTING)
         for name, value, choices in (("precision", precision, PRECISION), checkpointing):
@@ -145,9 +156,12 @@ class OneShotTune(io.ComfyNode):
         frames = latents.shape[0]
         if frames < 2:
             raise ValueError("The clip has one frame: load at least two, there is no motion to learn in one.")
+        if window_frames == 1:
+            raise ValueError("window_frames is 1: there is no motion in one frame, set it to 2 or more, or to 0.")
         check_conditioning(positive, frames, "positive")
 
-        settings = TuneSettings(steps, learning_rate, seed, training_precision(model, precision))
+        precision = training_precision(model, precision)
+        settings = TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
         run = describe_run(model, latents, positive, settings)
         start = resume(resume_from, run)
         if start:

@@ -76,6 +76,7 @@ def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserv
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
         clone.set_model_compute_dtype(torch.bfloat16)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
+    clone.model_options.pop("context_handler", None)  # whoever learns says which frames are seen
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
     comfy.model_management.load_models_gpu([clone], memory_required=reserve, force_full_load=True)
     return clone
@@ -93,6 +94,11 @@ def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
             if buffer.is_inference():
                 setattr(child, name, buffer.clone())
     unet.requires_grad_(False)
+    hold_controls(guider)
+
+
+def hold_controls(guider: comfy.samplers.CFGGuider) -> None:
+    """Keeps gradients out of the ControlNets that a sampling guider's prompts carry."""
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         if cond.get("control") is not None:
             cond["control"] = ConstantControl(cond["control"])

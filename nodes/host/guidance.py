@@ -15,7 +15,7 @@ from ...ei2.ddim import sample_ddim
 from ...ei2.local_blend import local_blend, word_mask
 from ..control import Control
 from ..inversion import Inversion
-from .checks import check_one_prompt
+from .checks import check_one_prompt, check_whole
 from .control import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
 from .memory_estimate import sampling_within_memory
@@ -118,8 +118,7 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
             "negative is held to a part of the picture, so that the host would run the prompt in parts, which "
             "attention control cannot follow: give one for the whole picture."
         )
-    if model.model_options.get("context_handler") is not None:
-        raise ValueError("Attention control cannot see the whole video through context windows: take them off.")
+    check_whole(model, inversion.frames, "Attention control")
     temporal = control.self_maps in ("temporal", "both")
     if control.self_replace > 0 and temporal and not len(require_inflation(model).stack):
         raise ValueError(

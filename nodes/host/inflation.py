@@ -18,7 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch.utils.hooks import RemovableHandle
 
-from ...ei2.ffam import fine_coarse_attention
+from ...ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention
 from ...ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
 from ...ei2.settings import InflationSettings
 from ...ei2.spectral_norm import effective_weight
@@ -27,7 +27,9 @@ from ...ei2.temporal import TemporalModule
 from ...ei2.temporal_attention import TemporalAttention
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
+from ...ei2.windows import CoarseTokens
 from .unet import Block, own_options, require_unet, transformer_blocks, video_group_norms
+from .windows import WHOLE_CLIP, WholeClip
 
 KEY = "EI2"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -138,11 +140,11 @@ class InflatedUNet:
                 spatial = self.settings.spatial
                 if spatial == "dense_sca":
                     spatial = "dense" if place in dense else "sca"
-                attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial)
+                attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial, path=block.path)
         replace["attn1"] = attn1
         options["patches_replace"] = replace
 
-    def _attend_frames(self, q, k, v, extra_options: dict, frames: int, spatial: str) -> torch.Tensor:
+    def _attend_frames(self, q, k, v, extra_options: dict, frames: int, spatial: str, path: str) -> torch.Tensor:
         """Called by the host in place of a block's self-attention, with projected `(b f) d c` tokens."""
 
         def attend(q, k, v):
@@ -155,8 +157,16 @@ class InflatedUNet:
             self._warn_once("Another node changes the number of tokens: there the frames do not look at each other.")
             return attend(q, k, v)
         if spatial == "ffam":
-            pooling = (self.settings.coarse_factor, self.settings.coarse_pool)
-            return fine_coarse_attention(q, k, v, frames, height, width, *pooling, attend)
+            pooling = (height, width, self.settings.coarse_factor, self.settings.coarse_pool)
+            shared: CoarseTokens | None = extra_options.get(WHOLE_CLIP)
+            if shared is not None:
+                places = [(path, prompt) for prompt in extra_options["uuids"]]  # the host may run prompts apart
+                if shared.recording:
+                    shared.keep(places, *(coarse_tokens(t, *pooling) for t in (k, v)))
+                elif (tokens := shared.of(places)) is not None:
+                    own = shared.own(extra_options["context_window"].index_list)
+                    return anchored_attention(q, k, v, *tokens, own, attend)
+            return fine_coarse_attention(q, k, v, frames, *pooling, attend)
         rivals = {"sca": sparse_causal_attention, "first_frame": first_frame_attention, "dense": dense_attention}
         return rivals[spatial](q, k, v, frames, attend)
 
@@ -198,12 +208,14 @@ def attach(model, settings: InflationSettings, stack: TemporalStack, tune: TuneR
         patcher = comfy.model_patcher.ModelPatcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune))
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, WholeClip(settings.spatial == "ffam"))
     return clone
 
 
 def detach(model) -> None:
-    """Takes the wrapper and its modules off a MODEL that is not shared."""
-    model.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
+    """Takes the wrappers and their modules off a MODEL that is not shared."""
+    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREDICT_NOISE):
+        model.remove_wrappers_with_key(kind, KEY)
     model.remove_additional_models(KEY)
 
 

@@ -12,6 +12,7 @@ from functools import partial
 import comfy.samplers
 import torch
 import torch.nn.functional as F
+from comfy.patcher_extension import WrappersMP
 
 from ...ei2.settings import InflationSettings
 from ...ei2.stam import STAM
@@ -21,17 +22,19 @@ from .differentiable import (
     DifferentiableUNet,
     differentiable_clone,
     gradients,
+    hold_controls,
     make_differentiable,
     without_inference_tensors,
 )
 from .fingerprint import identify
-from .inflation import InflatedUNet, LayerHook, TemporalStack, effective_state, require_inflation
+from .inflation import KEY, InflatedUNet, LayerHook, TemporalStack, effective_state, require_inflation
 from .latent_picture import latent_picture
 from .memory import explained_out_of_memory
 from .memory_estimate import plan_training
 from .snapshots import restore, with_weights
 from .tune_preview import TunePreview
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
+from .windows import at_frames
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
 
@@ -60,10 +63,10 @@ def tune_model(
     """
     inflation = require_inflation(model)
     unet = require_unet(model)
-    frames = latents.shape[0]
-    base, picture = identify(model), latent_picture(model, latents)
-    plan = plan_training("tuning", model, latents, gradient_checkpointing, settings.precision, positive, learns=True)
-    with explained_out_of_memory("tuning", latents, plan.lower), gradients():
+    frames = min(settings.window_frames or len(latents), len(latents))  # seen at once
+    base, picture, seen = identify(model), latent_picture(model, latents), latents[:frames]
+    plan = plan_training("tuning", model, seen, gradient_checkpointing, settings.precision, positive, learns=True)
+    with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
         stack = _trainable_stack(inflation, unet, model.load_device)
         queries = {
@@ -115,7 +118,9 @@ def tune_model(
             partial(preview.after_step, without_trace=without_trace) if preview else None,
             start=start, on_state=lambda state: on_state(with_weights(state, stack, queries)), state_every=state_every,
         )  # fmt: skip
-        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, settings.precision, plan.reserve))
+        clone = differentiable_clone(model, wrapper, settings.precision, plan.reserve)
+        clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _room_for(frames))
+        guider = comfy.samplers.CFGGuider(clone)
         guider.inner_set_conds({"positive": positive})
         first_sigma = sigma_schedule(model)[-1:]
         guider.sample(torch.zeros_like(latents), latents, sampler, first_sigma, disable_pbar=True)
@@ -133,16 +138,29 @@ class TuneSampler(comfy.samplers.Sampler):
         self.predicts, self.on_step, self.preview, self.state = predicts, on_step, preview, state
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+        whole = {name: [dict(cond) for cond in conds] for name, conds in model_wrap.conds.items()}
         make_differentiable(model_wrap)
+
+        def look_at(window: slice) -> None:
+            self.window = window
+            total = len(latent_image)
+            if window != slice(0, total):
+                frames = range(*window.indices(total))
+                model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
+                hold_controls(model_wrap)
+
         denoise = lambda x, sigma: model_wrap(x, sigma, **extra_args)
         schedule = self.schedule.to(latent_image.device)
 
         def after_step(step: int, loss: torch.Tensor) -> None:
             self.on_step(step, loss)
             if self.preview:
-                self.preview(step, denoise, latent_image, schedule)
+                self.preview(step, denoise, latent_image[self.window], schedule)
 
-        tune(denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, after_step, **self.state)
+        tune(
+            denoise, latent_image, schedule, self.parameters, self.settings, self.predicts, after_step, look_at,
+            **self.state,
+        )  # fmt: skip
         return latent_image
 
 
@@ -160,6 +178,15 @@ class TrainingUNet(DifferentiableUNet):
 
         layers = [(unet.get_submodule(path), delta) for path, delta in self.queries.items()]
         return super()._layer_hooks(unet, frames) + [(layer, partial(hook, layer, delta)) for layer, delta in layers]
+
+
+def _room_for(frames: int):
+    """Around the host's preparation of a sampling: it is to make room for so many frames, not for all of the clip."""
+
+    def prepare(executor, model, noise_shape, *args, **kwargs):
+        return executor(model, [min(frames, noise_shape[0]), *noise_shape[1:]], *args, **kwargs)
+
+    return prepare
 
 
 def _trainable_stack(inflation: InflatedUNet, unet, device: torch.device) -> TemporalStack:

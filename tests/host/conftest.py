@@ -107,9 +107,10 @@ def tune(pack, source):
 
     def tune(
         model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off",
-        **snapshots,
+        window_frames=0, **snapshots,
     ):  # fmt: skip
-        settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision_of(model, precision))
+        precision = precision_of(model, precision)
+        settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
         advance = pack("nodes.host.progress").progress(steps)
         result = tuning.tune_model(
             model, latents, positive or source, settings, checkpointing, lambda step, loss: advance(), **snapshots

@@ -109,7 +109,9 @@ OPTIONAL = {
     },
     "EI2_EditSample": {"control": "EI2_CONTROL"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
-    "EI2_OneShotTune": {"snapshot_every": "INT", "resume_from": "COMBO", "preview_every": "INT"},
+    "EI2_OneShotTune": {
+        "snapshot_every": "INT", "resume_from": "COMBO", "preview_every": "INT", "window_frames": "INT",
+    },
     "EI2_SaveTune": {"prompt": "STRING"},
 }  # fmt: skip
 
