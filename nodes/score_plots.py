@@ -68,9 +68,12 @@ def _draw(column: Sequence[Axes], panels: list[Panel], frames: int) -> None:
         axes.grid(color=FAINT, alpha=0.4, linewidth=0.6)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.margins(y=0.15)
-        low, high = (0.0, axes.get_ylim()[1]) if panel.from_zero else axes.get_ylim()
-        missing = max(0.0, panel.span - (high - low))
-        axes.set_ylim(low - (0 if panel.from_zero else missing / 2), high + missing / (1 if panel.from_zero else 2))
+        low, high = axes.get_ylim()
+        if panel.from_zero:
+            axes.set_ylim(0, max(panel.span, 1.15 * axes.dataLim.ymax))
+        else:
+            missing = max(0.0, panel.span - (high - low))
+            axes.set_ylim(low - missing / 2, high + missing / 2)
         darken(axes)
         axes.tick_params(labelsize=9)
         if len(panel.lines) > 1:

@@ -90,6 +90,30 @@ NODES = {
         },
         {"plot": "IMAGE", "table": "STRING"},
     ),
+    "EI2_ReconstructionCheck": (
+        "EI2 Reconstruction Check",
+        {"source": "IMAGE", "reconstruction": "IMAGE"},
+        {"advice": "STRING", "psnr": "FLOAT", "ssim": "FLOAT", "difference": "IMAGE", "plot": "IMAGE"},
+    ),
+    "EI2_Compare": (
+        "EI2 Compare",
+        {"video_1": "IMAGE", "labels": ("STRING", "source\nedit"), "layout": ("side by side", "grid", "wipe")},
+        {"images": "IMAGE", "contact_sheet": "IMAGE"},
+    ),
+    "EI2_Metrics": (
+        "EI2 Metrics", {"source": "IMAGE", "edit": "IMAGE"}, {"table": "STRING", "plot": "IMAGE"},
+    ),
+    "EI2_Recipe": (
+        "EI2 Recipe",
+        {
+            "recipe": ("recolour / restyle", "swap the object", "new background", "subtle"),
+            "model_kind": ("Stable Diffusion", "bundled miniature"),
+        },
+        {
+            "steps": "INT", "learning_rate": "FLOAT", "cfg": "FLOAT", "cross_replace": "FLOAT", "self_replace": "FLOAT",
+            "note": "STRING",
+        },
+    ),
 }  # fmt: skip
 OPTIONAL = {
     "EI2_Invert": {
@@ -98,6 +122,9 @@ OPTIONAL = {
     },
     "EI2_EditSample": {"control": "EI2_CONTROL"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
+    "EI2_ReconstructionCheck": {"vae_only": "IMAGE"},
+    "EI2_Compare": {f"video_{i}": "IMAGE" for i in range(2, 7)},
+    "EI2_Metrics": {"clip_vision": "CLIP_VISION", "clip": "CLIP", "prompt": "STRING", "mask": "MASK"},
 }  # fmt: skip
 
 
