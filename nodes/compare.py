@@ -61,7 +61,6 @@ class Compare(io.ComfyNode):
                 ),
             ],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

@@ -72,7 +72,6 @@ class Metrics(io.ComfyNode):
                 io.Image.Output(display_name="plot", tooltip="The scores over the frames."),
             ],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -95,8 +94,7 @@ class Metrics(io.ComfyNode):
         _flicker(source, edit, table, panels)
         advance(frames)
         if clip_vision is not None:
-            done = iter(range(1, 2 * frames + 1))
-            step = lambda count: [advance(frames + next(done)) for _ in range(count)]
+            step = lambda count: [advance() for _ in range(count)]
             ours, theirs = image_embeddings(clip_vision, edit, step), image_embeddings(clip_vision, source, step)
             _consistency(theirs, ours, table, panels)
             if clip is not None:

@@ -93,7 +93,6 @@ class RecipeNode(io.ComfyNode):
                 io.Float.Output(display_name="self_replace", tooltip="For self_replace of EI2 Attention Control."),
                 io.String.Output(display_name="note", tooltip="What was set, and when it fails; for a preview."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

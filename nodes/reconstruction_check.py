@@ -57,7 +57,6 @@ class ReconstructionCheck(io.ComfyNode):
                 io.Image.Output(display_name="plot", tooltip="The worst frame, and PSNR and SSIM of every frame."),
             ],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

@@ -118,9 +118,9 @@ NODES = {
 OPTIONAL = {
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
-        "empty": "CONDITIONING",
+        "empty": "CONDITIONING", "trajectory": "BOOLEAN",
     },
-    "EI2_EditSample": {"control": "EI2_CONTROL"},
+    "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
     "EI2_ReconstructionCheck": {"vae_only": "IMAGE"},
     "EI2_Compare": {f"video_{i}": "IMAGE" for i in range(2, 7)},
