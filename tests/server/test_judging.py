@@ -16,11 +16,12 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def graph():
-    """An edit with attention control by a recipe's values, its reconstruction, and all that looks at them."""
+    """An edit of the left half with attention control by a recipe's values, its reconstruction, and all that looks at
+    them."""
     graph = reconstruct(controlled(edit_graph(tune_steps=2)))
     wires = {
         "tune.learning_rate": ("recipe", 1), "edit.cfg": ("recipe", 2), "control.cross_replace": ("recipe", 3),
-        "control.self_replace": ("recipe", 4),
+        "control.self_replace": ("recipe", 4), "invert.trajectory": True, "edit.mask": ("mask", 0),
     }  # fmt: skip
     video = node("CreateVideo", images=("compare", 0), fps=("video", 1))
     return {
@@ -55,6 +56,13 @@ def test_each_shows_its_result_in_the_node(result):
     for name in ("check", "compare", "metrics"):
         (picture,) = result.pictures(name)
         assert min(picture.shape[1:]) > 200 and picture.std() > 0.05, name
+
+
+def test_outside_the_mask_the_clip_comes_back(result):
+    """All but what the decoder's edge takes in, and better than the reconstruction of so few steps."""
+    scores = dict(line.rsplit(": ", 1) for line in result.outputs["metrics"]["text"][0].splitlines())
+    reconstruction = float(result.outputs["check"]["text"][0].split(" dB")[0])
+    assert float(scores["background: PSNR outside the mask, dB"]) > reconstruction
 
 
 def test_the_comparison_can_be_saved_as_a_video(client, graph, result):
