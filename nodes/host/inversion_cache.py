@@ -105,7 +105,7 @@ def _load(key: str, source) -> Inversion | None:
 
 def _store(key: str, inversion: Inversion, most: float) -> bool:
     """Writes it, then makes room for it. Returns whether there was any."""
-    names = ("noise", "sigmas", "unconditional", "empty")
+    names = ("noise", "sigmas", "unconditional", "empty", "trajectory")
     tensors = {name: getattr(inversion, name) for name in names if getattr(inversion, name) is not None}
     tensor_file.write(_path(key), KIND, tensors, {"null_cfg": inversion.null_cfg})
     size = usage().size
