@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.memory import machine, uses_gpu
 from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 
@@ -24,7 +25,6 @@ from . import report, sheets
 from .bench import Bench
 from .clips import clips_of
 from .job import GIVEN, Job
-from .memory import machine, uses_gpu
 from .plan import plan
 from .rows import identity, load, select
 
