@@ -30,9 +30,9 @@ GPU = {"rounds": (3, 2), "share": 0.5}
 PLANS = {  # by model and whether it is on a GPU
     ("miniature", False): Plan(Place(8, 128, 128), ALL_FRAMES, (64, 128, 192, 256), few=8, rounds=(5, 2)),
     ("miniature", True): Plan(Place(8, 128, 128), ALL_FRAMES, (64, 128, 192, 256), few=8, **GPU),
-    ("sd15", False): Plan(Place(4, 256, 256), (2, 4, 8), (128, 256), few=4, rounds=(2, 1)),
+    ("sd15", False): Plan(Place(2, 128, 128), (2, 4), (64, 128, 192), few=2, rounds=(1, 1), share=0.0),
     ("sd15", True): Plan(Place(24, 512, 512), ALL_FRAMES, (256, 384, 512, 768), few=8, **GPU),
-    ("sdxl", False): Plan(Place(2, 256, 256), (2, 4), (256, 384), few=2, rounds=(2, 1)),
+    ("sdxl", False): Plan(Place(2, 128, 128), (2, 4), (64, 128, 192), few=2, rounds=(1, 1), share=0.0),
     ("sdxl", True): Plan(Place(8, 1024, 1024), (8, 16, 24), (512, 768, 1024), few=8, **GPU),
 }
 QUICK = Plan(Place(3, 32, 32), (2,), (48,), few=3, attention_frames=(2, 3), rounds=(1, 1), share=0.0)
@@ -118,7 +118,7 @@ def execute(measurement: Measurement, options: argparse.Namespace, about: dict, 
     """Measures and writes, `complete` where there was time for everything."""
     rows = []
     for measure in measurement.work(options.only):
-        if time.monotonic() - begin > 60 * options.minutes:
+        if rows and time.monotonic() - begin > 60 * options.minutes:
             print(f"{options.minutes:g} minutes are over: the rest is left out.", flush=True)
             return
         rows += (new := measure())
