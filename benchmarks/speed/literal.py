@@ -158,16 +158,16 @@ class _Everywhere(dict):
 
 
 class LiteralTuning:
-    """A training run of the script on one clip: `step()` is one step. `encode_once`: unlike the script, to tell what
-    encoding in every step costs.
+    """A training run of the script on one clip: `step()` is one step.
 
     `autoencoder`: the host's, copied in half precision on a GPU; `pixels`: `f 3 h w` in -1..1; `context`: `1 n c`;
-    `half`: the dtype of the autocast, float32 for none.
+    `half`: the dtype of the autocast, float32 for none; `latents`: `f c h w` of the clip, unlike in the script, which
+    encodes it in every step.
     """
 
     def __init__(
         self, unet: LiteralUNet, autoencoder, pixels: torch.Tensor, context: torch.Tensor, half: torch.dtype,
-        encode_once: bool = False,
+        latents: torch.Tensor | None = None,
     ):  # fmt: skip
         device = next(unet.parameters()).device
         self.unet, self.half = unet, half
@@ -178,7 +178,7 @@ class LiteralTuning:
         self.alphas = (1 - betas).cumprod(0).to(device)
         self.optimizer = torch.optim.AdamW(unet.trainable(), lr=3e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
-        self.latents = self.encode() if encode_once else None
+        self.latents = None if latents is None else latents.to(device)
 
     @torch.no_grad()
     def encode(self) -> torch.Tensor:

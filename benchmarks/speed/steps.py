@@ -143,8 +143,8 @@ class Steps:
         unet.checkpointing = way.checkpointing
         pixels = models.clip(place.frames, place.width, place.height)
         context = self.subject.prompt()[0][0]
-        once = way.method == ENCODED_ONCE
-        training = LiteralTuning(unet, self.subject.autoencoder, pixels, context, LONG[way.dtype], once)
+        latents = self._latents(place) if way.method == ENCODED_ONCE else None
+        training = LiteralTuning(unet, self.subject.autoencoder, pixels, context, LONG[way.dtype], latents)
         for _ in range(steps):
             training.step()
             marks()
