@@ -46,13 +46,14 @@ def tune(
     parameters: Iterable[torch.nn.Parameter],
     settings: TuneSettings,
     prediction: str = "eps",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[int, torch.Tensor], None] = lambda step, loss: None,
 ) -> list[float]:
     """Trains `parameters` so that `denoise` knows the clip; returns the loss of every step.
 
     `denoise(x, sigma)` maps noisy latents `f c h w` in σ-space and one σ per frame `f` to denoised ones; `clean`:
     the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep for the whole video,
-    uniformly, and independent noise per frame. `on_step` is called after every step and may raise to cancel.
+    uniformly, and independent noise per frame. `on_step` is called after every step and may raise to cancel; it gets
+    the loss as a tensor, since reading it waits for the device. The loop itself reads each loss one step late.
 
     Raises `NonFiniteLoss` when loss or weights are no numbers; what the parameters hold is then to be thrown away.
     """
@@ -69,25 +70,32 @@ def tune(
     losses = []
     for step in range(settings.steps):
         timestep = torch.randint(len(schedule), (1,), generator=generator).item()
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        noise = torch.randn(clean.shape, generator=generator, pin_memory=device.type == "cuda")
+        noise = noise.to(clean, non_blocking=True)
         sigma = schedule[timestep].to(clean)
         with autocast():
             denoised = denoise(clean + sigma * noise, sigma.expand(clean.shape[0]))
         loss = diffusion_loss(denoised, clean, sigma, prediction)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(value)
-        on_step(step + 1, value)
+        losses.append(loss.detach())
+        if step:
+            _check(losses[step - 1], step - 1, settings)
+        on_step(step + 1, losses[step])
+    _check(losses[-1], settings.steps - 1, settings)
     if not all(torch.isfinite(parameter).all() for parameter in parameters):  # no later loss would tell
         raise NonFiniteLoss(_breakdown("weights became infinite or NaN", settings.steps - 1, settings))
-    return losses
+    return torch.stack(losses).tolist()
+
+
+def _check(loss: torch.Tensor, step: int, settings: TuneSettings) -> None:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))
 
 
 def _breakdown(what: str, step: int, settings: TuneSettings) -> str:

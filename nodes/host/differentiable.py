@@ -15,15 +15,15 @@ from functools import partial
 import comfy.model_management
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import attention_basic, attention_pytorch
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.patcher_extension import WrappersMP
 from torch.utils.checkpoint import checkpoint
 
+from ...ei2.attention import attention
 from ...ei2.settings import InflationSettings
-from .inflation import KEY, InflatedUNet, detach
+from .inflation import KEY, InflatedUNet, LayerHook, detach
 from .unet import require_unet, res_blocks, transformer_blocks
 
-FEW_TOKENS = 1024  # up to here a CPU trains faster with plain attention; beyond, that needs too much memory
 ACTIVATION_BYTES = 2300  # rough need of a training step per frame, latent pixel and base channel, without checkpointing
 
 
@@ -36,24 +36,25 @@ class DifferentiableUNet(InflatedUNet):
         self.checkpointing = checkpointing
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        self._hook_layers(unet, frames, hooks)
+        super()._change_layers(unet, frames, hooks)
         if not self.checkpointing:
             return
-
-        @contextmanager
-        def recomputing():  # happens in the backward pass, when the hooks of the call are gone
-            with ExitStack() as again:
-                again.callback(self.stack.train, self.stack.training)
-                self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
-                self._hook_layers(unet, frames, again)
-                yield
-
+        layers = self._layer_hooks(unet, frames)
         for module in [block.module for block in transformer_blocks(unet)] + res_blocks(unet):
-            hooks.enter_context(_checkpointed(module, recomputing))
+            inside = set(module.modules())
+            own = [hook for layer, hook in layers if layer in inside]
+            hooks.enter_context(_checkpointed(module, partial(self._recomputing, own)))
 
-    def _hook_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        """What layers inside the checkpointed modules carry, in the first run and when they are recomputed."""
-        super()._change_layers(unet, frames, hooks)
+    @contextmanager
+    def _recomputing(self, layer_hooks: list[LayerHook]):
+        """Around what happens in the backward pass, when the hooks of the call are gone."""
+        with ExitStack() as hooks:
+            hooks.callback(self.stack.train, self.stack.training)
+            self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
+            for hook in layer_hooks:
+                for handle in hook():
+                    hooks.callback(handle.remove)
+            yield
 
 
 @contextmanager
@@ -150,11 +151,11 @@ def wants_checkpointing(choice: str, model, latents: torch.Tensor) -> bool:
     return need > 0.5 * comfy.model_management.get_free_memory(model.load_device)
 
 
-def _differentiable_attention(default, q, k, v, heads, *args, **kwargs):
+def _differentiable_attention(default, q, k, v, heads, mask=None, *args, **kwargs):
     """In place of the user's attention backend, which may have no backward (flash, sage)."""
-    tokens = q.shape[-2]
-    kernel = attention_basic if q.device.type == "cpu" and tokens <= FEW_TOKENS else attention_pytorch
-    return kernel(q, k, v, heads, *args, **kwargs)
+    if mask is None and not kwargs.get("skip_reshape") and not kwargs.get("skip_output_reshape"):
+        return attention(q, k, v, heads)
+    return attention_pytorch(q, k, v, heads, mask, *args, **kwargs)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
+from torch.utils.hooks import RemovableHandle
 
 from ...ei2.ffam import fine_coarse_attention
 from ...ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
@@ -30,6 +31,7 @@ from .unet import Block, own_options, require_unet, transformer_blocks, video_gr
 
 KEY = "EI2"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
 
 
 class TemporalStack(torch.nn.ModuleDict):
@@ -110,10 +112,15 @@ class InflatedUNet:
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
         """What happens inside the UNet's blocks while `hooks` is open."""
-        if self.settings.group_norm == "video":
-            for norm in video_group_norms(unet):
-                for handle in hook_group_norm(norm, frames):
-                    hooks.callback(handle.remove)
+        for _, hook in self._layer_hooks(unet, frames):
+            for handle in hook():
+                hooks.callback(handle.remove)
+
+    def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
+        """Which single layers act differently, and what makes them."""
+        if self.settings.group_norm == "frame":
+            return []
+        return [(norm, partial(hook_group_norm, norm, frames)) for norm in video_group_norms(unet)]
 
     def _replace_self_attention(self, blocks: list[Block], options: dict, frames: int) -> None:
         replace = dict(options.get("patches_replace", {}))

@@ -6,7 +6,7 @@ Nothing of the shared model changes: the trained q projections are added by hook
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from functools import partial
 
 import comfy.samplers
 import torch
@@ -24,7 +24,7 @@ from .differentiable import (
     wants_checkpointing,
     without_inference_tensors,
 )
-from .inflation import InflatedUNet, TemporalStack, effective_state, require_inflation
+from .inflation import InflatedUNet, LayerHook, TemporalStack, effective_state, require_inflation
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
@@ -36,7 +36,7 @@ def tune_model(
     positive: list,
     settings: TuneSettings,
     gradient_checkpointing: str,
-    on_step: Callable[[int, float], None],
+    on_step: Callable[[int, torch.Tensor], None],
     on_snapshot: Callable[[int, TuneResult], None] | None = None,
     snapshot_steps: Collection[int] = (),
 ) -> TuneResult:
@@ -61,18 +61,18 @@ def tune_model(
         }
         checkpointing = wants_checkpointing(gradient_checkpointing, model, latents)
         wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing)
-        losses: list[float] = []
+        losses: list[torch.Tensor] = []
 
         def learned() -> TuneResult:
             return TuneResult(
                 settings=inflation.settings,
                 temporal={name: weight.cpu() for name, weight in effective_state(stack).items()},
                 query={f"{path}.weight": delta.detach().cpu().clone() for path, delta in queries.items()},
-                losses=list(losses),
+                losses=[loss.item() for loss in losses],
                 frames=frames,
             )
 
-        def after_step(step: int, loss: float) -> None:
+        def after_step(step: int, loss: torch.Tensor) -> None:
             losses.append(loss)
             on_step(step, loss)
             if on_snapshot and step in snapshot_steps:
@@ -110,11 +110,13 @@ class TrainingUNet(DifferentiableUNet):
         super().__init__(settings, stack, checkpointing)
         self.queries = queries
 
-    def _hook_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        super()._hook_layers(unet, frames, hooks)
-        for path, delta in self.queries.items():
-            add = lambda _, inputs, output, delta=delta: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
-            hooks.callback(unet.get_submodule(path).register_forward_hook(add).remove)
+    def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
+        def hook(layer, delta):
+            add = lambda _, inputs, output: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
+            return [layer.register_forward_hook(add)]
+
+        layers = [(unet.get_submodule(path), delta) for path, delta in self.queries.items()]
+        return super()._layer_hooks(unet, frames) + [(layer, partial(hook, layer, delta)) for layer, delta in layers]
 
 
 def _trainable_stack(inflation: InflatedUNet, unet, device: torch.device) -> TemporalStack:

@@ -107,16 +107,18 @@ def test_the_losses_against_direct_errors(sigma):
 
 
 def test_a_loss_that_is_no_number_is_an_error_that_names_the_remedy():
-    denoiser = Denoiser()
     calls = []
 
     def breaks_down(x, sigma):
         calls.append(1)
         return denoiser(x, sigma) * (float("nan") if len(calls) == 3 else 1)
 
-    with pytest.raises(NonFiniteLoss, match=r"nan at step 3 of 9.*Lower the learning rate \(now 0.01\).*fp32"):
-        tune(breaks_down, clip(), SCHEDULE, denoiser.parameters(), TuneSettings(steps=9, learning_rate=1e-2))
-    assert len(calls) == 3
+    for steps in (9, 3):
+        calls.clear()
+        denoiser = Denoiser()
+        with pytest.raises(NonFiniteLoss, match=rf"nan at step 3 of {steps}.*learning rate \(now 0.01\).*fp32"):
+            tune(breaks_down, clip(), SCHEDULE, denoiser.parameters(), TuneSettings(steps, learning_rate=1e-2))
+        assert len(calls) == min(steps, 4)  # a loss is read one step late
 
 
 def test_weights_that_break_in_the_last_step_are_an_error():
