@@ -43,7 +43,9 @@ class Attentions:
         self.subject = subject
         block = in_process.pack("nodes.host.unet").transformer_blocks(subject.model.model.diffusion_model)[0]
         self.channels, self.heads, self.downsampling = block.channels, block.heads, int(block.downsampling)
+        training = in_process.pack("ei2.attention").attention
         self.host = lambda q, k, v: optimized_attention(q, k, v, self.heads)
+        self.training = lambda q, k, v: training(q, k, v, self.heads)
         self.torch = lambda q, k, v: attention_pytorch(q, k, v, self.heads)
         self.ffam = in_process.pack("ei2.ffam").fine_coarse_attention
         self.others = in_process.pack("ei2.frame_attention")
@@ -68,9 +70,10 @@ class Attentions:
         return forward * (3 if gradient else 1)
 
     def contender(self, kind: str, place: Place, gradient: bool) -> Contender:
-        """`gradient`: forward and backward, with torch's attention, which has both. Queries, keys and values are there
+        """`gradient`: forward and backward, with the kernel the pack trains with. Queries, keys and values are there
         beforehand and not counted as memory."""
-        attend, generator = self.torch if gradient or kind == PLAIN else self.host, torch.Generator().manual_seed(0)
+        attend = self.torch if kind == PLAIN else self.training if gradient else self.host
+        generator = torch.Generator().manual_seed(0)
         (height, width), frames = self.grid(place), place.frames
         number = {PLAIN: (1, 1, 1)}.get(kind, (frames,) * 3)
         tokens = (height * width,) * 3
@@ -78,7 +81,7 @@ class Attentions:
             tokens = (frames * height * width, *[self.tokens(FFAM, place)] * 2)
 
         def run(steps: int) -> list[float]:
-            marks = Marks(self.subject.on_gpu)
+            marks = Marks(self.subject.on_gpu, 1, 1 + steps)
             with torch.inference_mode(not gradient):
                 for _ in range(steps + 1):
                     out = self._attend(kind, inputs, frames, height, width, attend)

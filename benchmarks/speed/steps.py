@@ -96,11 +96,12 @@ class Steps:
         function = (literal if way.method in LITERALS else ours)[what]
 
         def run(steps: int) -> list[float]:
-            marks = Marks(self.subject.on_gpu)
+            first = 2 if function == self._invert else 1  # which is called before its first step, too
+            marks = Marks(self.subject.on_gpu, first, first + steps)
             # nodes run under inference mode, training scripts do not; the host's progress bars are not for here
             with torch.inference_mode(way.method not in LITERALS), redirect_stderr(StringIO()):
                 function(what, way, place, steps + 1, marks)
-            return marks.seconds()[-steps:] if steps else []
+            return marks.seconds()
 
         return run
 

@@ -30,17 +30,24 @@ def synchronize(on_gpu: bool) -> None:
 
 
 class Marks:
-    """The moments a step ended: call it behind each one."""
+    """The moments steps ended, to be called behind each one; timed are those after call `first` up to call `last`. A
+    GPU is waited for at these two alone, so that what is told to it ahead of time counts as in real work."""
 
-    def __init__(self, on_gpu: bool):
-        self.on_gpu, self.times = on_gpu, []
+    def __init__(self, on_gpu: bool, first: int, last: int):
+        self.on_gpu, self.first, self.last = on_gpu, first, last
+        self.calls, self.times = 0, []
 
     def __call__(self, *_) -> None:
-        synchronize(self.on_gpu)
-        self.times.append(time.perf_counter())
+        self.calls += 1
+        if self.calls in (self.first, self.last) or (self.first < self.calls < self.last and not self.on_gpu):
+            synchronize(self.on_gpu)
+            self.times.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Of every step but the first, before which nobody looked at the clock, and which is there to warm up."""
+        """Of every timed step; on a GPU all have their mean."""
+        steps = self.last - self.first
+        if self.on_gpu:
+            return [(self.times[-1] - self.times[0]) / steps] * steps if steps else []
         return [end - start for start, end in zip(self.times, self.times[1:])]
 
 
@@ -55,7 +62,7 @@ class Contender:
     held: Callable[[], int] = lambda: 0
     leave: Callable[[], None] = lambda: None
     seconds: list[float] = field(default_factory=list)
-    peak: int = 0
+    peaks: list[int] = field(default_factory=list)
     failure: str = ""
 
 
@@ -71,17 +78,17 @@ def race(contenders: list[Contender], rounds: int, share: float, most: int, on_g
             before = held_bytes(on_gpu)
             try:
                 one.seconds += one.run(steps)
-                one.peak = max(one.peak, peak_bytes(on_gpu) - before + one.held())
+                one.peaks.append(peak_bytes(on_gpu) - before + one.held())
             except torch.OutOfMemoryError:
                 one.failure = "out of memory"
             one.leave()
 
 
 def summary(one: Contender) -> dict:
-    """The measured fields of a row."""
+    """The measured fields of a row. Of the peaks the smallest: what a process holds beside only adds to it."""
     if one.failure or not one.seconds:
         return {"seconds": None, "peak_bytes": None, "steps_timed": 0, "note": one.failure}
-    return {"seconds": median(one.seconds), "peak_bytes": one.peak, "steps_timed": len(one.seconds)}
+    return {"seconds": median(one.seconds), "peak_bytes": min(one.peaks), "steps_timed": len(one.seconds)}
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -124,13 +131,15 @@ def measured_peak(dtype: torch.dtype, device: torch.device, seconds: float) -> f
     on_gpu = device.type == "cuda"
     size = 8192 if on_gpu else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    marks, begin = Marks(on_gpu), time.perf_counter()
-    repeat = 10 if on_gpu else 1  # between two looks at the clock
-    while len(marks.times) < 3 or time.perf_counter() - begin < seconds:
-        for _ in range(repeat):
+    repeat = 10 if on_gpu else 1
+    fastest, begin = float("inf"), time.perf_counter()
+    while fastest == float("inf") or time.perf_counter() - begin < seconds:
+        marks = Marks(on_gpu, 1, repeat + 1)
+        for _ in range(repeat + 1):
             a @ b
-        marks()
-    return repeat * 2 * size**3 / min(marks.seconds()) / 1e12
+            marks()
+        fastest = min(fastest, min(marks.seconds()))
+    return 2 * size**3 / fastest / 1e12
 
 
 def datasheet(device: torch.device) -> float | None:

@@ -151,12 +151,9 @@ def test_the_literal_attention_is_ffam(pack):
 
 
 def test_the_parabola_gives_the_arithmetic_of_any_number_of_frames(subject):
-    made = Steps(subject)
-    for method in (steps.OURS, steps.LITERAL):
-        way = next(way for way in made.ways("tune", Place(2, 32, 32), True) if way.method == method)
-        way = steps.Way(method, way.dtype, False)
-        step = lambda frames: made.runner("tune", way, Place(frames, 32, 32))(0)
-        assert Arithmetic(step).at(7) == pytest.approx(count_flops(lambda: step(7)), rel=1e-6)
+    made, way = Steps(subject), steps.Way("EI2", "fp32", False)
+    step = lambda frames: made.runner("tune", way, Place(frames, 32, 32))(0)
+    assert Arithmetic(step).at(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", attention.KINDS)
@@ -189,8 +186,8 @@ def test_contenders_take_turns_and_memory_is_measured():
     assert turns == ["large", "huge", "small", "large", "small"]
     assert summary(contenders[1])["note"] == "out of memory" and summary(contenders[1])["seconds"] is None
     if os.access(CLEAR, os.W_OK):
-        assert contenders[0].peak == pytest.approx(size, rel=0.1)
-        assert contenders[2].peak < size / 10
+        assert summary(contenders[0])["peak_bytes"] == pytest.approx(size, rel=0.1)
+        assert summary(contenders[2])["peak_bytes"] < size / 10
 
 
 def test_the_yardstick():
