@@ -58,7 +58,7 @@ def write(file: Path) -> list[str]:
 
 
 def threads(results: dict) -> str:
-    return "" if any(row["dtype"] == "fp16" for row in results["rows"]) else f"{results['threads']} threads, "
+    return "" if any(row["dtype"] == "fp16" for row in results["rows"]) else f"torch's threads: {results['threads']}, "
 
 
 def peak(results: dict) -> str:
@@ -84,6 +84,9 @@ def findings(results: dict) -> list[str]:
                     f"A tuning step at {size} in {row['dtype']}, {how}: {row['ratio_to_literal']:.2f} times the "
                     f"literal one's speed{memory}, {row['share_of_peak']:.0%} of the peak."
                 )
+    once = next((row for row in rows if row["method"] == steps.ENCODED_ONCE and row["ratio_to_literal"]), None)
+    if once:
+        said.append(f"The literal step without encoding would be {once['ratio_to_literal']:.2f} times as fast.")
     ffam = [row for row in rows if row["what"] == "attention" and row["method"] == attention.FFAM and row["seconds"]]
     slowest = max((row.get("time_to_plain", 0) for row in ffam), default=0)
     if slowest:
