@@ -18,9 +18,10 @@ PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
 BENCHMARKS = {
     "edit": "benchmarks.editbench.run",
+    "long": "benchmarks.longclips.run",
     "memory": "benchmarks.memory",
     "null-text": "benchmarks.null_text",
-    "long": "benchmarks.longclips.run",
+    "speed": "benchmarks.speed.run",
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.editbench.memory import machine, peak_bytes, start_peak, uses_gpu
+from benchmarks.machine import machine, peak_bytes, start_peak, uses_gpu
 from devtools import in_process
 from devtools.environment import ROOT
 

@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.editbench.bench import Bench
 from benchmarks.editbench.clips import Clip
-from benchmarks.editbench.memory import machine
 from benchmarks.editbench.scores import score
 from benchmarks.editbench.sheets import add_title, spread
+from benchmarks.machine import machine
 from devtools import in_process
 from devtools.environment import ROOT
 from devtools.results import contact_sheet
