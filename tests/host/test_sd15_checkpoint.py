@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def shapes() -> dict[str, torch.Size]:
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     layers = comfy.ops.disable_weight_init
-    clip_config = json.loads((Path(comfy.sd1_clip.__file__).parent / "sd1_clip_config.json").read_text())
+    clip_config = json.loads((Path(inspect.getfile(comfy.sd1_clip)).parent / "sd1_clip_config.json").read_text())
     with torch.device("meta"):
         parts = {
             "model.diffusion_model.": UNetModel(**UNET, operations=layers),
