@@ -212,7 +212,7 @@ def test_bad_input_is_named(metrics, clips, clip_vision, clip, miniature):
 
 @pytest.mark.parametrize("left", ["zeros", "identity", "another tensor", "not a number"])
 def test_a_projection_that_no_file_filled_is_refused(left, metrics, clips, clip_vision):
-    """What the host leaves in its memory then; of another tensor some bytes are always overwritten."""
+    """What was seen in its memory then."""
     clip = text_model()
     weight = clip.cond_stage_model.clip_l.transformer.text_projection.weight
     with torch.no_grad():
