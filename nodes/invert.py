@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
-from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
+from .host.inversion_cache import cached_inversion
+from .host.node_text import show_text
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
 from .host.sampling import invert
@@ -89,6 +93,16 @@ class Invert(io.ComfyNode):
                     tooltip="For null_text: an empty prompt to start from, the same one as the edit's negative.",
                 ),
                 io.Boolean.Input(
+                    "cache",
+                    default=True,
+                    label_on="on",
+                    label_off="off",
+                    optional=True,
+                    tooltip="Keeps the inversion on disk and takes it from there when clip, model, prompts and all "
+                    "settings are the same, after a restart, too. The node shows what it did; EI2 Inversion Cache "
+                    "shows how much is kept, and deletes it.",
+                ),
+                io.Boolean.Input(
                     "trajectory",
                     default=False,
                     label_on="kept",
@@ -126,25 +140,42 @@ class Invert(io.ComfyNode):
         null_cfg=NullTextSettings.guidance,
         null_source=None,
         empty=None,
+        cache=True,
         trajectory=False,
     ) -> io.NodeOutput:
         source = clip_latents(model, latent)
         check_conditioning(positive, source.shape[0], "positive")
         check_frames(model, source.shape[0], "the latent")
+        parts = {"latent": source, "positive": positive, "steps": steps, "refine": refine, "trajectory": trajectory}
         if null_text:
+            check_whole(model, source.shape[0], "null_text")
             settings = NullTextSettings(null_inner_steps, null_cfg)
             prompt = positive if null_source is None else null_source
             check_conditioning(prompt, source.shape[0], "null_source")
             check_null_text(prompt, empty, settings)
-            inversion = invert_for_guidance(model, source, positive, steps, refine, prompt, empty, settings, trajectory)
+            parts |= {"null_text": asdict(settings), "null_source": prompt, "empty": empty}
+            compute = lambda: invert_for_guidance(
+                model, source, positive, steps, refine, prompt, empty, settings, trajectory
+            )
+        else:
+            compute = lambda: invert_plainly(model, source, positive, steps, refine, trajectory)
+        inversion, how = cached_inversion(model, parts, compute) if cache else (compute(), "computed, not kept")
+        show_text(how)
+        if null_text:
             negative = scheduled_negative(model, empty, inversion)
         else:
-            passed = []
-            keep = lambda latents: passed.append(latents.float().cpu()) if trajectory else None
-            noise, sigmas = invert(model, source, positive, steps, refine, keep)
-            inversion = Inversion(noise, source, sigmas, trajectory=torch.stack(passed[::-1]) if trajectory else None)
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
-        return io.NodeOutput(inversion, {"samples": inversion.noise}, inversion.sigmas, negative)
+        latent = {"samples": inversion.noise}
+        return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=ui.PreviewText(how))
+
+
+def invert_plainly(model, source, positive: list, steps: int, refine: int, keep: bool = False) -> Inversion:
+    """The clip `f c h w` as noise. `keep`: whether the trajectory is kept."""
+    trajectory = []
+    noise, sigmas = invert(
+        model, source, positive, steps, refine, lambda latents: keep and trajectory.append(latents.float().cpu())
+    )
+    return Inversion(noise, source, sigmas, trajectory=torch.stack(trajectory[::-1]) if keep else None)
 
 
 def invert_for_guidance(

@@ -16,9 +16,10 @@ from ...ei2.local_blend import local_blend, word_mask
 from ...ei2.masks import KeptOutside
 from ..control import Control
 from ..inversion import Inversion
-from .checks import check_one_prompt
+from .checks import check_one_prompt, check_whole
 from .control import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
+from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
 from .prompts import same_text
 from .sampling import run
@@ -95,7 +96,8 @@ def sample_controlled(
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
     guider = ControlledGuider(clone, (source, source_negative, source_cfg), (positive, negative, cfg), sigmas)
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
-    both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
+    with sampling_within_memory("sampling with attention control", model, noise, positive):
+        both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
     source_video, target_video = both.chunk(2)
     words = range(len(control.target.texts))
     return ControlledSample(
@@ -118,8 +120,7 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
             "negative is held to a part of the picture, so that the host would run the prompt in parts, which "
             "attention control cannot follow: give one for the whole picture."
         )
-    if model.model_options.get("context_handler") is not None:
-        raise ValueError("Attention control cannot see the whole video through context windows: take them off.")
+    check_whole(model, inversion.frames, "Attention control")
     temporal = control.self_maps in ("temporal", "both")
     if control.self_replace > 0 and temporal and not len(require_inflation(model).stack):
         raise ValueError(

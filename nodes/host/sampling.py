@@ -10,6 +10,7 @@ import latent_preview
 import torch
 
 from ...ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
+from .memory_estimate import sampling_within_memory
 from .unet import require_unet, sigma_schedule
 
 
@@ -31,7 +32,8 @@ def invert(
     require_unet(model)
     sigmas = ddim_sigmas(steps, sigma_schedule(model))
     inverter = Inverter(refine, on_latents, later_steps)
-    return run(model, latents, plain_guider(model, positive, None, 1.0), inverter, sigmas.flip(0)), sigmas
+    with sampling_within_memory("inversion", model, latents, positive):
+        return run(model, latents, plain_guider(model, positive, None, 1.0), inverter, sigmas.flip(0)), sigmas
 
 
 class Inverter(comfy.samplers.KSAMPLER):
@@ -64,7 +66,8 @@ def sample(
     guider, sampler = plain_guider(model, positive, negative, cfg), comfy.samplers.sampler_object("ddim")
     if after_step is not None:
         sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": after_step})
-    return run(model, noise, guider, sampler, sigmas)
+    with sampling_within_memory("sampling", model, noise, positive):
+        return run(model, noise, guider, sampler, sigmas)
 
 
 def plain_guider(model, positive: list, negative: list | None, cfg: float) -> comfy.samplers.CFGGuider:

@@ -90,6 +90,17 @@ NODES = {
         },
         {"plot": "IMAGE", "table": "STRING"},
     ),
+    "EI2_InversionCache": ("EI2 Inversion Cache", {"clear": ("BOOLEAN", False)}, {"report": "STRING"}),
+    "EI2_SaveTune": ("EI2 Save Tune", {"tune": "EI2_TUNE", "filename_prefix": ("STRING", "tune")}, {}),
+    "EI2_LoadTune": ("EI2 Load Tune", {"tune_name": ("COMBO", ANY)}, {"tune": "EI2_TUNE", "info": "STRING"}),
+    "EI2_ApplyTune": (
+        "EI2 Apply Tune",
+        {
+            "model": "MODEL", "tune": "EI2_TUNE", "temporal_strength": ("FLOAT", 1.0),
+            "query_strength": ("FLOAT", 1.0),
+        },
+        {"model": "MODEL"},
+    ),
     "EI2_ReconstructionCheck": (
         "EI2 Reconstruction Check",
         {"source": "IMAGE", "reconstruction": "IMAGE"},
@@ -118,10 +129,14 @@ NODES = {
 OPTIONAL = {
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
-        "empty": "CONDITIONING", "trajectory": "BOOLEAN",
+        "empty": "CONDITIONING", "cache": "BOOLEAN", "trajectory": "BOOLEAN",
     },
     "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
+    "EI2_OneShotTune": {
+        "snapshot_every": "INT", "resume_from": "COMBO", "preview_every": "INT", "window_frames": "INT",
+    },
+    "EI2_SaveTune": {"prompt": "STRING"},
     "EI2_ReconstructionCheck": {"vae_only": "IMAGE"},
     "EI2_Compare": {f"video_{i}": "IMAGE" for i in range(2, 7)},
     "EI2_Metrics": {"clip_vision": "CLIP_VISION", "clip": "CLIP", "prompt": "STRING", "mask": "MASK"},
