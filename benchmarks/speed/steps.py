@@ -85,9 +85,11 @@ class Steps:
     def contender(self, what: str, way: Way, place: Place) -> Contender:
         """Something to `race`."""
         run = self.runner(what, way, place)
-        if way.method in LITERALS or self.subject.on_gpu:  # all it needs gets there while it runs
-            return Contender(way.method, run, leave=self.leave)
-        return Contender(way.method, run, self.subject.model.model_size, self.leave)
+        if self.subject.on_gpu:
+            return Contender(way.method, run, leave=self.leave, alone=True)
+        # the baseline makes its weights while it runs, the host's are there
+        held = (lambda: 0) if way.method in LITERALS else self.subject.model.model_size
+        return Contender(way.method, run, held)
 
     def runner(self, what: str, way: Way, place: Place) -> Callable[[int], list[float]]:
         """What does one step more than asked and returns the others' seconds."""

@@ -55,12 +55,13 @@ class Marks:
 class Contender:
     """Something that is timed. `run(steps)` does one step more than asked and returns the others' seconds; `held`: the
     bytes of what it needs that are there before it runs, such as weights in main memory; `leave()` puts away what
-    it keeps on the GPU, so that nobody else's memory or speed suffers."""
+    anybody keeps on the GPU; `alone`: then all there counts as its memory, not only what it adds."""
 
     name: str
     run: Callable[[int], list[float]]
     held: Callable[[], int] = lambda: 0
     leave: Callable[[], None] = lambda: None
+    alone: bool = False
     seconds: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     failure: str = ""
@@ -74,8 +75,9 @@ def race(contenders: list[Contender], rounds: int, share: float, most: int, on_g
             if one.failure:
                 continue
             steps = max(1, min(most, round(share / one.seconds[-1]))) if one.seconds else 1
+            one.leave()
             start_peak(on_gpu)
-            before = held_bytes(on_gpu)
+            before = 0 if one.alone else held_bytes(on_gpu)
             try:
                 one.seconds += one.run(steps)
                 one.peaks.append(peak_bytes(on_gpu) - before + one.held())
