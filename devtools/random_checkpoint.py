@@ -6,6 +6,7 @@ importable (`in_process.import_host`).
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def shapes(layout: str, text_encoder: bool) -> dict[str, torch.Size]:
             "first_stage_model.": AutoencoderKL(ddconfig=VAE, embed_dim=4),
         }
         if text_encoder:
-            config = json.loads((Path(comfy.sd1_clip.__file__).parent / "sd1_clip_config.json").read_text())
+            config = json.loads((Path(inspect.getfile(comfy.sd1_clip)).parent / "sd1_clip_config.json").read_text())
             parts["cond_stage_model.transformer."] = CLIPTextModel(config, torch.float16, "meta", layers)
     return {
         prefix + name: tensor.shape

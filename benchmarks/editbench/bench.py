@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import uses_gpu
+from benchmarks.machine import uses_gpu
 from devtools import in_process
 from miniature.judge import Judge
 

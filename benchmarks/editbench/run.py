@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import machine, uses_gpu
+from benchmarks.machine import machine, uses_gpu
 from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.memory import peak_bytes, start_peak
+from benchmarks.machine import peak_bytes, start_peak
 from ei2.measures import psnr
 from miniature.world import render
 

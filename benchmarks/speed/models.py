@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import uses_gpu
+from benchmarks.machine import uses_gpu
 from devtools import in_process, random_checkpoint
 
 TOKENS = 77  # of a prompt

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import machine, uses_gpu
+from benchmarks.machine import machine, uses_gpu
 from devtools.environment import DEV, ROOT, SetupError
 
 from . import models, report

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from benchmarks.memory import held_bytes, peak_bytes, start_peak
+from benchmarks.machine import held_bytes, peak_bytes, start_peak
 
 # Dense bf16 matrix products with float32 sums, TFLOP/s, from the makers' data sheets; the first name that is part of
 # the device's counts. Others are compared with their own measured products.

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks.memory import CLEAR
+from benchmarks.machine import CLEAR
 from benchmarks.speed import attention, models, run, steps, timing
 from benchmarks.speed.attention import Attentions
 from benchmarks.speed.literal import LiteralTuning, LiteralUNet
