@@ -69,7 +69,8 @@ class Contender:
 
 def race(contenders: list[Contender], rounds: int, share: float, most: int, on_gpu: bool) -> None:
     """Times the contenders in turn, round by round, so that what else the machine does hits all of them. In a round
-    each gets about `share` seconds, one step at least and `most` at most. One that runs out of memory is out."""
+    each gets about `share` seconds, one step at least and `most` at most. One that cannot go on is out: for want of
+    memory, or for what the pack says."""
     for _ in range(rounds):
         for one in contenders:
             if one.failure:
@@ -81,8 +82,10 @@ def race(contenders: list[Contender], rounds: int, share: float, most: int, on_g
             try:
                 one.seconds += one.run(steps)
                 one.peaks.append(peak_bytes(on_gpu) - before + one.held())
-            except torch.OutOfMemoryError:
+            except (MemoryError, torch.OutOfMemoryError):
                 one.failure = "out of memory"
+            except ValueError as error:
+                one.failure = str(error).partition(":")[0]
             one.leave()
 
 
