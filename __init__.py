@@ -2,6 +2,8 @@
 
 from .nodes import EI2Extension
 
+WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node id>.md are the nodes' help pages
+
 
 async def comfy_entrypoint() -> EI2Extension:
     """What ComfyUI calls to learn of the pack's nodes."""

@@ -17,7 +17,13 @@ from devtools import environment, host
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
 CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
-BENCHMARKS = {"edit": "benchmarks.editbench.run", "null-text": "benchmarks.null_text"}
+BENCHMARKS = {
+    "edit": "benchmarks.editbench.run",
+    "long": "benchmarks.longclips.run",
+    "memory": "benchmarks.memory",
+    "null-text": "benchmarks.null_text",
+    "speed": "benchmarks.speed.run",
+}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":

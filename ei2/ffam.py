@@ -10,7 +10,7 @@ arrive projected once, and only they are pooled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -60,13 +60,46 @@ def fine_coarse_attention(
         rearrange(coarse_tokens(t, height, width, factor, pool), "(b f) n c -> b f n c", f=frames) for t in (k, v)
     )
     q, k, v = (rearrange(t, "(b f) n c -> b f n c", f=frames) for t in (q, k, v))
-    others = torch.tensor([[j for j in range(frames) if j != i] for i in range(frames)], device=q.device)
+    others = [[j for j in range(frames) if j != i] for i in range(frames)]
+    return _attend_each(q, k, v, coarse_k, coarse_v, others, attend).flatten(0, 1)
+
+
+def anchored_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    anchor_k: torch.Tensor,
+    anchor_v: torch.Tensor,
+    own: Sequence[int | None],
+    attend: Attend,
+) -> torch.Tensor:
+    """FFAM for a window of a long clip: the coarse tokens are those of a anchors, frames spread over the whole clip.
+
+        K_i, V_i = [ fine(z_i) ; coarse_s(z_j) for every anchor j that is not frame i itself ]
+
+    `q`, `k`, `v`: `(b f) n c`, projected, of the window's frames; `anchor_k`, `anchor_v`: `b a m c`; `own`: per frame,
+    which anchor it is, if any. Returns `(b f) n c`. (For long clips; our choice, the paper edits short ones.)
+    """
+    q, k, v = (rearrange(t, "(b f) n c -> b f n c", f=len(own)) for t in (q, k, v))
+    kinds = [[i for i, anchor in enumerate(own) if (anchor is None) == plain] for plain in (True, False)]
+    out = []
+    for frames in filter(None, kinds):  # anchors have one key frame less than the others
+        others = [[j for j in range(anchor_k.shape[1]) if j != own[i]] for i in frames]
+        out.append(_attend_each(q[:, frames], k[:, frames], v[:, frames], anchor_k, anchor_v, others, attend))
+    order = torch.tensor(kinds[0] + kinds[1], device=q.device).argsort()
+    return torch.cat(out, dim=1)[:, order].flatten(0, 1)
+
+
+def _attend_each(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:
+    """Frames `b f n c`, each to its own tokens and to the coarse ones of `b a m c` that `others` picks for it, as many
+    for each; -> `b f n c`."""
+    frames, others = len(others), torch.tensor(others, device=q.device)
 
     def attend_group(q, k, v, coarse_k, coarse_v, others):
         keys, values = _fine_and_coarse(k, coarse_k, others), _fine_and_coarse(v, coarse_v, others)
         return attend(q.flatten(0, 1), keys, values)
 
-    group = frames_at_once(frames, k.shape[2], (frames - 1) * coarse_k.shape[2], q.device)
+    group = frames_at_once(frames, k.shape[2], others.shape[1] * coarse_k.shape[2], q.device)
     gathered = 2 * q.shape[0] * frames * (k.shape[2] + others.shape[1] * coarse_k.shape[2]) * k.shape[3]
     # kept for the backward pass, the gathered keys and values would grow with f²: where they are large, make them anew
     again = torch.is_grad_enabled() and group < frames and gathered * k.element_size() > KEPT_BYTES
@@ -75,7 +108,7 @@ def fine_coarse_attention(
         rearrange(run(q[:, i], k[:, i], v[:, i], coarse_k, coarse_v, others[i]), "(b f) n c -> b f n c", b=q.shape[0])
         for i in (slice(start, start + group) for start in range(0, frames, group))
     ]
-    return rearrange(torch.cat(out, dim=1), "b f n c -> (b f) n c")
+    return torch.cat(out, dim=1)
 
 
 def frames_at_once(frames: int, fine: int, coarse: int, device: torch.device) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import machine, uses_gpu
 from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 
@@ -25,7 +26,6 @@ from . import report, sheets
 from .bench import Bench
 from .clips import clips_of
 from .job import GIVEN, Job
-from .memory import machine, uses_gpu
 from .plan import plan
 from .rows import identity, load, select
 

@@ -22,9 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ...ei2.attention import attention
 from ...ei2.settings import InflationSettings
 from .inflation import KEY, InflatedUNet, LayerHook, detach
-from .unet import require_unet, res_blocks, transformer_blocks
-
-ACTIVATION_BYTES = 2300  # rough need of a training step per frame, latent pixel and base channel, without checkpointing
+from .unet import res_blocks, transformer_blocks
 
 
 class DifferentiableUNet(InflatedUNet):
@@ -40,7 +38,10 @@ class DifferentiableUNet(InflatedUNet):
         if not self.checkpointing:
             return
         layers = self._layer_hooks(unet, frames)
-        for module in [block.module for block in transformer_blocks(unet)] + res_blocks(unet):
+        modules = [block.module for block in transformer_blocks(unet)] + res_blocks(unet)
+        if self.settings.position == "after_feed_forward":  # else they are inside the blocks
+            modules += self.stack.values()
+        for module in modules:
             inside = set(module.modules())
             own = [hook for layer, hook in layers if layer in inside]
             hooks.enter_context(_checkpointed(module, partial(self._recomputing, own)))
@@ -64,9 +65,9 @@ def gradients():
         yield
 
 
-def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
+def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserve: int):
     """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
-    `precision`: of the UNet's arithmetic."""
+    `precision`: of the UNet's arithmetic; `reserve`: bytes for which the host makes room on the device beside it."""
     clone = model.clone()
     detach(clone)
     dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
@@ -75,8 +76,9 @@ def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
         clone.set_model_compute_dtype(torch.bfloat16)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
+    clone.model_options.pop("context_handler", None)  # whoever learns says which frames are seen
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
-    comfy.model_management.load_models_gpu([clone], force_full_load=True)
+    comfy.model_management.load_models_gpu([clone], memory_required=reserve, force_full_load=True)
     return clone
 
 
@@ -92,6 +94,11 @@ def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
             if buffer.is_inference():
                 setattr(child, name, buffer.clone())
     unet.requires_grad_(False)
+    hold_controls(guider)
+
+
+def hold_controls(guider: comfy.samplers.CFGGuider) -> None:
+    """Keeps gradients out of the ControlNets that a sampling guider's prompts carry."""
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         if cond.get("control") is not None:
             cond["control"] = ConstantControl(cond["control"])
@@ -139,16 +146,6 @@ def without_inference_tensors(value):
     if isinstance(value, (list, tuple)):
         return type(value)(without_inference_tensors(item) for item in value)
     return value
-
-
-def wants_checkpointing(choice: str, model, latents: torch.Tensor) -> bool:
-    """Whether activations are to be recomputed. `choice`: on, off, or auto, which is when a plain training step on
-    `latents` `f c h w` would take more than half of the free memory, by a rough rule."""
-    if choice != "auto":
-        return choice == "on"
-    frames, _, height, width = latents.shape
-    need = frames * height * width * require_unet(model).model_channels * ACTIVATION_BYTES
-    return need > 0.5 * comfy.model_management.get_free_memory(model.load_device)
 
 
 def _differentiable_attention(default, q, k, v, heads, mask=None, *args, **kwargs):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ei2.attention import attention
-from ei2.ffam import coarse_tokens, fine_coarse_attention, frames_at_once
+from ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention, frames_at_once
 from ei2.frame_attention import dense_attention
 
 HEADS, WIDTH = 2, 4
@@ -168,3 +168,32 @@ def test_large_keys_are_made_anew_for_the_backward_pass():
 
     for mine, expected in zip(ours, gradients(frame_by_frame)):
         torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("own", [[None, None, None], [0, None, 1], [1, 0, 2]], ids=str)
+@pytest.mark.parametrize("videos", [1, 2])
+def test_anchored_attention_equals_naive(own, videos):
+    """Each frame of a window sees its own fine tokens and the coarse ones of every anchor that it is not itself."""
+    frames, anchors, height, width = len(own), 3, 5, 7
+    q, k, v = qkv(videos * frames, height * width)
+    coarse = torch.randn(2, videos, anchors, 12, CHANNELS, generator=torch.Generator().manual_seed(1))
+    found = anchored_attention(q, k, v, *coarse, own, attend)
+    for row in range(len(q)):
+        video, frame = divmod(row, frames)
+        others = [anchor for anchor in range(anchors) if anchor != own[frame]]
+        keys, values = (
+            np.concatenate([fine[row].double().numpy(), *(tokens[video, j].double().numpy() for j in others)])
+            for fine, tokens in zip((k, v), coarse)
+        )
+        assert len(keys) == height * width + len(others) * 12
+        expected = attend_by_formula(q[row].double().numpy(), keys, values)
+        assert np.abs(found[row].numpy() - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_a_clip_of_nothing_but_anchors_is_an_ordinary_one(factor):
+    frames, height, width = 4, 5, 7
+    q, k, v = qkv(2 * frames, height * width)
+    coarse = [coarse_tokens(t, height, width, factor, "average").unflatten(0, (2, frames)) for t in (k, v)]
+    expected = fine_coarse_attention(q, k, v, frames, height, width, factor, "average", attend)
+    torch.testing.assert_close(anchored_attention(q, k, v, *coarse, range(frames), attend), expected, atol=1e-5, rtol=0)
