@@ -128,7 +128,7 @@ def node_validate() -> list[Finding]:
             found.append(Finding(checker, "pyproject.toml", line))
         elif match := CONCISE.match(line):
             found.append(Finding(checker, _inside(match["file"]), match["what"], int(match["line"])))
-    passed = "All validation checks passed" in result.stdout
+    passed = "All validation checks passed" in result.stdout + result.stderr
     if not found and (result.returncode or not passed):
         raise SetupError(f"comfy node validate gave an unknown answer:\n{result.stdout}{result.stderr}")
     return found
