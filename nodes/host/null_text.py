@@ -65,7 +65,8 @@ def null_text(
         if inflation:
             stack.load_state_dict({name: weight.float() for name, weight in inflation.stack.state_dict().items()})
         stack.to(model.load_device).eval().requires_grad_(False)
-        wrapper = DifferentiableUNet(options, stack, wants_checkpointing(checkpointing, model, trajectory[0]))
+        checkpoints = wants_checkpointing(checkpointing, model, trajectory[0])
+        wrapper = DifferentiableUNet(options, stack, checkpoints, inflation.warned if inflation else None)
         sampler = NullTextSampler(trajectory, settings, on_step, precision)
         guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision))
         guider.inner_set_conds(without_inference_tensors({"positive": source, "negative": empty}))

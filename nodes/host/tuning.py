@@ -60,7 +60,7 @@ def tune_model(
             for name in QUERIES
         }
         checkpointing = wants_checkpointing(gradient_checkpointing, model, latents)
-        wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing)
+        wrapper = TrainingUNet(inflation.settings, stack, queries, checkpointing, inflation.warned)
         losses: list[float] = []
 
         def learned() -> TuneResult:
@@ -106,8 +106,15 @@ class TuneSampler(comfy.samplers.Sampler):
 class TrainingUNet(DifferentiableUNet):
     """The inflated UNet with trainable temporal modules and additions to the q projections."""
 
-    def __init__(self, settings: InflationSettings, stack, queries: dict[str, torch.nn.Parameter], checkpointing: bool):
-        super().__init__(settings, stack, checkpointing)
+    def __init__(
+        self,
+        settings: InflationSettings,
+        stack: torch.nn.Module,
+        queries: dict[str, torch.nn.Parameter],
+        checkpointing: bool,
+        warned: set[str],
+    ):
+        super().__init__(settings, stack, checkpointing, warned)
         self.queries = queries
 
     def _hook_layers(self, unet, frames: int, hooks: ExitStack) -> None:
