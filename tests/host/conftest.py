@@ -41,6 +41,34 @@ def model(miniature):
 
 
 @pytest.fixture(scope="session")
+def random_unet():
+    """A MODEL of one of the host's families, with random weights: `random_unet("SDXL", unet_config, state)`.
+
+    `state`: what a checkpoint would say of itself, by which the host tells what it predicts.
+    """
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    def random_unet(kind: str, unet_config: dict, state: dict | None = None):
+        config = getattr(comfy.supported_models, kind)(unet_config)
+        config.unet_config.update({k: v for k, v in unet_config.items() if k.startswith("num_head")})
+        config.set_inference_dtype(torch.float32, None)
+        generator = torch.Generator().manual_seed(0)
+        with torch.inference_mode():
+            base = config.get_model(dict(state or {}), "")
+            for name, parameter in base.diffusion_model.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                if parameter.ndim > 1:
+                    parameter.copy_(noise * parameter.shape[1:].numel() ** -0.5)
+                else:
+                    parameter.copy_(0.1 * noise + name.endswith("weight"))
+        cpu = torch.device("cpu")
+        return comfy.model_patcher.ModelPatcher(base, cpu, cpu)
+
+    return random_unet
+
+
+@pytest.fixture(scope="session")
 def encode(miniature):
     """The conditioning of a prompt: `encode("a red circle on a striped blue background")`."""
 
