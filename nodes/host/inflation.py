@@ -157,8 +157,8 @@ class InflatedUNet:
         height, width = extra_options["activations_shape"][2:]
         if not q.shape[1] == k.shape[1] == height * width:
             self._warn_once(
-                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): where it does, "
-                "the frames do not look at each other. If they drift apart, take that node off.",
+                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): where it "
+                "does, the frames do not look at each other. If they drift apart, take that node off.",
                 "tokens",
             )
             return attend(q, k, v)
@@ -274,7 +274,7 @@ def _host_stack(model, settings: InflationSettings) -> TemporalStack:
 
 def _module_dtype(model) -> torch.dtype:
     """Temporal modules are kept as the UNet computes; fp8 weights compute in something larger."""
-    dtype = model.model.manual_cast_dtype or model.model_dtype()
+    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
     return dtype if dtype in FLOATS else torch.float16
 
 

@@ -86,6 +86,31 @@ def source(encode):
 
 
 @pytest.fixture(scope="session")
+def control_net(model):
+    """A small ControlNet of random weights, and what puts prompts under it: `net, steer = control_net`."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    from nodes import ControlNetApplyAdvanced
+
+    with torch.inference_mode():
+        net = comfy.cldm.cldm.ControlNet(
+            image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1],
+            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=128, num_heads=-1,
+            num_head_channels=32, use_spatial_transformer=True, dtype=torch.float32,
+            operations=comfy.ops.disable_weight_init,
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        for parameter in net.parameters():
+            scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        hint = torch.rand(1, 48, 80, 3, generator=generator)
+    control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
+    return net, lambda *prompts: ControlNetApplyAdvanced().apply_controlnet(*prompts, control, hint, 8.0, 0.0, 1.0)
+
+
+@pytest.fixture(scope="session")
 def evaluate():
     """Runs a MODEL once through the host's guider: `evaluate(model, latents, positive, negative, cfg, sigma)`.
 
