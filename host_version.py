@@ -20,7 +20,7 @@ def complaint() -> str | None:
     if version is not None and _numbers(version) >= _numbers(MINIMUM):
         return None
     found = f"this is {version}" if version else "this one is older"
-    return f"EI2 needs ComfyUI {MINIMUM} or newer, and {found}: update ComfyUI and restart it. None of EI2's nodes load."
+    return f"EI2 needs ComfyUI {MINIMUM} or newer, and {found}: update ComfyUI and restart it. Its nodes are not loaded."
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -1,6 +1,8 @@
 """ComfyUI's own code in the test's process, and the pack imported by its path, as ComfyUI does it."""
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -108,6 +110,21 @@ def control_net(model):
         hint = torch.rand(1, 48, 80, 3, generator=generator)
     control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
     return net, lambda *prompts: ControlNetApplyAdvanced().apply_controlnet(*prompts, control, hint, 8.0, 0.0, 1.0)
+
+
+@pytest.fixture(scope="session")
+def host_node():
+    """One of the host's own nodes, of either API: `host_node("nodes_custom_sampler", "SamplerCustom", *inputs)` -> its
+    outputs."""
+
+    def host_node(module: str, name: str, *inputs) -> tuple:
+        cls = getattr(importlib.import_module(f"comfy_extras.{module}"), name)
+        if hasattr(cls, "execute"):
+            result = cls.execute(*inputs)
+            return getattr(result, "args", result)
+        return getattr(cls(), cls.FUNCTION)(*inputs)
+
+    return host_node
 
 
 @pytest.fixture(scope="session")

@@ -20,19 +20,11 @@ Companion = namedtuple("Companion", "apply changes warning", defaults=("noise ed
 
 
 def node(module: str, name: str, *arguments):
-    """`apply(model)` for one of the host's own nodes, of either API."""
-
-    def apply(model):
-        cls = getattr(__import__(f"comfy_extras.{module}", fromlist=[name]), name)
-        if hasattr(cls, "execute"):
-            result = cls.execute(model, *arguments)
-            return getattr(result, "args", result)[0]
-        return getattr(cls(), cls.FUNCTION)(model, *arguments)[0]
-
-    return apply
+    """`apply(model)` for one of the host's own nodes."""
+    return lambda model, host_node: host_node(module, name, model, *arguments)[0]
 
 
-def lora(model):
+def lora(model, _):
     """By the host's own loader, on projections that are tuned and others."""
     import comfy.sd
 
@@ -49,7 +41,7 @@ def lora(model):
 def merged(name: str, *arguments, **options):
     """One of the host's merges, with a model whose weights are a little larger."""
 
-    def apply(model):
+    def apply(model, _):
         from comfy_extras import nodes_model_merging
 
         other = model.clone()
@@ -63,7 +55,7 @@ def merged(name: str, *arguments, **options):
 def patched(setter: str, patch, *places):
     """A patch as other packs set it: `setter` of the host's ModelPatcher."""
 
-    def apply(model):
+    def apply(model, _):
         clone = model.clone()
         for place in places or [()]:
             getattr(clone, setter)(patch, *place)
@@ -186,31 +178,31 @@ def warnings(caplog):
 
 
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings):
+def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings, host_node):
     companion = COMPANIONS[name]
-    found = flow(inflate(companion.apply(model), "EI2"))
+    found = flow(inflate(companion.apply(model, host_node), "EI2"))
     check(companion, found, alone, warnings())
     in_force = "noise" in companion.changes and "Cache" not in name  # while tuning, caches and guidance are off
     assert (found.tune.losses != alone.tune.losses) == in_force
 
 
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_put_on_after_the_tuning(name, model, inflate, flow, tuned, alone, warnings, pack):
+def test_put_on_after_the_tuning(name, model, inflate, flow, tuned, alone, warnings, pack, host_node):
     companion, (_, result) = COMPANIONS[name], tuned
     fresh = pack("nodes.host.inflation").apply_tune(inflate(model, "EI2"), result)  # has warned of nothing yet
-    check(companion, flow(companion.apply(fresh), result), alone, warnings())
+    check(companion, flow(companion.apply(fresh, host_node), result), alone, warnings())
 
 
 @pytest.mark.parametrize("name", ["LoRA", "IP-Adapter as attn2 patch", "FreeU_V2", "HyperTile", "SAG", "EasyCache"])
-def test_tuned_with_checkpointing(name, model, inflate, tune, random_clip):
-    inflated = inflate(COMPANIONS[name].apply(model), "EI2")
+def test_tuned_with_checkpointing(name, model, inflate, tune, random_clip, host_node):
+    inflated = inflate(COMPANIONS[name].apply(model, host_node), "EI2")
     (_, off), (_, on) = (tune(inflated, random_clip(2, 8, 8), steps=3, checkpointing=c) for c in ("off", "on"))
     assert on.losses == pytest.approx(off.losses, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["FreeU_V2", "SAG", "PAG", "RescaleCFG", "HyperTile", "EasyCache"])
-def test_null_text_beside_it(name, tuned, pack, source, encode, random_clip):
-    model = COMPANIONS[name].apply(tuned[0])
+def test_null_text_beside_it(name, tuned, pack, source, encode, random_clip, host_node):
+    model = COMPANIONS[name].apply(tuned[0], host_node)
     inversion = pack("nodes.invert").Invert.execute(
         model, {"samples": random_clip(2, 8, 8)}, source, 3, 0, null_text=True, null_inner_steps=2, empty=encode("")
     ).args[0]
@@ -219,7 +211,9 @@ def test_null_text_beside_it(name, tuned, pack, source, encode, random_clip):
 
 
 @pytest.mark.parametrize("name", ["PAG", "SAG", "RescaleCFG"])
-def test_attention_control_gives_the_source_back_in_spite_of_it(name, tuned, pack, miniature, source, random_clip):
+def test_attention_control_gives_the_source_back_in_spite_of_it(
+    name, tuned, pack, miniature, source, random_clip, host_node
+):
     """The source's branch retraces the inversion, where other nodes' guidance was off; the edit's is guided by it."""
     sources, edits = [], []
     control = pack("nodes.attention_control").AttentionControl
@@ -230,7 +224,7 @@ def test_attention_control_gives_the_source_back_in_spite_of_it(name, tuned, pac
     }
     made = control.execute(**options).args[0]
     empty = miniature[1].encode_from_tokens_scheduled(miniature[1].tokenize(""))
-    for model in (tuned[0], COMPANIONS[name].apply(tuned[0])):
+    for model in (tuned[0], COMPANIONS[name].apply(tuned[0], host_node)):
         plain = tuned[0] if name != "SAG" else model  # SAG's replacement of the middle block stays in force
         inversion = pack("nodes.invert").Invert.execute(plain, {"samples": random_clip(2, 8, 8)}, source, 3, 0).args[0]
         found = pack("nodes.host.guidance").sample_controlled(
@@ -244,8 +238,8 @@ def test_attention_control_gives_the_source_back_in_spite_of_it(name, tuned, pac
     assert torch.isfinite(sources[1]).all()
 
 
-def test_two_kinds_of_stepping_aside_are_two_warnings(model, inflate, flow, warnings):
-    flow(inflate(COMPANIONS["PAG"].apply(COMPANIONS["ToMe"].apply(model)), "EI2"))
+def test_two_kinds_of_stepping_aside_are_two_warnings(model, inflate, flow, warnings, host_node):
+    flow(inflate(COMPANIONS["PAG"].apply(COMPANIONS["ToMe"].apply(model, host_node), host_node), "EI2"))
     assert [TOKENS in warnings()[0], TAKEN.format(1) in warnings()[1]] == [True, True] and len(warnings()) == 2
 
 

@@ -102,9 +102,8 @@ def test_guided_sampling_returns_the_clip(optimized, sample, rendered, empty):
 
 @pytest.mark.parametrize("first_step", [0, 3, STEPS])
 @pytest.mark.parametrize("sampler", ["EI2", "euler", "dpmpp_2m"])
-def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, sample, source, empty):
+def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, sample, source, empty, host_node):
     from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     model, (inversion, noise, sigmas, _) = optimized
     negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion, first_step)
@@ -112,7 +111,8 @@ def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, 
     if sampler == "EI2":
         sample(clone, inversion, negative, 3.0)
     else:
-        SamplerCustom.execute(clone, False, 1, 3.0, source, negative, sampler_object(sampler), sigmas, noise)
+        inputs = (clone, False, 1, 3.0, source, negative, sampler_object(sampler), sigmas, noise)
+        host_node("nodes_custom_sampler", "SamplerCustom", *inputs)
     received = [text for _, branch, text, _ in seen if branch == 1]
     assert len(received) == STEPS
     for i, text in enumerate(received):
