@@ -4,6 +4,9 @@ import logging
 
 from .host_version import complaint
 
+WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node id>.md are the nodes' help pages
+
+
 _complaint = complaint()
 if _complaint is None:
     from .nodes import EI2Extension

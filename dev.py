@@ -16,11 +16,21 @@ from devtools import environment, host
 
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
-BENCHMARKS = {"edit": "benchmarks.editbench.run", "null-text": "benchmarks.null_text"}
+CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
+BENCHMARKS = {
+    "edit": "benchmarks.editbench.run",
+    "long": "benchmarks.longclips.run",
+    "memory": "benchmarks.memory",
+    "null-text": "benchmarks.null_text",
+    "speed": "benchmarks.speed.run",
+}
 
 
 def arguments() -> "tuple[argparse.Namespace, list[str]]":
-    note = "Environment variable COMFYUI_PATH: the folder of a ComfyUI to use instead of fetching one."
+    note = (
+        "Environment variables. COMFYUI_PATH: the folder of a ComfyUI to use instead of fetching one. "
+        'COMFYUI_FRONT_END: "newest", a version or a folder of the front end to show instead of ComfyUI\'s own.'
+    )
     parser = argparse.ArgumentParser(description=__doc__, epilog=note)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = lambda name, text, **options: commands.add_parser(name, help=text, description=text, **options)
@@ -30,12 +40,14 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
     serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
+    check = add("check", "run the public checkers on the pack, or its whole life with ComfyUI-Manager")
+    check.add_argument("what", nargs="?", choices=CHECKS, default="public", help="default: public")
     train = add("train", "train or evaluate the miniature model; a script's own options: train PART -- --help")
     train.add_argument("part", choices=TRAINING)
     bench = add("bench", "run a benchmark; a benchmark's own options: bench WHAT -- --help")
     bench.add_argument("what", choices=BENCHMARKS)
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "train", "bench"):
+    if rest and options.command not in ("test", "check", "train", "bench"):
         parser.error("unknown argument " + rest[0])
     return options, rest
 
@@ -44,6 +56,8 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
     """What to run in the virtual environment."""
     if options.command == "test":
         return ["-m", "pytest", *rest]
+    if options.command == "check":
+        return ["-m", CHECKS[options.what], *rest]
     if options.command == "train":
         return ["-m", "miniature." + TRAINING[options.part], *rest]
     if options.command == "bench":

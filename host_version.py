@@ -20,7 +20,8 @@ def complaint() -> str | None:
     if version is not None and _numbers(version) >= _numbers(MINIMUM):
         return None
     found = f"this is {version}" if version else "this one is older"
-    return f"EI2 needs ComfyUI {MINIMUM} or newer, and {found}: update ComfyUI and restart it. Its nodes are not loaded."
+    advice = "update ComfyUI and restart it. Its nodes are not loaded."
+    return f"EI2 needs ComfyUI {MINIMUM} or newer, and {found}: {advice}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

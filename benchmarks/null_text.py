@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.editbench.bench import Bench
 from benchmarks.editbench.clips import Clip, clips_of
-from benchmarks.editbench.memory import machine
+from benchmarks.machine import machine
 from devtools.environment import ROOT
 from ei2.measures import psnr
 from miniature.world import render

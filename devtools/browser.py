@@ -107,6 +107,10 @@ class Editor:
         self.page.evaluate(call, [content, workflow.stem])
         self.page.wait_for_timeout(500)  # widgets of the page (prompt boxes, videos) follow a moment later
 
+    def version(self) -> str:
+        """The front end's."""
+        return self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+
     def missing_nodes(self) -> list[str]:
         """Types of the nodes that the server does not know."""
         return self.page.evaluate("() => app.graph.nodes.filter(n => n.has_errors).map(n => n.type)")

@@ -66,11 +66,12 @@ def prepare(host_requirements: Path | None = None) -> None:
     stamp.write_text(wanted)
 
 
-def pip(what: str, *arguments: str) -> None:
-    """Runs pip inside the virtual environment and prints one line saying `what`; raises `SetupError`."""
+def pip(what: str, *arguments: str, python: Path = PYTHON) -> None:
+    """Runs pip of the virtual environment (or of another `python`) and prints one line saying `what`; raises
+    `SetupError`."""
     say(f"  {what} ...", end="")
     start = time.monotonic()
-    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     (DEV / "pip.log").write_text(result.stdout, encoding="utf-8")
     if result.returncode:

@@ -13,7 +13,7 @@ import urllib.request
 from functools import lru_cache
 from pathlib import Path
 
-from . import host
+from . import front_end, host
 from .environment import DEV, LAUNCHER, ROOT
 
 CLIP = ROOT / "assets" / "quickstart.mp4"
@@ -29,7 +29,8 @@ class Server:
 
     `base`: its base folder (models, input, output, custom_nodes), kept afterwards; by default a temporary one below
     `.dev`, deleted at the end. `port`: default any free one. `clips`: files copied into the input folder.
-    `options`: further ones for ComfyUI's `main.py`. Attributes: `url`, `base`, `log` (a file).
+    `options`: further ones for ComfyUI's `main.py`. `link`: whether this pack is put into custom_nodes.
+    The front end is ComfyUI's own or the one that `front_end.py` tells of. Attributes: `url`, `base`, `log` (a file).
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Server:
         port: int | None = None,
         clips: tuple[Path, ...] = (CLIP,),
         options: tuple[str, ...] = (),
+        link: bool = True,
     ):
         self._temporary = base is None
-        self._given_base, self._clips, self._options = base, clips, options
+        self._given_base, self._clips, self._options, self._link = base, clips, options, link
         self._port = port
         self._process: subprocess.Popen | None = None
 
@@ -67,10 +69,12 @@ class Server:
         self._fill_base()
         folder = host.locate()
         python = host.interpreter(folder)
+        pages = front_end.chosen()
         command = [
             python, str(LAUNCHER), str(folder),
             "--base-directory", str(self.base), "--port", str(port), "--disable-auto-launch", "--disable-api-nodes",
-            "--database-url", "sqlite:///:memory:", *([] if has_accelerator(python) else ["--cpu"]), *self._options,
+            "--database-url", "sqlite:///:memory:", *([] if has_accelerator(python) else ["--cpu"]),
+            *(["--front-end-root", str(pages)] if pages else []), *self._options,
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
@@ -125,7 +129,7 @@ class Server:
         for folder in (packs, inputs):
             folder.mkdir(parents=True, exist_ok=True)
         link = packs / PACK
-        if not link.exists():
+        if self._link and not link.exists():
             link.unlink(missing_ok=True)  # one that leads nowhere any more
             try:
                 link.symlink_to(ROOT, target_is_directory=True)

@@ -1,1 +1,3 @@
 """The method of EI² in plain torch; knows nothing of the host."""
+
+VERSION = "0.1.0"  # the pack's, as in pyproject.toml; saved tunes name it

@@ -1,4 +1,4 @@
-"""Plain multi-head attention for the temporal modules, with the kernel that suits the case."""
+"""Plain multi-head attention for whatever trains, with the kernel that suits the case."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 MAX_BATCH = 2**15  # CUDA's fused kernels fail beyond 65535 batches x heads; the host splits at the same size
+MAX_TOKENS = 1024  # of queries: beyond, the maps that a CPU's plain form keeps need too much memory
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
@@ -14,11 +15,20 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> 
     if q.shape[0] > MAX_BATCH:
         parts = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH))
         return torch.cat([attention(*part, heads) for part in parts])
+    if q.device.type == "cpu" and q.shape[1] <= MAX_TOKENS:
+        return _plain_attention(q, k, v, heads)
     q, k, v = (rearrange(t, "b n (h c) -> b h n c", h=heads) for t in (q, k, v))
-    if q.device.type == "cpu":
-        # On a CPU the fused kernel is slow for a few tokens, and its backward slow for any number.
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
-        out = weights.to(v.dtype) @ v
-    else:
-        out = F.scaled_dot_product_attention(q, k, v)
-    return rearrange(out, "b h n c -> b n (h c)")
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n c -> b n (h c)")
+
+
+def _plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """The formula itself: on a CPU the fused kernel is slow for a few tokens, and its backward slow for any number."""
+    rows = q.shape[0]
+    q = q * (q.shape[-1] // heads) ** -0.5
+    q, k, v = (rearrange(t, "b n (h c) -> (b h) n c", h=heads) for t in (q, k, v))
+    scores = torch.bmm(q, k.transpose(1, 2))
+    # outside autocast, which would make a float32 copy of the largest tensor here; a softmax sums in float32 anyway
+    with torch.autocast("cpu", enabled=False):
+        weights = scores.softmax(dim=-1)
+        out = torch.bmm(weights, v.to(weights.dtype))
+    return rearrange(out, "(b h) n c -> b n (h c)", b=rows)

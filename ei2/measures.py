@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+import torch.nn.functional as F
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -11,8 +14,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     Raises `ValueError` for different shapes.
     """
     _require_same_shape(a, b)
-    error = (a.double() - b.double()).square().mean()
-    return _decibels(error)
+    return _decibels(torch.stack([error.mean() for error in _squared_errors(a, b)]).mean())
 
 
 def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float:
@@ -24,8 +26,8 @@ def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> floa
     weights = weights.double().expand(a.shape)
     if weights.sum() <= 0:
         raise ValueError("Cannot compare clips over an empty mask: its weights are zero everywhere.")
-    error = ((a.double() - b.double()).square() * weights).sum() / weights.sum()
-    return _decibels(error)
+    error = sum((error * weight).sum() for error, weight in zip(_squared_errors(a, b), weights))
+    return _decibels(error / weights.sum())
 
 
 def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
@@ -36,9 +38,62 @@ def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
     Both have the frames first. Raises `ValueError` for different shapes and for fewer than two frames.
     """
     _require_same_shape(clip, truth)
-    if len(clip) < 2:
-        raise ValueError("Flicker needs at least two frames.")
+    _require_frames(clip, "Flicker")
     return float((clip.double() - truth.double()).diff(dim=0).abs().mean())
+
+
+def frame_change(clip: torch.Tensor) -> torch.Tensor:
+    """How much a clip changes from frame to frame: the mean absolute difference of consecutive frames, `f-1`, in units
+    of the full range. Raises `ValueError` for fewer than two frames."""
+    return torch.stack([step.mean() for step in _steps(clip)])
+
+
+def added_change(edit: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """How much more an edit changes from frame to frame than its source does at the same place, `f-1`, in units of the
+    full range: the mean over pixels and channels of max(0, |step of the edit| - |step of the source|).
+
+    Flicker where the right result is not known: nothing is added by an edit that is still where the source is still.
+    What moves and was given a stronger contrast or another outline adds a little, too. Raises `ValueError` for
+    different shapes and for fewer than two frames.
+    """
+    _require_same_shape(edit, source)
+    return torch.stack([(ours - theirs).clamp(min=0).mean() for ours, theirs in zip(_steps(edit), _steps(source))])
+
+
+def consecutive_cosines(embeddings: torch.Tensor) -> torch.Tensor:
+    """Cosines of each frame's embedding and the next one's: `f c` -> `f-1`. Raises `ValueError` for fewer than two."""
+    _require_frames(embeddings, "Frame consistency")
+    unit = F.normalize(embeddings.double(), dim=1)
+    return (unit[:-1] * unit[1:]).sum(dim=1)
+
+
+def mean_pair_cosine(embeddings: torch.Tensor) -> float:
+    """The mean cosine over all pairs of different frames, `f c`. Raises `ValueError` for fewer than two frames."""
+    _require_frames(embeddings, "Frame consistency")
+    unit = F.normalize(embeddings.double(), dim=1)
+    frames = len(unit)
+    return float(((unit @ unit.T).sum() - unit.square().sum()) / (frames * (frames - 1)))
+
+
+def cosines_to(embeddings: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+    """Cosines of each embedding `f c` and one other, `c`: `f`."""
+    return F.normalize(embeddings.double(), dim=1) @ F.normalize(one.double(), dim=0)
+
+
+def _squared_errors(a: torch.Tensor, b: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Frame by frame, since a clip can be large."""
+    return ((x.double() - y.double()).square() for x, y in zip(a, b))
+
+
+def _steps(clip: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Absolute differences of consecutive frames, one at a time."""
+    _require_frames(clip, "Flicker")
+    return ((after.double() - before.double()).abs() for before, after in zip(clip[:-1], clip[1:]))
+
+
+def _require_frames(clip: torch.Tensor, measure: str) -> None:
+    if len(clip) < 2:
+        raise ValueError(f"{measure} needs at least two frames.")
 
 
 def _require_same_shape(a: torch.Tensor, b: torch.Tensor) -> None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from .model_identity import ModelIdentity
 from .settings import InflationSettings
+from .tuning import TuneSettings
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,9 @@ class TuneResult:
     """Weights that, applied to an inflated model with the same settings, give the tuned one.
 
     `temporal`: effective weights of the temporal modules, by block and layer; `query`: what was added to the q
-    projections, by the UNet's weight name; all on the CPU.
+    projections, by the UNet's weight name, with what earlier tunings of the same model added; all on the CPU.
+    For the record: `losses` of every step, `frames` and `size` (height, width in latent pixels) of the clip, how it was
+    trained, the model it was `base`d on, and a small PNG `picture` of the clip.
     """
 
     settings: InflationSettings
@@ -22,10 +26,16 @@ class TuneResult:
     query: dict[str, torch.Tensor]
     losses: list[float] = field(default_factory=list)
     frames: int = 0
+    size: tuple[int, int] = (0, 0)
+    training: TuneSettings | None = None
+    base: ModelIdentity | None = None
+    picture: bytes = b""
 
-    def scaled(self, strength: float) -> TuneResult:
+    def scaled(self, strength: float, query_strength: float | None = None) -> TuneResult:
         """The same at another strength: 1 is this one, 0 leaves nothing of it. What the temporal modules add to the
-        features and what was added to the q projections is multiplied by it."""
+        features is multiplied by `strength`, what was added to the q projections by `query_strength`, which without
+        it is the same."""
+        query_strength = strength if query_strength is None else query_strength
         outputs = {name: weight * strength for name, weight in self.temporal.items() if ".to_out." in name}
-        query = {name: weight * strength for name, weight in self.query.items()}
+        query = {name: weight * query_strength for name, weight in self.query.items()}
         return replace(self, temporal={**self.temporal, **outputs}, query=query)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from random import Random
 
 import torch
+
+from .windows import draw_window
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,6 +26,24 @@ class TuneSettings:
     precision: str = "fp32"  # of the UNet's arithmetic: fp32, bf16 or fp16; trainables and loss are float32
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
+    window_frames: int = 0  # how many frames each step sees, a window anywhere in the clip; 0: the whole clip
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a tuning stands after a step: from here it goes on as if it had never stopped. The tensors are those of the
+    running training: write or copy them before it goes on.
+
+    `losses` of the steps done; `moments`: what AdamW keeps, per parameter; `random`: the state of the noise's
+    generator; `scaler`: of the gradient scaler of fp16; `weights`: everything trained, by name, with the singular
+    vectors of the spectral norms, for whoever calls `tune` to fill in and to put back.
+    """
+
+    losses: list[float]
+    moments: list[dict[str, torch.Tensor]]
+    random: torch.Tensor
+    scaler: dict[str, float]
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class NonFiniteLoss(RuntimeError):
@@ -46,13 +67,21 @@ def tune(
     parameters: Iterable[torch.nn.Parameter],
     settings: TuneSettings,
     prediction: str = "eps",
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[int, torch.Tensor], None] = lambda step, loss: None,
+    on_window: Callable[[slice], object] = lambda window: None,
+    start: TrainingState | None = None,
+    on_state: Callable[[TrainingState], None] = lambda state: None,
+    state_every: int = 0,
 ) -> list[float]:
     """Trains `parameters` so that `denoise` knows the clip; returns the loss of every step.
 
     `denoise(x, sigma)` maps noisy latents `f c h w` in σ-space and one σ per frame `f` to denoised ones; `clean`:
     the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep for the whole video,
-    uniformly, and independent noise per frame. `on_step` is called after every step and may raise to cancel.
+    uniformly, and independent noise per frame. With `window_frames` it also draws which frames it sees, uniformly, and
+    tells `on_window` before it calls `denoise` with those alone. `on_step` is called after every step and may raise to
+    cancel; it gets the loss as a tensor, since reading it waits for the device. The loop itself reads each loss one
+    step late. `start`: where an earlier run stood, with its weights in `parameters` already; its steps count.
+    `on_state` gets the state after every `state_every` steps and after the last one, if it is no 0.
 
     Raises `NonFiniteLoss` when loss or weights are no numbers; what the parameters hold is then to be thrown away.
     """
@@ -61,33 +90,69 @@ def tune(
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=settings.weight_decay, fused=True
     )
-    low_precision = PRECISIONS.get(settings.precision)
-    autocast = lambda: torch.autocast(device.type, low_precision) if low_precision else nullcontext()
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     generator = torch.Generator("cpu").manual_seed(settings.seed)  # the same on every device
+    draws = Random(settings.seed)  # its own, so that a clip seen whole gets the same noise as ever
+    length = settings.window_frames or len(clean)
+
+    def state() -> TrainingState:
+        _check(losses[-1], len(losses) - 1, settings)
+        _check_weights(parameters, len(losses) - 1, settings)
+        moments = [dict(optimizer.state[parameter]) for parameter in parameters]
+        return TrainingState(torch.stack(losses).tolist(), moments, generator.get_state(), scaler.state_dict())
 
     losses = []
-    for step in range(settings.steps):
+    if start:
+        losses = [torch.tensor(loss, device=device) for loss in start.losses]
+        moments = {i: {name: value.clone() for name, value in one.items()} for i, one in enumerate(start.moments)}
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(start.random)
+        scaler.load_state_dict(start.scaler)
+        for _ in losses:
+            draw_window(len(clean), length, draws)
+    for step in range(len(losses), settings.steps):
         timestep = torch.randint(len(schedule), (1,), generator=generator).item()
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        sigma = schedule[timestep].to(clean)
-        with autocast():
-            denoised = denoise(clean + sigma * noise, sigma.expand(clean.shape[0]))
-        loss = diffusion_loss(denoised, clean, sigma, prediction)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))
+        window = draw_window(len(clean), length, draws)
+        on_window(window)
+        seen = clean[window]
+        noise = torch.randn(seen.shape, generator=generator, pin_memory=device.type == "cuda")
+        noise = noise.to(seen, non_blocking=True)
+        sigma = schedule[timestep].to(seen)
+        with autocast(settings.precision, device.type):
+            denoised = denoise(seen + sigma * noise, sigma.expand(len(seen)))
+        loss = diffusion_loss(denoised, seen, sigma, prediction)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(value)
-        on_step(step + 1, value)
-    if not all(torch.isfinite(parameter).all() for parameter in parameters):  # no later loss would tell
-        raise NonFiniteLoss(_breakdown("weights became infinite or NaN", settings.steps - 1, settings))
-    return losses
+        losses.append(loss.detach())
+        if step:
+            _check(losses[step - 1], step - 1, settings)
+        if state_every and ((step + 1) % state_every == 0 or step + 1 == settings.steps):
+            on_state(state())
+        on_step(step + 1, losses[step])
+    _check(losses[-1], settings.steps - 1, settings)
+    _check_weights(parameters, settings.steps - 1, settings)  # no later loss would tell
+    return torch.stack(losses).tolist()
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager:
+    """Where the model computes in that `precision`, one of fp32, bf16, fp16; `device`: its type."""
+    low = PRECISIONS.get(precision)
+    return torch.autocast(device, low) if low else nullcontext()
+
+
+def _check(loss: torch.Tensor, step: int, settings: TuneSettings) -> None:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))
+
+
+def _check_weights(parameters: list[torch.nn.Parameter], step: int, settings: TuneSettings) -> None:
+    if not all(torch.isfinite(parameter).all() for parameter in parameters):
+        raise NonFiniteLoss(_breakdown("weights became infinite or NaN", step, settings))
 
 
 def _breakdown(what: str, step: int, settings: TuneSettings) -> str:

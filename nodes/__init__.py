@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
+from .compare import Compare
 from .edit_sample import EditSample
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
+from .inversion_cache import InversionCache
 from .invert import Invert
 from .load_mini import LoadMini
+from .load_tune import LoadTune
 from .load_video import LoadVideo
+from .metrics import Metrics
 from .one_shot_tune import OneShotTune
+from .recipe import RecipeNode
+from .reconstruction_check import ReconstructionCheck
+from .save_tune import SaveTune
 from .shift_probe import ShiftProbe
 
 
@@ -20,5 +28,6 @@ class EI2Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, AttentionControl, EditSample,
+            RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics,
             ShiftProbe,
         ]  # fmt: skip

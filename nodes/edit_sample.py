@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..ei2.masks import KeptOutside, frame_masks
 from .attention_maps import draw_maps
 from .host.checks import check_conditioning, check_frames, clip_latents
 from .host.guidance import sample_controlled
 from .host.inflation import require_inflation
 from .host.null_text import scheduled_negative
 from .host.sampling import sample
+from .inversion import Inversion
 
 
 class EditSample(io.ComfyNode):
@@ -45,6 +48,13 @@ class EditSample(io.ComfyNode):
                     tooltip="From EI2 Attention Control: keeps where and how things are, changes what they are. Then "
                     "the source is sampled beside the edit, which takes up to twice as long.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White where the edit may change the clip, one for all frames or one per frame, at the "
+                    "clip's size; grey changes in part. Black comes back exactly as it was encoded, at any cfg. Needs "
+                    "trajectory on in EI2 Invert. With LocalBlend, only what both allow changes.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The edited clip, for VAE Decode."),
@@ -62,18 +72,32 @@ class EditSample(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, inversion, positive, negative, cfg, control=None) -> io.NodeOutput:
+    def execute(cls, model, inversion, positive, negative, cfg, control=None, mask=None) -> io.NodeOutput:
         require_inflation(model)
         noise = clip_latents(model, {"samples": inversion.noise})
         check_conditioning(positive, inversion.frames, "positive")
         check_conditioning(negative, inversion.frames, "negative")
         check_frames(model, inversion.frames, "the inversion")
+        kept = None if mask is None else kept_outside(mask, inversion)
         if control is None:
             if inversion.unconditional is not None:
                 negative = scheduled_negative(model, negative, inversion, positive=positive)
-            edited = sample(model, noise, positive, negative, cfg, inversion.sigmas)
+            edited = sample(model, noise, positive, negative, cfg, inversion.sigmas, kept)
             nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
             return io.NodeOutput({"samples": edited}, nothing, nothing)
-        found = sample_controlled(model, noise, inversion, control, positive, negative, cfg)
+        found = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
         maps = draw_maps(found.maps, list(control.target.texts))
         return io.NodeOutput({"samples": found.target}, {"samples": found.source}, maps)
+
+
+def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:
+    """What keeps the clip outside of the mask `m H W`, 1 where it may change. Raises `ValueError` for a mask that does
+    not fit the clip or lets nothing change, and for an inversion without its trajectory."""
+    if inversion.trajectory is None:
+        raise ValueError(
+            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or take the mask off."
+        )
+    cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:])
+    if not cells.any():
+        raise ValueError("The mask is black everywhere, so that nothing could change: is it inverted?")
+    return KeptOutside(cells, inversion.trajectory)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from dataclasses import asdict
+
+import torch
+from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
-from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
+from .host.inversion_cache import cached_inversion
+from .host.node_text import show_text
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
 from .host.sampling import invert
@@ -87,6 +92,25 @@ class Invert(io.ComfyNode):
                     optional=True,
                     tooltip="For null_text: an empty prompt to start from, the same one as the edit's negative.",
                 ),
+                io.Boolean.Input(
+                    "cache",
+                    default=True,
+                    label_on="on",
+                    label_off="off",
+                    optional=True,
+                    tooltip="Keeps the inversion on disk and takes it from there when clip, model, prompts and all "
+                    "settings are the same, after a restart, too. The node shows what it did; EI2 Inversion Cache "
+                    "shows how much is kept, and deletes it.",
+                ),
+                io.Boolean.Input(
+                    "trajectory",
+                    default=False,
+                    label_on="kept",
+                    label_off="dropped",
+                    optional=True,
+                    tooltip="Keeps the latents of every step, which a mask at EI2 Edit Sample needs. Takes memory: 80 "
+                    "MB for 24 frames of 512 x 512 pixels and 50 steps. It changes nothing else.",
+                ),
             ],
             outputs=[
                 io.Custom("EI2_INVERSION").Output(display_name="inversion", tooltip="For EI2 Edit Sample."),
@@ -116,29 +140,50 @@ class Invert(io.ComfyNode):
         null_cfg=NullTextSettings.guidance,
         null_source=None,
         empty=None,
+        cache=True,
+        trajectory=False,
     ) -> io.NodeOutput:
         source = clip_latents(model, latent)
         check_conditioning(positive, source.shape[0], "positive")
         check_frames(model, source.shape[0], "the latent")
+        parts = {"latent": source, "positive": positive, "steps": steps, "refine": refine, "trajectory": trajectory}
         if null_text:
+            check_whole(model, source.shape[0], "null_text")
             settings = NullTextSettings(null_inner_steps, null_cfg)
             prompt = positive if null_source is None else null_source
             check_conditioning(prompt, source.shape[0], "null_source")
             check_null_text(prompt, empty, settings)
-            inversion = invert_for_guidance(model, source, positive, steps, refine, prompt, empty, settings)
+            parts |= {"null_text": asdict(settings), "null_source": prompt, "empty": empty}
+            compute = lambda: invert_for_guidance(
+                model, source, positive, steps, refine, prompt, empty, settings, trajectory
+            )
+        else:
+            compute = lambda: invert_plainly(model, source, positive, steps, refine, trajectory)
+        inversion, how = cached_inversion(model, parts, compute) if cache else (compute(), "computed, not kept")
+        show_text(how)
+        if null_text:
             negative = scheduled_negative(model, empty, inversion)
         else:
-            noise, sigmas = invert(model, source, positive, steps, refine)
-            inversion = Inversion(noise, source, sigmas)
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
-        return io.NodeOutput(inversion, {"samples": inversion.noise}, inversion.sigmas, negative)
+        latent = {"samples": inversion.noise}
+        return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=ui.PreviewText(how))
+
+
+def invert_plainly(model, source, positive: list, steps: int, refine: int, keep: bool = False) -> Inversion:
+    """The clip `f c h w` as noise. `keep`: whether the trajectory is kept."""
+    trajectory = []
+    noise, sigmas = invert(
+        model, source, positive, steps, refine, lambda latents: keep and trajectory.append(latents.float().cpu())
+    )
+    return Inversion(noise, source, sigmas, trajectory=torch.stack(trajectory[::-1]) if keep else None)
 
 
 def invert_for_guidance(
-    model, source, positive: list, steps: int, refine: int, prompt: list, empty: list, settings: NullTextSettings
-) -> Inversion:
+    model, source, positive: list, steps: int, refine: int, prompt: list, empty: list, settings: NullTextSettings,
+    keep: bool = False,
+) -> Inversion:  # fmt: skip
     """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
-    the inversion, `prompt`: of the guided sampling."""
+    the inversion, `prompt`: of the guided sampling; `keep`: whether the trajectory is kept."""
     trajectory, inner_steps = [], steps * settings.inner_steps
     noise, sigmas = invert(
         model, source, positive, steps, refine, lambda latents: trajectory.append(latents.cpu()), inner_steps
@@ -150,4 +195,5 @@ def invert_for_guidance(
         on_step=lambda done, loss: advance(steps + done), precision=null_text_precision(model),
     )  # fmt: skip
     start = empty[0][0].detach().cpu().float()
-    return Inversion(noise, source, sigmas, embeddings, start, settings.guidance)
+    kept = torch.stack(trajectory[::-1]).float() if keep else None
+    return Inversion(noise, source, sigmas, embeddings, start, settings.guidance, kept)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
+from ..ei2 import snapshot_file, tensor_file
 from ..ei2.tuning import TuneSettings
 from .host.checks import check_conditioning, clip_latents
 from .host.inflation import apply_tune, require_inflation
+from .host.node_text import show_text
 from .host.precision import training_precision
 from .host.progress import progress
+from .host.snapshots import NONE, Snapshots, describe_run, resume
+from .host.tune_folder import list_snapshots, resolve_snapshot
+from .host.tune_preview import TunePreview
 from .host.tuning import tune_model
 from .plots import plot_losses
 
@@ -69,6 +74,45 @@ class OneShotTune(io.ComfyNode):
                     tooltip="Saves memory by computing things twice, about a third slower. auto: only when memory is "
                     "short.",
                 ),
+                io.Int.Input(
+                    "snapshot_every",
+                    default=0,
+                    min=0,
+                    max=10_000,
+                    optional=True,
+                    tooltip="Every so many steps, and at the end, the state of the tuning is written to a file in "
+                    "models/ei2_tunes/snapshots, so that a crash or cancelling costs at most so many steps. One file "
+                    "per clip and settings, about three times as large as a tune, overwritten each time and kept until "
+                    "you delete it. 0: never.",
+                ),
+                io.Combo.Input(
+                    "resume_from",
+                    options=[NONE, *list_snapshots()],
+                    default=NONE,
+                    optional=True,
+                    tooltip="A snapshot to go on from, to what an unbroken run gives. Everything but steps has to be "
+                    "as it was; with more steps a finished run goes on, too. Press R to find new ones.",
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=0,
+                    min=0,
+                    max=10_000,
+                    optional=True,
+                    tooltip="Every so many steps the node shows three frames of the clip and, below, what the model "
+                    "makes of them out of much noise: they grow alike while it learns. A look takes about a third of "
+                    "a step. 0: never.",
+                ),
+                io.Int.Input(
+                    "window_frames",
+                    default=0,
+                    min=0,
+                    max=10_000,
+                    optional=True,
+                    tooltip="For clips too long to fit at once: each step learns from so many frames that follow each "
+                    "other, anywhere in the clip. 0: from the whole clip. To invert and edit, put a Context Windows "
+                    "(Manual) node behind, with this context_length and dim 0.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample."),
@@ -78,8 +122,30 @@ class OneShotTune(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, resume_from=NONE) -> bool | str:
+        """Names a wrong snapshot before anything runs. None comes from another node."""
+        try:
+            if resume_from not in (None, NONE):
+                tensor_file.read_record(resolve_snapshot(resume_from), snapshot_file.KIND)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
-        cls, model, latent, positive, steps, learning_rate, seed, precision, gradient_checkpointing
+        cls,
+        model,
+        latent,
+        positive,
+        steps,
+        learning_rate,
+        seed,
+        precision,
+        gradient_checkpointing,
+        snapshot_every=0,
+        resume_from=NONE,
+        preview_every=0,
+        window_frames=0,
     ) -> io.NodeOutput:
         checkpointing = ("gradient_checkpointing", gradient_checkpointing, CHECKPOINTING)
         for name, value, choices in (("precision", precision, PRECISION), checkpointing):
@@ -90,9 +156,23 @@ class OneShotTune(io.ComfyNode):
         frames = latents.shape[0]
         if frames < 2:
             raise ValueError("The clip has one frame: load at least two, there is no motion to learn in one.")
+        if window_frames == 1:
+            raise ValueError("window_frames is 1: there is no motion in one frame, set it to 2 or more, or to 0.")
         check_conditioning(positive, frames, "positive")
 
-        settings = TuneSettings(steps, learning_rate, seed, training_precision(model, precision))
-        advance = progress(steps)
-        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, lambda step, loss: advance())
-        return io.NodeOutput(apply_tune(model, tune), tune, plot_losses(tune.losses))
+        precision = training_precision(model, precision)
+        settings = TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
+        run = describe_run(model, latents, positive, settings)
+        start = resume(resume_from, run)
+        if start:
+            show_text(f"goes on behind step {len(start.losses)}")
+        snapshots, advance = Snapshots(run, resume_from), progress(steps)
+        tune = tune_model(
+            model, latents, positive, settings, gradient_checkpointing,
+            on_step=lambda step, loss: advance(step),
+            start=start, on_state=snapshots.keep, state_every=snapshot_every,
+            preview=TunePreview(model, preview_every, lambda step, picture: advance(step, preview=picture)),
+        )  # fmt: skip
+        told = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
+        text = f"{told}\n{snapshots.told}".strip()
+        return io.NodeOutput(apply_tune(model, tune), tune, plot_losses(tune.losses), ui=ui.PreviewText(text))

@@ -7,7 +7,7 @@ import re
 from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
-from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.inflation import require_inflation
 from .host.progress import progress
 from .host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
@@ -70,6 +70,7 @@ class ShiftProbe(io.ComfyNode):
         for one in models:
             require_inflation(one)
             clip = clip_latents(one, latent)
+            check_whole(one, clip.shape[0], "EI2 Shift Probe")
             check_frames(one, clip.shape[0], "the latent")
             check_timesteps(one, chosen)
         if len({tuple(block_names(transformer_blocks(require_unet(one)))) for one in models}) > 1:
@@ -99,4 +100,4 @@ def method(model) -> str:
     """The preset a MODEL was inflated with, or `custom`, and whether it is tuned."""
     inflation = require_inflation(model)
     name = next((name for name, preset in PRESETS.items() if preset == inflation.settings), "custom")
-    return name if inflation.tunes else f"{name}, untuned"
+    return name if inflation.tune else f"{name}, untuned"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import uses_gpu
 from devtools import in_process
 from miniature.judge import Judge
 
 from .blend_words import blend_words
 from .clips import Clip, Edit
 from .job import Job
-from .memory import uses_gpu
 from .methods import ControlSettings
 from .work import Work
 

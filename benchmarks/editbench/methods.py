@@ -163,7 +163,7 @@ SEARCH = (  # tried beside it on the development split, to choose by
     replace(SHORT, name="rate 3e-4", learning_rate=3e-4),
     _budget("50 steps, rate 3e-3", steps=50, learning_rate=3e-3),
 )
-BEST = {  # by `report.chosen` from the development split's rows
+BEST = {  # by `choosing.chosen` from the development split's rows
     OURS: replace(EQUAL, name="best"),
     REFERENCE: replace(SHORT, name="best"),
 }

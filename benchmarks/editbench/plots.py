@@ -11,16 +11,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
+from benchmarks.drawing import INK, TEXT, new_figure, save
 from benchmarks.editbench.methods import COMPARED, OURS
 from benchmarks.editbench.rows import case, known, methods_of, select, settings_text, shared_settings, values_of
 from benchmarks.editbench.statistics import paired_bootstrap
 
-INK, FAINT = "#24292f", "#d0d7de"
 # Okabe and Ito's colours, which colour-blind readers can tell apart; with control a method keeps its colour
 PLAIN = [method.name for method in COMPARED if not method.control]
 HOLLOW = [method.name for method in COMPARED if method.control]  # markers
@@ -30,9 +27,6 @@ OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC
           "#999933")  # ablations, in turn
 MARKERS = dict(zip(PLAIN + HOLLOW, "svPXoPXoD"))
 OTHER_MARKERS = "D^<>hp*dH8s"
-DPI = 160
-TEXT = 9  # points
-PALETTE = 128  # colours of a saved picture
 
 
 def colors_of(methods: list[str]) -> dict[str, str]:
@@ -101,7 +95,7 @@ def _success_against(field: str, label: str, rows: list[dict], file: Path, title
             points[method] = (other, success)
     if not points:
         return False
-    figure, (axes,) = _figure(1, (7.6, 4.4))
+    figure, (axes,) = new_figure(1, (7.6, 4.4))
     colors, markers = colors_of(list(points)), markers_of(list(points))
     for method, ((x, x_low, x_high), (y, y_low, y_high)) in points.items():
         axes.errorbar(x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt=markers[method],
@@ -113,7 +107,7 @@ def _success_against(field: str, label: str, rows: list[dict], file: Path, title
     figure.suptitle(title, fontsize=TEXT + 1, color=INK)
     places = {method: (x[0], y[0]) for method, (x, y) in points.items()}
     _label_in_margin(axes, places, colors)
-    return _save(figure, file)
+    return save(figure, file)
 
 
 def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
@@ -128,7 +122,7 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
                 lines[field][method] = np.mean(np.asarray(found, dtype=np.float64), axis=0)
     if not any(lines.values()):
         return False
-    figure, panels = _figure(2, (7.6, 3.9))
+    figure, panels = new_figure(2, (7.6, 3.9))
     methods = [name for name in methods_of(rows) if any(name in lines[field] for field in fields)]
     colors, markers = colors_of(methods), markers_of(methods)
     for axes, (field, name) in zip(panels, fields.items()):
@@ -143,7 +137,7 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
     figure.suptitle(title, fontsize=TEXT + 1, color=INK)
     last = {method: (len(v), v[-1]) for method, v in lines["block_log_variance_shift"].items()}
     _label_in_margin(panels[1], last, colors)
-    return _save(figure, file)
+    return save(figure, file)
 
 
 def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool:
@@ -153,7 +147,7 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
     tuned = [series for series in lines.values() if list(series) != [0]]
     if not tuned:
         return False
-    figure, panels = _figure(2, (7.6, 3.9))
+    figure, panels = new_figure(2, (7.6, 3.9))
     methods = list(lines)
     colors, markers = colors_of(methods), markers_of(methods)
     end = max(max(series) for series in tuned)
@@ -182,7 +176,7 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
         axes.minorticks_off()
     figure.suptitle(f"{title} ({settings_text(fixed)})" if fixed else title, fontsize=TEXT + 1, color=INK)
     _label_in_margin(panels[1], ends, colors)
-    return _save(figure, file)
+    return save(figure, file)
 
 
 def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict]]]]:
@@ -209,22 +203,6 @@ def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict
     return json.loads(fixed), {method: series[fixed][method] for method in methods_of(rows) if method in series[fixed]}
 
 
-def _figure(panels: int, size: tuple[float, float]) -> tuple[Figure, list]:
-    """A light figure with panels side by side."""
-    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    all_axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    for axes in all_axes:
-        axes.grid(color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=INK, labelsize=TEXT)
-        axes.xaxis.label.set(color=INK, fontsize=TEXT)
-        axes.yaxis.label.set(color=INK, fontsize=TEXT)
-        for side, spine in axes.spines.items():
-            spine.set(color=FAINT, visible=side in ("left", "bottom"))
-    return figure, all_axes
-
-
 def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[str, str]) -> None:
     """Names the points or line ends in the right margin, at their heights, apart enough to be read; a thin line leads
     from a point to its name. `places`: x and y in data units. Ablations are named by what is changed."""
@@ -238,10 +216,3 @@ def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[
             arrowprops={"arrowstyle": "-", "color": colors[method], "linewidth": 0.9, "linestyle": ":", "shrinkB": 4,
                         "relpos": (0, 0.5)},
         )
-
-
-def _save(figure: Figure, file: Path) -> bool:
-    figure.canvas.draw()
-    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(PALETTE, dither=Image.Dither.NONE).save(file, optimize=True)  # half the bytes, looks the same
-    return True

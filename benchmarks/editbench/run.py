@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
 import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import machine, uses_gpu
 from devtools.environment import DEV, ROOT, SetupError
 from devtools.host import locate
 
@@ -24,7 +26,6 @@ from . import report, sheets
 from .bench import Bench
 from .clips import clips_of
 from .job import GIVEN, Job
-from .memory import machine, uses_gpu
 from .plan import plan
 from .rows import identity, load, select
 
@@ -54,6 +55,7 @@ def count(text: str) -> int:
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a service stops the processes, too
     split = "quick" if options.quick else options.split
     folder = (options.output or (STRIPS / "quick-results" if options.quick else RESULTS)).resolve()
     file = folder / f"editbench_{split}.json"
@@ -124,6 +126,8 @@ def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int
                 tell(number, len(todo), job, new, time.monotonic() - begin)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
     return failed
 

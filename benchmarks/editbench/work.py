@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.machine import peak_bytes, start_peak
 from ei2.measures import psnr
 from miniature.world import render
 
 from .job import Case, Job, find_clip
-from .memory import peak_bytes, start_peak
 from .methods import METHODS, ControlSettings
 from .scores import PSNR_LIMIT, score
 from .sheets import save_strip, strip_name

@@ -6,6 +6,7 @@ import torch
 
 from .inflation import inflation_of
 from .unet import require_unet
+from .windows import NODE, context_windows
 
 # options that hold a prompt to a part of the picture or of the sampling
 PARTIAL = {"area", "mask", "start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
@@ -56,11 +57,36 @@ def check_one_prompt(conditioning: list, name: str, what: str) -> None:
 
 
 def check_frames(model, frames: int, what: str) -> None:
-    """Raises `ValueError` when the model was tuned on a clip of another length."""
+    """Raises `ValueError` when the UNet would see another number of frames at once than the model was tuned on, and for
+    context windows that cannot cut a video."""
+    windows = context_windows(model.model_options, frames)
+    at_once = windows.context_length if windows else frames
     inflation = inflation_of(model)
-    for tune in inflation.tunes if inflation else ():
-        if tune.frames != frames:
-            raise ValueError(
-                f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
-                "inversion and edit."
-            )
+    tune = inflation.tune if inflation else None
+    if not tune or tune.frames == at_once:
+        return
+    if windows:
+        raise ValueError(
+            f"The model was tuned on {tune.frames} frames at once, but its context windows have {at_once}: set "
+            f"context_length of {NODE} to {tune.frames}, or tune again with window_frames {at_once}."
+        )
+    longer = ""
+    if frames > tune.frames:
+        longer = (
+            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and put a {NODE} node "
+            f"with context_length {tune.frames} and dim 0 behind it"
+        )
+    raise ValueError(
+        f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
+        f"inversion and edit{longer}."
+    )
+
+
+def check_whole(model, frames: int, what: str) -> None:
+    """Raises `ValueError` when context windows would cut the clip, for `what` needs it whole."""
+    windows = context_windows(model.model_options, frames)
+    if windows:
+        raise ValueError(
+            f"{what} needs the whole clip at once, but the context windows cut its {frames} frames into windows of "
+            f"{windows.context_length}: take {NODE} off here, or use a shorter clip."
+        )

@@ -16,19 +16,18 @@ from functools import partial
 import comfy.model_management
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import attention_basic, attention_pytorch
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.patcher_extension import WrappersMP
 from torch.utils.checkpoint import checkpoint
 
+from ...ei2.attention import attention
 from ...ei2.settings import InflationSettings
-from .inflation import KEY, InflatedUNet, detach
+from .inflation import KEY, InflatedUNet, LayerHook, detach
 from .sampling import without_guidance
-from .unet import own_options, require_unet, res_blocks, transformer_blocks
+from .unet import own_options, res_blocks, transformer_blocks
 
-FEW_TOKENS = 1024  # up to here a CPU trains faster with plain attention; beyond, that needs too much memory
 STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that leave out steps much like the last one
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
-ACTIVATION_BYTES = 2300  # rough need of a training step per frame, latent pixel and base channel, without checkpointing
 
 
 class DifferentiableUNet(InflatedUNet):
@@ -49,24 +48,28 @@ class DifferentiableUNet(InflatedUNet):
         return super().__call__(executor, *args, **kwargs)
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        self._hook_layers(unet, frames, hooks)
+        super()._change_layers(unet, frames, hooks)
         if not self.checkpointing:
             return
+        layers = self._layer_hooks(unet, frames)
+        modules = [block.module for block in transformer_blocks(unet)] + res_blocks(unet)
+        if self.settings.position == "after_feed_forward":  # else they are inside the blocks
+            modules += self.stack.values()
+        for module in modules:
+            inside = set(module.modules())
+            own = [hook for layer, hook in layers if layer in inside]
+            hooks.enter_context(_checkpointed(module, partial(self._recomputing, own)))
 
-        @contextmanager
-        def recomputing():  # happens in the backward pass, when the hooks of the call are gone
-            with ExitStack() as again:
-                again.callback(self.stack.train, self.stack.training)
-                self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
-                self._hook_layers(unet, frames, again)
-                yield
-
-        for module in [block.module for block in transformer_blocks(unet)] + res_blocks(unet):
-            hooks.enter_context(_checkpointed(module, recomputing))
-
-    def _hook_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        """What layers inside the checkpointed modules carry, in the first run and when they are recomputed."""
-        super()._change_layers(unet, frames, hooks)
+    @contextmanager
+    def _recomputing(self, layer_hooks: list[LayerHook]):
+        """Around what happens in the backward pass, when the hooks of the call are gone."""
+        with ExitStack() as hooks:
+            hooks.callback(self.stack.train, self.stack.training)
+            self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
+            for hook in layer_hooks:
+                for handle in hook():
+                    hooks.callback(handle.remove)
+            yield
 
 
 @contextmanager
@@ -76,9 +79,9 @@ def gradients():
         yield
 
 
-def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
+def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserve: int):
     """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
-    `precision`: of the UNet's arithmetic."""
+    `precision`: of the UNet's arithmetic; `reserve`: bytes for which the host makes room on the device beside it."""
     clone = without_guidance(model)
     detach(clone)
     for kind, key in itertools.product(clone.wrappers, STEP_CACHES):
@@ -89,8 +92,9 @@ def differentiable_clone(model, unet: DifferentiableUNet, precision: str):
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
         clone.set_model_compute_dtype(torch.bfloat16)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
+    clone.model_options.pop("context_handler", None)  # whoever learns says which frames are seen
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
-    comfy.model_management.load_models_gpu([clone], force_full_load=True)
+    comfy.model_management.load_models_gpu([clone], memory_required=reserve, force_full_load=True)
     return clone
 
 
@@ -106,6 +110,11 @@ def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
             if buffer.is_inference():
                 setattr(child, name, buffer.clone())
     unet.requires_grad_(False)
+    hold_controls(guider)
+
+
+def hold_controls(guider: comfy.samplers.CFGGuider) -> None:
+    """Keeps gradients out of the ControlNets that a sampling guider's prompts carry."""
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         if cond.get("control") is not None:
             cond["control"] = ConstantControl(cond["control"])
@@ -155,16 +164,6 @@ def without_inference_tensors(value):
     return value
 
 
-def wants_checkpointing(choice: str, model, latents: torch.Tensor) -> bool:
-    """Whether activations are to be recomputed. `choice`: on, off, or auto, which is when a plain training step on
-    `latents` `f c h w` would take more than half of the free memory, by a rough rule."""
-    if choice != "auto":
-        return choice == "on"
-    frames, _, height, width = latents.shape
-    need = frames * height * width * require_unet(model).model_channels * ACTIVATION_BYTES
-    return need > 0.5 * comfy.model_management.get_free_memory(model.load_device)
-
-
 def _keeping_values(patch: Callable, *args):
     """Another node's patch between blocks. Some, such as FreeU_V2, change in place what they have just used, which a
     backward pass needs as it was: so what autograd keeps of their arithmetic is copied."""
@@ -172,11 +171,11 @@ def _keeping_values(patch: Callable, *args):
         return patch(*args)
 
 
-def _differentiable_attention(default, q, k, v, heads, *args, **kwargs):
+def _differentiable_attention(default, q, k, v, heads, mask=None, *args, **kwargs):
     """In place of the user's attention backend, which may have no backward (flash, sage)."""
-    tokens = q.shape[-2]
-    kernel = attention_basic if q.device.type == "cpu" and tokens <= FEW_TOKENS else attention_pytorch
-    return kernel(q, k, v, heads, *args, **kwargs)
+    if mask is None and not kwargs.get("skip_reshape") and not kwargs.get("skip_output_reshape"):
+        return attention(q, k, v, heads)
+    return attention_pytorch(q, k, v, heads, mask, *args, **kwargs)
 
 
 @contextmanager

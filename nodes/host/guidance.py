@@ -13,11 +13,13 @@ from comfy.patcher_extension import WrappersMP
 from ...ei2.attention_control import steps_of
 from ...ei2.ddim import sample_ddim
 from ...ei2.local_blend import local_blend, word_mask
+from ...ei2.masks import KeptOutside
 from ..control import Control
 from ..inversion import Inversion
-from .checks import check_one_prompt
+from .checks import check_one_prompt, check_whole
 from .control import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
+from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
 from .prompts import same_text
 from .sampling import run, unguided
@@ -68,13 +70,14 @@ class ControlledGuider(comfy.samplers.CFGGuider):
 
 
 def sample_controlled(
-    model, noise: torch.Tensor, inversion: Inversion, control: Control, positive: list, negative: list, cfg: float
-) -> ControlledSample:
+    model, noise: torch.Tensor, inversion: Inversion, control: Control, positive: list, negative: list, cfg: float,
+    kept: KeptOutside | None = None,
+) -> ControlledSample:  # fmt: skip
     """Deterministic DDIM of source and target from the same inverted noise `f c h w`.
 
     The source takes the inversion's null-text embeddings, if it has them, at the guidance they were made for, and
-    otherwise no guidance, which retraces the inversion; the target takes `cfg`. Raises `ValueError` as
-    `check_control`, and when the result is not finite.
+    otherwise no guidance, which retraces the inversion; the target takes `cfg`, and changes only what both LocalBlend
+    and `kept` let it. Raises `ValueError` as `check_control`, and when the result is not finite.
     """
     check_control(model, inversion, control, positive, negative)
     sigmas, steps = inversion.sigmas, len(inversion.sigmas) - 1
@@ -94,8 +97,9 @@ def sample_controlled(
     controlled = ControlledUNet(control, steps, unet, stack, model.load_device)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
     guider = ControlledGuider(clone, (source, source_negative, source_cfg), (positive, negative, cfg), sigmas)
-    sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps)})
-    both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
+    sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
+    with sampling_within_memory("sampling with attention control", model, noise, positive):
+        both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
     source_video, target_video = both.chunk(2)
     words = range(len(control.target.texts))
     return ControlledSample(
@@ -118,8 +122,7 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
             "negative is held to a part of the picture, so that the host would run the prompt in parts, which "
             "attention control cannot follow: give one for the whole picture."
         )
-    if model.model_options.get("context_handler") is not None:
-        raise ValueError("Attention control cannot see the whole video through context windows: take them off.")
+    check_whole(model, inversion.frames, "Attention control")
     temporal = control.self_maps in ("temporal", "both")
     if control.self_replace > 0 and temporal and not len(require_inflation(model).stack):
         raise ValueError(
@@ -135,20 +138,22 @@ def _pooled(conditioning: list) -> dict:
     return {key: value for key, value in conditioning[0][1].items() if key == "pooled_output"}
 
 
-def _after_step(controlled: ControlledUNet, steps: int) -> Callable[[int, torch.Tensor], torch.Tensor]:
-    """What happens to source and target `(2 f) c h w` behind each step: LocalBlend, if asked for."""
+def _after_step(
+    controlled: ControlledUNet, steps: int, kept: KeptOutside | None
+) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """What happens to source and target `(2 f) c h w` behind each step: LocalBlend and the mask, if asked for."""
     blend = controlled.control.blend
     first = steps_of(blend.start, steps) if blend else steps
 
     def after_step(step: int, x: torch.Tensor) -> torch.Tensor:
         controlled.next_step()
-        if step < first:
-            return x
         source, target = x.chunk(2)
-        marks = {"source": blend.source, "target": blend.target}
-        masks = [
-            word_mask(maps.of(marks[name]), x.shape[2:], blend.threshold) for name, maps in controlled.sums.items()
-        ]
-        return torch.cat([source, local_blend(source, target, masks[0] | masks[1])])
+        if step >= first:
+            marks = {"source": blend.source, "target": blend.target}
+            masks = [
+                word_mask(maps.of(marks[name]), x.shape[2:], blend.threshold) for name, maps in controlled.sums.items()
+            ]
+            target = local_blend(source, target, masks[0] | masks[1])
+        return torch.cat([source, target if kept is None else kept(step, target)])
 
     return after_step

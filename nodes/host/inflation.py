@@ -16,8 +16,9 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
+from torch.utils.hooks import RemovableHandle
 
-from ...ei2.ffam import fine_coarse_attention
+from ...ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention
 from ...ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
 from ...ei2.settings import InflationSettings
 from ...ei2.spectral_norm import effective_weight
@@ -26,10 +27,13 @@ from ...ei2.temporal import TemporalModule
 from ...ei2.temporal_attention import TemporalAttention
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
+from ...ei2.windows import CoarseTokens
 from .unet import Block, own_options, require_unet, transformer_blocks, video_group_norms
+from .windows import WHOLE_CLIP, WholeClip
 
 KEY = "EI2"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
 
 
 class TemporalStack(torch.nn.ModuleDict):
@@ -80,20 +84,20 @@ def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
 class InflatedUNet:
     """The wrapper: for the time of one call the UNet's batch `(chunks frames) c h w` is a batch of videos.
 
-    `stack` may be on any device: the host moves it as an additional model. `tunes`: what the MODEL's q projections
-    carry already. `warned`: what the user has been told; tuning a model says it once for the tuned one, too.
+    `stack` may be on any device: the host moves it as an additional model. `tune`: where its weights, and what the
+    MODEL's q projections carry, come from. `warned`: what the user has been told; a tuned model does not repeat it.
     """
 
     def __init__(
         self,
         settings: InflationSettings,
         stack: torch.nn.Module,
-        tunes: tuple[TuneResult, ...] = (),
+        tune: TuneResult | None = None,
         warned: set[str] | None = None,
     ):
         self.settings = settings
         self.stack = stack
-        self.tunes = tunes
+        self.tune = tune
         self.warned = set() if warned is None else warned
 
     def __call__(self, executor, *args, **kwargs):
@@ -116,10 +120,15 @@ class InflatedUNet:
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
         """What happens inside the UNet's blocks while `hooks` is open."""
-        if self.settings.group_norm == "video":
-            for norm in video_group_norms(unet):
-                for handle in hook_group_norm(norm, frames):
-                    hooks.callback(handle.remove)
+        for _, hook in self._layer_hooks(unet, frames):
+            for handle in hook():
+                hooks.callback(handle.remove)
+
+    def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
+        """Which single layers act differently, and what makes them."""
+        if self.settings.group_norm == "frame":
+            return []
+        return [(norm, partial(hook_group_norm, norm, frames)) for norm in video_group_norms(unet)]
 
     def _replace_self_attention(self, blocks: list[Block], options: dict, frames: int) -> None:
         replace = dict(options.get("patches_replace", {}))
@@ -135,7 +144,7 @@ class InflatedUNet:
                 spatial = self.settings.spatial
                 if spatial == "dense_sca":
                     spatial = "dense" if place in dense else "sca"
-                attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial)
+                attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial, path=block.path)
         if taken:
             self._warn_once(
                 f"Another node replaces the self-attention of {len(taken)} of {len(blocks)} blocks "
@@ -146,7 +155,7 @@ class InflatedUNet:
         replace["attn1"] = attn1
         options["patches_replace"] = replace
 
-    def _attend_frames(self, q, k, v, extra_options: dict, frames: int, spatial: str) -> torch.Tensor:
+    def _attend_frames(self, q, k, v, extra_options: dict, frames: int, spatial: str, path: str) -> torch.Tensor:
         """Called by the host in place of a block's self-attention, with projected `(b f) d c` tokens."""
 
         def attend(q, k, v):
@@ -163,8 +172,16 @@ class InflatedUNet:
             )
             return attend(q, k, v)
         if spatial == "ffam":
-            pooling = (self.settings.coarse_factor, self.settings.coarse_pool)
-            return fine_coarse_attention(q, k, v, frames, height, width, *pooling, attend)
+            pooling = (height, width, self.settings.coarse_factor, self.settings.coarse_pool)
+            shared: CoarseTokens | None = extra_options.get(WHOLE_CLIP)
+            if shared is not None:
+                places = [(path, prompt) for prompt in extra_options["uuids"]]  # the host may run prompts apart
+                if shared.recording:
+                    shared.keep(places, *(coarse_tokens(t, *pooling) for t in (k, v)))
+                elif (tokens := shared.of(places)) is not None:
+                    own = shared.own(extra_options["context_window"].index_list)
+                    return anchored_attention(q, k, v, *tokens, own, attend)
+            return fine_coarse_attention(q, k, v, frames, *pooling, attend)
         rivals = {"sca": sparse_causal_attention, "first_frame": first_frame_attention, "dense": dense_attention}
         return rivals[spatial](q, k, v, frames, attend)
 
@@ -202,7 +219,7 @@ def attach(
     model,
     settings: InflationSettings,
     stack: TemporalStack,
-    tunes: tuple[TuneResult, ...] = (),
+    tune: TuneResult | None = None,
     warned: set[str] | None = None,
 ):
     """A clone of the MODEL with the wrapper and its modules, in place of any it had."""
@@ -211,13 +228,15 @@ def attach(
     if len(stack):
         patcher = comfy.model_patcher.ModelPatcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tunes, warned))
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune, warned))
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, WholeClip(settings.spatial == "ffam"))
     return clone
 
 
 def detach(model) -> None:
-    """Takes the wrapper and its modules off a MODEL that is not shared."""
-    model.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, KEY)
+    """Takes the wrappers and their modules off a MODEL that is not shared."""
+    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREDICT_NOISE):
+        model.remove_wrappers_with_key(kind, KEY)
     model.remove_additional_models(KEY)
 
 
@@ -228,7 +247,7 @@ def deflate(model):
     if inflation is None:
         return clone
     detach(clone)
-    ours = {id(delta) for tune in inflation.tunes for delta in tune.query.values()}
+    ours = {id(delta) for delta in inflation.tune.query.values()} if inflation.tune else set()
     for key, patches in list(clone.patches.items()):
         clone.patches[key] = [patch for patch in patches if not _is_one_of(patch, ours)]
         if not clone.patches[key]:
@@ -238,17 +257,21 @@ def deflate(model):
 
 
 def apply_tune(model, tune: TuneResult):
-    """A clone of an inflated MODEL with tuned weights: temporal modules as its additional model, q projections as
-    weight patches. Raises `ValueError` when the model is not inflated or inflated differently."""
+    """A clone of an inflated MODEL with tuned weights, in place of any it had: temporal modules as its additional
+    model, q projections as weight patches. Raises `ValueError` when it is not inflated or inflated differently."""
     inflation = require_inflation(model)
     if inflation.settings != tune.settings:
+        tuned, given = tune.settings.to_dict(), inflation.settings.to_dict()
+        wanted, found = (
+            ", ".join(f"{name} {value}" for name, value in options.items() if tuned[name] != given[name])
+            for options in (tuned, given)
+        )
         raise ValueError(
-            f"The tune was made with {tune.settings}, but the model is inflated with {inflation.settings}: inflate it "
-            "in the same way."
+            f"The tune was made with {wanted}, but the model is inflated with {found}: inflate it in the same way."
         )
     stack = _host_stack(model, tune.settings)
     stack.load_state_dict(tune.temporal)
-    clone = attach(model, tune.settings, stack, (*inflation.tunes, tune), inflation.warned)
+    clone = attach(deflate(model), tune.settings, stack, tune, inflation.warned)
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
     return clone
 

@@ -25,10 +25,11 @@ from .differentiable import (
     differentiable_clone,
     gradients,
     make_differentiable,
-    wants_checkpointing,
     without_inference_tensors,
 )
 from .inflation import TemporalStack, inflation_of
+from .memory import explained_out_of_memory
+from .memory_estimate import plan_training
 from .precision import training_precision
 from .prompts import same_text
 from .unet import require_unet, sigma_schedule, transformer_blocks
@@ -54,10 +55,12 @@ def null_text(
     `checkpointing`: auto, on or off; `precision`: as `null_text_precision` gives it. The MODEL, inflated or not, stays
     as it is. `on_step(done, loss)`: `done` of `steps · inner_steps`; it may raise to cancel.
 
-    Raises `ValueError` as `check_null_text`, and `NonFiniteLoss`.
+    Raises `ValueError` as `check_null_text` and when the device is too small, `NonFiniteLoss`, and `OutOfMemory`.
     """
     check_null_text(source, empty, settings)
-    with gradients():
+    doing, latents = "null-text optimisation", trajectory[0]
+    plan = plan_training(doing, model, latents, checkpointing, precision, source, learns=False)
+    with explained_out_of_memory(doing, latents, ""), gradients():
         trajectory = [latents.clone() for latents in trajectory]
         inflation, unet = inflation_of(model), require_unet(model)
         options = inflation.settings if inflation else PRESETS["Per-frame"]
@@ -65,10 +68,9 @@ def null_text(
         if inflation:
             stack.load_state_dict({name: weight.float() for name, weight in inflation.stack.state_dict().items()})
         stack.to(model.load_device).eval().requires_grad_(False)
-        checkpoints = wants_checkpointing(checkpointing, model, trajectory[0])
-        wrapper = DifferentiableUNet(options, stack, checkpoints, inflation.warned if inflation else None)
+        wrapper = DifferentiableUNet(options, stack, plan.checkpointing, inflation.warned if inflation else None)
         sampler = NullTextSampler(trajectory, settings, on_step, precision)
-        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision))
+        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision, plan.reserve))
         guider.inner_set_conds(without_inference_tensors({"positive": source, "negative": empty}))
         nothing = torch.zeros_like(trajectory[0])
         guider.sample(nothing, nothing, sampler, sigmas.clone(), disable_pbar=True)

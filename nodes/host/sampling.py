@@ -9,7 +9,8 @@ import comfy.samplers
 import latent_preview
 import torch
 
-from ...ei2.ddim import ddim_sigmas, sample_ddim_inversion
+from ...ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
+from .memory_estimate import sampling_within_memory
 from .unet import require_unet, sigma_schedule
 
 # how other nodes hang on the guidance, by the host's names
@@ -38,7 +39,8 @@ def invert(
     sigmas = ddim_sigmas(steps, sigma_schedule(model))
     inverter = Inverter(refine, on_latents, later_steps)
     guider = plain_guider(without_guidance(model), positive, None, 1.0)
-    return run(model, latents, guider, inverter, sigmas.flip(0)), sigmas
+    with sampling_within_memory("inversion", model, latents, positive):
+        return run(model, latents, guider, inverter, sigmas.flip(0)), sigmas
 
 
 def without_guidance(model):
@@ -71,11 +73,21 @@ class Inverter(comfy.samplers.KSAMPLER):
 
 
 def sample(
-    model, noise: torch.Tensor, positive: list, negative: list, cfg: float, sigmas: torch.Tensor
+    model,
+    noise: torch.Tensor,
+    positive: list,
+    negative: list,
+    cfg: float,
+    sigmas: torch.Tensor,
+    after_step: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is added."""
-    guider = plain_guider(model, positive, negative, cfg)
-    return run(model, noise, guider, comfy.samplers.sampler_object("ddim"), sigmas)
+    """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is added. `after_step`:
+    as `sample_ddim` takes it."""
+    guider, sampler = plain_guider(model, positive, negative, cfg), comfy.samplers.sampler_object("ddim")
+    if after_step is not None:
+        sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": after_step})
+    with sampling_within_memory("sampling", model, noise, positive):
+        return run(model, noise, guider, sampler, sigmas)
 
 
 def plain_guider(model, positive: list, negative: list | None, cfg: float) -> comfy.samplers.CFGGuider:

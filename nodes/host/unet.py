@@ -62,8 +62,8 @@ def prediction(model) -> str:
     kind = next((name for base, name in known.items() if base.calculate_denoised is formula), None)
     if not discrete or kind is None:
         raise ValueError(
-            "This model predicts neither noise (ε) nor v on a discrete schedule (it may be a flow or EDM model), so "
-            "it cannot be tuned or inverted by DDIM: use a Stable Diffusion 1.5, 2.x or XL checkpoint."
+            "This model predicts neither noise (epsilon) nor v on a discrete schedule (it may be a flow or EDM model), "
+            "so it cannot be tuned or inverted by DDIM: use a Stable Diffusion 1.5, 2.x or XL checkpoint."
         )
     return kind
 

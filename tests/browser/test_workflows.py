@@ -1,16 +1,19 @@
 """The workflows in ComfyUI's own graph editor, in a real browser on a real server.
 
 Skipped without a browser: it is not part of the development environment (see `devtools/browser.py`).
+`COMFYUI_FRONT_END=newest python3 dev.py test tests/browser` does it with the newest front end there is.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from devtools import front_end
 from devtools.browser import Editor, missing
 from devtools.server import Server
 
@@ -59,6 +62,11 @@ def with_learning_rate(rate: float, folder: Path) -> Path:
     copy = folder / "copy.json"
     copy.write_text(json.dumps(content), encoding="utf-8")
     return copy
+
+
+def test_the_chosen_front_end_is_shown(editor):
+    folder = front_end.chosen()
+    assert editor.version() == (folder.name if folder else version(front_end.PACKAGE))
 
 
 @pytest.mark.parametrize("workflow", PAIRS, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ try:
 except SetupError as error:
     raise pytest.UsageError(str(error)) from error
 in_process.import_pack()
+os.environ["EI2_CACHE_MB"] = "0"  # every test inverts anew, and leaves nothing in the user's ComfyUI
 
 
 @pytest.fixture(scope="session")
@@ -174,9 +176,10 @@ def tune(pack, source):
 
     def tune(
         model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off",
-        **snapshots,
+        window_frames=0, **snapshots,
     ):  # fmt: skip
-        settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision_of(model, precision))
+        precision = precision_of(model, precision)
+        settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
         advance = pack("nodes.host.progress").progress(steps)
         result = tuning.tune_model(
             model, latents, positive or source, settings, checkpointing, lambda step, loss: advance(), **snapshots

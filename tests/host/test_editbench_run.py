@@ -147,7 +147,7 @@ def test_an_unknown_method_is_refused():
 
 
 def test_peak_memory_starts_anew():
-    from benchmarks.editbench.memory import peak_bytes, start_peak
+    from benchmarks.machine import peak_bytes, start_peak
 
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("the system cannot tell")

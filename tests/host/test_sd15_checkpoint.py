@@ -3,67 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
 
 import pytest
 import torch
 
+from devtools import random_checkpoint
+
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.usefixtures("inference_mode")]
-
-UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4, 4],
-    "num_res_blocks": [2, 2, 2, 2], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 768,
-    "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False, "num_heads": 8,
-}  # fmt: skip
-VAE = {
-    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
-}  # fmt: skip
-
-
-def shapes() -> dict[str, torch.Size]:
-    """Every tensor of an SD1.5 checkpoint, from the host's own classes, which take no memory on the meta device."""
-    import comfy.ops
-    import comfy.sd1_clip
-    from comfy.clip_model import CLIPTextModel
-    from comfy.ldm.models.autoencoder import AutoencoderKL
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
-    layers = comfy.ops.disable_weight_init
-    clip_config = json.loads((Path(comfy.sd1_clip.__file__).parent / "sd1_clip_config.json").read_text())
-    with torch.device("meta"):
-        parts = {
-            "model.diffusion_model.": UNetModel(**UNET, operations=layers),
-            "first_stage_model.": AutoencoderKL(ddconfig=VAE, embed_dim=4),
-            "cond_stage_model.transformer.": CLIPTextModel(clip_config, torch.float16, "meta", layers),
-        }
-    return {
-        prefix + name: tensor.shape
-        for prefix, part in parts.items()
-        for name, tensor in part.state_dict().items()
-        if name != "text_projection.weight"  # not in the checkpoints of SD1
-    }
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The file, 2 GB, fp16. Written by hand: every tensor is a piece of the same random numbers."""
+    """The file, 2 GB."""
     path = tmp_path_factory.mktemp("checkpoints") / "random-sd15.safetensors"
-    sizes = shapes()
-    largest = max(size.numel() for size in sizes.values())
-    data = (0.02 * torch.randn(largest, generator=torch.Generator().manual_seed(0))).half().numpy()
-    header, offset = {}, 0
-    for name, size in sizes.items():
-        end = offset + 2 * size.numel()
-        header[name] = {"dtype": "F16", "shape": list(size), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for size in sizes.values():
-            file.write(data[: size.numel()].data)
+    random_checkpoint.write(path, "sd15", text_encoder=True)
     yield path
     path.unlink()
 

@@ -3,6 +3,7 @@ came of it: `python tests/host/under_flags.py --use-split-cross-attention RESULT
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from devtools import host, in_process
 
+os.environ["EI2_CACHE_MB"] = "0"  # every run inverts anew, and leaves nothing in the user's ComfyUI
 sys.path.insert(0, str(host.locate()))
 import comfy.options
 
@@ -31,7 +33,7 @@ def main() -> None:
     frames = {"samples": 5 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))}
     (inflated,) = pack("nodes.inflate_unet").InflateUNet.execute(model, "EI2").args
     tune = pack("nodes.one_shot_tune").OneShotTune
-    tuned, learned, _ = tune.execute(inflated, frames, prompts[0], 3, 1e-3, 0, "auto", "auto").args
+    tuned, learned = tune.execute(inflated, frames, prompts[0], 3, 1e-3, 0, "auto", "auto").args[:2]
     inversion = pack("nodes.invert").Invert.execute(tuned, frames, prompts[0], 3, 0).args[0]
     edit = pack("nodes.edit_sample").EditSample
     edited = edit.execute(tuned, inversion, prompts[1], encode(clip, ""), 4.0).args[0]["samples"]

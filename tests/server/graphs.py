@@ -37,8 +37,10 @@ def edit_graph(
     edit_prompt: str = EDIT_PROMPT,
     cfg: float = 7.5,
     learning_rate: float = 3e-4,
+    cache: bool = False,
 ) -> Graph:
-    """Load, encode, inflate, tune, invert, edit, decode, and save the edit's frames as PNG; small and quick."""
+    """Load, encode, inflate, tune, invert, edit, decode, and save the edit's frames as PNG; small and quick. `cache`:
+    of inversions, which tests that look at the inversion must do without."""
     clip = dict(fit="crop", start_frame=0, frame_stride=1, max_frames=frames)
     training = dict(steps=tune_steps, learning_rate=learning_rate, seed=0, precision="auto")
     return {
@@ -57,6 +59,7 @@ def edit_graph(
         "invert": node(
             "EI2_Invert",
             model=("tune", 0), latent=("encode", 0), positive=("source_prompt", 0), steps=invert_steps, refine=refine,
+            cache=cache,
         ),
         "edit": node(
             "EI2_EditSample",
@@ -108,7 +111,7 @@ def changed(graph: Graph, changes: dict[str, object]) -> Graph:
 
 
 def bundled(name: str = "quickstart", frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
-    """A bundled workflow, shortened."""
+    """A bundled workflow, shortened, whose inversion is computed whatever ran before."""
     graph = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
     shorter = {"EI2_LoadVideo": ("max_frames", frames), "EI2_OneShotTune": ("steps", tune_steps),
                "EI2_Invert": ("steps", invert_steps)}  # fmt: skip
@@ -116,6 +119,8 @@ def bundled(name: str = "quickstart", frames: int = 4, tune_steps: int = 10, inv
         if entry["class_type"] in shorter:
             key, value = shorter[entry["class_type"]]
             entry["inputs"][key] = value
+        if entry["class_type"] == "EI2_Invert":
+            entry["inputs"]["cache"] = False
     return graph
 
 

@@ -64,6 +64,15 @@ def advanced(**options) -> Callable[[], Graph]:
     return lambda: {"advanced": node("EI2_InflateUNetAdvanced", model=("mini", 0), **{**defaults, **options})}
 
 
+def windows(**options) -> Callable[[], Graph]:
+    """The tuned model with the host's context windows."""
+    defaults = dict(
+        context_length=2, context_overlap=1, context_schedule="standard_static", context_stride=1, closed_loop=False,
+        fuse_method="pyramid", dim=0,
+    )  # fmt: skip
+    return lambda: {"windows": node("ContextWindowsManual", model=("tune", 0), **{**defaults, **options})}
+
+
 def multiplied(exponent: int) -> Callable[[], Graph]:
     """The clip's latents times ten to the power of `exponent`."""
 
@@ -129,6 +138,10 @@ CASES = (
     Case("tune without inflation", {"tune.model": ("mini", 0)}, "tune", ("not inflated", "EI2 Inflate UNet")),
     Case("edit without inflation", {"edit.model": ("mini", 0)}, "edit", ("not inflated", "EI2 Inflate UNet"),
          begins=("tune", "invert")),
+    Case("windows along another dimension", {"invert.model": ("windows", 0)}, "invert",
+         ("cut dimension 2", "set dim", "to 0"), extra=windows(dim=2), begins=("tune",)),
+    Case("windows of another length", {"invert.model": ("windows", 0)}, "invert",
+         ("tuned on 4 frames at once", "have 2", "context_length"), extra=windows(), begins=("tune",)),
     Case("invert other frames", {"invert.latent": ("encode6", 0)}, "invert",
          ("tuned on 4 frames", "has 6", "same clip"), extra=other_frames, begins=("tune",)),
     Case("edit with a model of other frames", {"edit.model": ("tune6", 0)}, "edit",

@@ -90,14 +90,56 @@ NODES = {
         },
         {"plot": "IMAGE", "table": "STRING"},
     ),
+    "EI2_InversionCache": ("EI2 Inversion Cache", {"clear": ("BOOLEAN", False)}, {"report": "STRING"}),
+    "EI2_SaveTune": ("EI2 Save Tune", {"tune": "EI2_TUNE", "filename_prefix": ("STRING", "tune")}, {}),
+    "EI2_LoadTune": ("EI2 Load Tune", {"tune_name": ("COMBO", ANY)}, {"tune": "EI2_TUNE", "info": "STRING"}),
+    "EI2_ApplyTune": (
+        "EI2 Apply Tune",
+        {
+            "model": "MODEL", "tune": "EI2_TUNE", "temporal_strength": ("FLOAT", 1.0),
+            "query_strength": ("FLOAT", 1.0),
+        },
+        {"model": "MODEL"},
+    ),
+    "EI2_ReconstructionCheck": (
+        "EI2 Reconstruction Check",
+        {"source": "IMAGE", "reconstruction": "IMAGE"},
+        {"advice": "STRING", "psnr": "FLOAT", "ssim": "FLOAT", "difference": "IMAGE", "plot": "IMAGE"},
+    ),
+    "EI2_Compare": (
+        "EI2 Compare",
+        {"video_1": "IMAGE", "labels": ("STRING", "source\nedit"), "layout": ("side by side", "grid", "wipe")},
+        {"images": "IMAGE", "contact_sheet": "IMAGE"},
+    ),
+    "EI2_Metrics": (
+        "EI2 Metrics", {"source": "IMAGE", "edit": "IMAGE"}, {"table": "STRING", "plot": "IMAGE"},
+    ),
+    "EI2_Recipe": (
+        "EI2 Recipe",
+        {
+            "recipe": ("recolour / restyle", "swap the object", "new background", "subtle"),
+            "model_kind": ("Stable Diffusion", "bundled miniature"),
+        },
+        {
+            "steps": "INT", "learning_rate": "FLOAT", "cfg": "FLOAT", "cross_replace": "FLOAT", "self_replace": "FLOAT",
+            "note": "STRING",
+        },
+    ),
 }  # fmt: skip
 OPTIONAL = {
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
-        "empty": "CONDITIONING",
+        "empty": "CONDITIONING", "cache": "BOOLEAN", "trajectory": "BOOLEAN",
     },
-    "EI2_EditSample": {"control": "EI2_CONTROL"},
+    "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
+    "EI2_OneShotTune": {
+        "snapshot_every": "INT", "resume_from": "COMBO", "preview_every": "INT", "window_frames": "INT",
+    },
+    "EI2_SaveTune": {"prompt": "STRING"},
+    "EI2_ReconstructionCheck": {"vae_only": "IMAGE"},
+    "EI2_Compare": {f"video_{i}": "IMAGE" for i in range(2, 7)},
+    "EI2_Metrics": {"clip_vision": "CLIP_VISION", "clip": "CLIP", "prompt": "STRING", "mask": "MASK"},
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ei2.attention import attention
-from ei2.ffam import coarse_tokens, fine_coarse_attention
+from ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention, frames_at_once
 from ei2.frame_attention import dense_attention
 
 HEADS, WIDTH = 2, 4
@@ -114,14 +114,86 @@ def test_pooling_after_the_projection_equals_pooling_before():
     torch.testing.assert_close(coarse_tokens(z @ weight.T, 3, 5, 2, "average"), before)
 
 
-def test_keys_are_never_held_for_all_frames_at_once():
-    """Memory for keys grows with f, not f²: each attention gets one frame's keys."""
-    q, k, v = qkv(6, 16)
+@pytest.mark.parametrize("height, width, frames, calls", [(4, 4, 6, 1), (16, 16, 8, 4), (32, 32, 6, 6), (20, 32, 5, 5)])
+def test_frames_are_attended_together_while_they_are_small(height, width, frames, calls):
+    """Memory for keys grows with f, not f²: large frames get their keys one after the other."""
+    q, k, v = qkv(frames, height * width)
     sizes = []
 
     def measuring(q, k, v):
         sizes.append(k.shape)
         return attend(q, k, v)
 
-    fine_coarse_attention(q, k, v, 6, 4, 4, 2, "average", measuring)
-    assert max(math.prod(shape) for shape in sizes) <= (16 + 5 * 4) * CHANNELS
+    fine_coarse_attention(q, k, v, frames, height, width, 2, "average", measuring)
+    assert len(sizes) == calls
+    keys = height * width + (frames - 1) * math.ceil(height / 2) * math.ceil(width / 2)
+    assert {shape[1:] for shape in sizes} == {(keys, CHANNELS)} and sum(shape[0] for shape in sizes) == frames
+
+
+def test_groups_on_a_gpu():
+    gpu = torch.device("cuda")
+    assert frames_at_once(24, 64, 23 * 16, gpu) == 24
+    assert frames_at_once(24, 4096, 23 * 1024, gpu) == 2
+    assert frames_at_once(64, 4096, 63 * 1024, gpu) == 1
+
+
+def test_large_keys_are_made_anew_for_the_backward_pass():
+    """What autograd keeps holds no gathered keys, and the gradients are those of the plain form."""
+    frames, height, width, channels = 7, 48, 48, 128
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, weight = (torch.randn(frames, height * width, channels, generator=generator) for _ in range(4))
+    one_head = lambda q, k, v: attention(q, k, v, 1)
+    kept = []
+
+    def gradients(run):
+        inputs = [t.clone().requires_grad_() for t in (q, k, v)]
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+            out = run(*inputs)
+        return torch.autograd.grad((out * weight).sum(), inputs)
+
+    ours = gradients(lambda *t: fine_coarse_attention(*t, frames, height, width, 2, "average", one_head))
+    keys = height * width + (frames - 1) * height * width // 4
+    assert kept and not any(keys in shape for shape in kept)
+
+    def frame_by_frame(q, k, v):
+        coarse = [coarse_tokens(t, height, width, 2, "average") for t in (k, v)]
+        rows = []
+        for i in range(frames):
+            others = [j for j in range(frames) if j != i]
+            keys, values = (
+                torch.cat([t[i : i + 1], c[others].flatten(0, 1)[None]], 1) for t, c in zip((k, v), coarse)
+            )
+            rows.append(one_head(q[i : i + 1], keys, values))
+        return torch.cat(rows)
+
+    for mine, expected in zip(ours, gradients(frame_by_frame)):
+        torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("own", [[None, None, None], [0, None, 1], [1, 0, 2]], ids=str)
+@pytest.mark.parametrize("videos", [1, 2])
+def test_anchored_attention_equals_naive(own, videos):
+    """Each frame of a window sees its own fine tokens and the coarse ones of every anchor that it is not itself."""
+    frames, anchors, height, width = len(own), 3, 5, 7
+    q, k, v = qkv(videos * frames, height * width)
+    coarse = torch.randn(2, videos, anchors, 12, CHANNELS, generator=torch.Generator().manual_seed(1))
+    found = anchored_attention(q, k, v, *coarse, own, attend)
+    for row in range(len(q)):
+        video, frame = divmod(row, frames)
+        others = [anchor for anchor in range(anchors) if anchor != own[frame]]
+        keys, values = (
+            np.concatenate([fine[row].double().numpy(), *(tokens[video, j].double().numpy() for j in others)])
+            for fine, tokens in zip((k, v), coarse)
+        )
+        assert len(keys) == height * width + len(others) * 12
+        expected = attend_by_formula(q[row].double().numpy(), keys, values)
+        assert np.abs(found[row].numpy() - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_a_clip_of_nothing_but_anchors_is_an_ordinary_one(factor):
+    frames, height, width = 4, 5, 7
+    q, k, v = qkv(2 * frames, height * width)
+    coarse = [coarse_tokens(t, height, width, factor, "average").unflatten(0, (2, frames)) for t in (k, v)]
+    expected = fine_coarse_attention(q, k, v, frames, height, width, factor, "average", attend)
+    torch.testing.assert_close(anchored_attention(q, k, v, *coarse, range(frames), attend), expected, atol=1e-5, rtol=0)

@@ -112,6 +112,22 @@ def test_the_bound_holds_while_training(mode):
     assert largest_singular_value(layer.parametrizations.weight.original) > 1.2  # it is the restriction that holds it
 
 
+@pytest.mark.parametrize("mode", ["bounded", "strict"])
+@pytest.mark.parametrize("largest", [0.5, 3.0])
+def test_the_gradient_is_that_of_the_formula(mode, largest):
+    """W / max(σ, 1) or W / σ with σ = uᵀ W v at fixed u and v, by autograd's own rules in float64."""
+    layer = linear(12, 9, largest).double()
+    spectral_normalize(layer, mode)
+    normalization = layer.parametrizations.weight[0].eval()
+    wanted = torch.randn(12, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (layer.weight * wanted).sum().backward()
+
+    weight = layer.parametrizations.weight.original.detach().clone().requires_grad_()
+    sigma = normalization.left.double() @ weight @ normalization.right.double()
+    (weight / (sigma.clamp(min=1) if mode == "bounded" else sigma) * wanted).sum().backward()
+    torch.testing.assert_close(layer.parametrizations.weight.original.grad, weight.grad, atol=1e-6, rtol=1e-6)
+
+
 def test_two_forward_passes_before_one_backward():
     """Checkpointing and several chunks do this: the second pass must not spoil the first one's graph."""
     layer = linear(16, 16, 3.0)

@@ -1,0 +1,202 @@
+"""Long clips: what editing in windows costs in looks, and what it saves in memory.
+
+Two rendered clips are each tuned on in random windows; then each is inverted and edited, with two edits, in context
+windows that share coarse tokens of the whole clip, in the same windows without them, and all frames at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from benchmarks.editbench.bench import Bench
+from benchmarks.editbench.clips import Clip
+from benchmarks.editbench.scores import score
+from benchmarks.editbench.sheets import add_title, spread
+from benchmarks.machine import machine
+from devtools import in_process
+from devtools.environment import ROOT
+from devtools.results import contact_sheet
+from ei2.measures import psnr
+from miniature.world import object_mask, render
+
+from .clips import LOOKS, long_clip
+from .live import LiveTensors
+from .scores import borders, color_errors, drift, seam_ratio, wander
+
+TUNE_STEPS, LEARNING_RATE, DDIM_STEPS, CFG = 100, 1e-3, 12, 4.0
+MODES = ("whole-clip tokens", "windows alone", "all at once")
+COLUMNS = {
+    "success": "success", "preservation": "kept", "psnr": "PSNR, dB", "flicker": "flicker", "seam_ratio": "seams",
+    "drift_object": "drift, object", "drift_background": "drift, background", "wander_object": "wander, object",
+    "wander_background": "wander, background", "reconstruction_psnr": "reconstruction, dB",
+}  # fmt: skip
+SHOWN = 12  # frames in a contact sheet
+MEMORY = (24, 48, 240)  # frames with which memory is measured
+MOST_AT_ONCE = 48  # of them
+
+
+class LongBench(Bench):
+    """The models, and context windows as the host's own node makes them."""
+
+    def __init__(self, device: str, window: int, overlap: int):
+        super().__init__(device, torch.get_num_threads())
+        from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+        self.node, self.window, self.overlap = ContextWindowsManualNode, window, overlap
+        self.whole_clip = in_process.pack("nodes.host.windows").WholeClip
+
+    def in_mode(self, model, mode: str):
+        """A MODEL that edits in one of `MODES`."""
+        if mode == "all at once":
+            return model
+        arguments = (self.window, self.overlap, "standard_static", 1, False, "pyramid", 0)
+        windowed = self.node.execute(model, *arguments).args[0]
+        if mode == "windows alone":
+            kind, key = "predict_noise", self.inflation.KEY
+            windowed.remove_wrappers_with_key(kind, key)
+            windowed.add_wrapper_with_key(kind, key, self.whole_clip(False))
+        return windowed
+
+    def windows(self, model, frames: int) -> list[list[int]]:
+        """The windows that the host cuts a clip into."""
+        handler = self.in_mode(model, MODES[0]).model_options["context_handler"]
+        return handler.context_schedule.func(frames, handler, {})
+
+    def peak(self, mode: str, frames: int) -> int:
+        """Bytes of tensors that one guided step holds at its peak, besides the model and the clip."""
+        model = self.in_mode(self.inflation.inflate(self.model, self.settings.PRESETS["EI2"]), mode)
+        prompt, empty = self.encode("a red circle on a plain blue background"), self.encode("")
+        noise = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        with LiveTensors() as live:
+            self.sampling.sample(model, noise, prompt, empty, CFG, torch.tensor([3.0, 0.0]))
+        return live.peak
+
+
+class LongWork:
+    """One clip: tuned on once, then edited in every mode."""
+
+    def __init__(self, bench: LongBench, clip: Clip, steps: int):
+        self.bench, self.clip = bench, clip
+        self.frames = render(list(clip.scenes))
+        self.latents = bench.vae.encode(self.frames.movedim(1, -1))
+        self.source, self.empty = bench.encode(clip.source_prompt), bench.encode("")
+        inflated = bench.inflation.inflate(bench.model, bench.settings.PRESETS["EI2"])
+        settings = bench.tune_settings(steps, LEARNING_RATE, 0, "bf16", window_frames=bench.window)
+        tune = bench.tuning.tune_model(inflated, self.latents, self.source, settings, "auto", lambda step, loss: None)
+        self.model = bench.inflation.apply_tune(inflated, tune)
+        self.windows = bench.windows(self.model, len(clip.scenes))
+
+    def rows(self, mode: str) -> list[tuple[dict, torch.Tensor]]:
+        """A row and the edited frames per edit."""
+        model, sampling = self.bench.in_mode(self.model, mode), self.bench.sampling
+        begin = time.perf_counter()
+        noise, sigmas = sampling.invert(model, self.latents, self.source, DDIM_STEPS, 0)
+        inverting = time.perf_counter() - begin
+        restored = self.bench.decode(sampling.sample(model, noise, self.source, self.empty, 1.0, sigmas))
+        rows = []
+        for edit in self.clip.edits:
+            begin = time.perf_counter()
+            target = self.bench.encode(edit.target_prompt)
+            latents = sampling.sample(model, noise, target, self.empty, CFG, sigmas)
+            seconds = time.perf_counter() - begin
+            edited = self.bench.decode(latents)
+            row = {
+                "clip": self.clip.name, "edit": edit.kind, "mode": mode, "frames": len(edited),
+                **score(edited, self.clip, edit, self.bench.judge),
+                **self.look(edited, edit),
+                "reconstruction_psnr": psnr(restored, self.frames),
+                "seconds_invert": inverting, "seconds_edit": seconds,
+            }  # fmt: skip
+            row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+            rows.append((row, edited))
+        return rows
+
+    def look(self, edited: torch.Tensor, edit) -> dict[str, float]:
+        """Seams, and how the object's and the background's colours move over the clip; with success at both ends."""
+        truth, objects = render(list(edit.target_scenes)), object_mask(list(edit.target_scenes))
+        first, last = self.windows[0], self.windows[-1]
+        found = {"seam_ratio": seam_ratio(edited, truth, borders(self.windows, len(edited)))}
+        for name, weights in (("object", objects), ("background", 1 - objects)):
+            errors = color_errors(edited, truth, weights)
+            found |= {f"drift_{name}": drift(errors, first, last), f"wander_{name}": wander(errors)}
+        for name, window in (("first", first), ("last", last)):
+            seen = self.bench.judge.see(edited[window])
+            right = [all(one[key] == value for key, value in edit.changes.items()) for one in seen]
+            found[f"success_{name}"] = sum(right) / len(right)
+        return found
+
+
+def table(rows: list[dict], memory: list[dict]) -> str:
+    """Markdown: the modes' means over the edits, and what a step holds."""
+    lines = [f"| | {' | '.join(COLUMNS.values())} |", f"|---|{'---:|' * len(COLUMNS)}"]
+    for mode in MODES:
+        own = [row for row in rows if row["mode"] == mode]
+        if own:
+            lines.append(f"| {mode} | " + " | ".join(f"{fmean(row[key] for row in own):.3g}" for key in COLUMNS) + " |")
+    lines += ["", f"| MB a guided step holds | {' | '.join(f'{frames} frames' for frames in MEMORY)} |"]
+    lines.append(f"|---|{'---:|' * len(MEMORY)}")
+    for mode in MODES:
+        found = {row["frames"]: f"{row['bytes'] / 1e6:.1f}" for row in memory if row["mode"] == mode}
+        lines.append(f"| {mode} | {' | '.join(found.get(frames, '') for frames in MEMORY)} |")
+    return "\n".join(lines)
+
+
+def show(work: LongWork, results: dict[str, list[tuple[dict, torch.Tensor]]], stem: Path) -> None:
+    """Writes a contact sheet per edit of a clip: `<stem>_<clip>_<edit>.png`."""
+    for number, edit in enumerate(work.clip.edits):
+        pictures = {"source": work.frames, "truth": render(list(edit.target_scenes))}
+        pictures |= {mode: found[number][1] for mode, found in results.items()}
+        file = stem.with_name(f"{stem.name}_{work.clip.name}_{edit.kind}.png")
+        contact_sheet({name: spread(clip, SHOWN) for name, clip in pictures.items()}, file)
+        title = f"{SHOWN} of {len(work.frames)} frames, windows of {work.bench.window}"
+        add_title(file, title, f"source: {work.clip.source_prompt}      target: {edit.target_prompt}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="dev.py bench long", description=__doc__)
+    parser.add_argument("--frames", type=int, default=48, help="of the clips (default: 48)")
+    parser.add_argument("--window", type=int, default=8, help="frames in a window (default: 8)")
+    parser.add_argument("--overlap", type=int, default=2, help="frames that windows share (default: 2)")
+    parser.add_argument("--steps", type=int, default=TUNE_STEPS, help=f"of the tuning (default: {TUNE_STEPS})")
+    parser.add_argument("--mode", choices=MODES, nargs="+", default=MODES, help="default: all")
+    parser.add_argument("--clip", choices=LOOKS, nargs="+", default=tuple(LOOKS), help="default: all")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/long_<device>.json")
+    options = parser.parse_args()
+    bench = LongBench(options.device, options.window, options.overlap)
+    name = "long_cuda" if bench.on_gpu else "long_cpu"
+    output = options.output or ROOT / "benchmarks" / "results" / f"{name}.json"
+    about = {"command": " ".join(["python3 dev.py bench long", *sys.argv[1:]]), **machine(options.device),
+             "threads": torch.get_num_threads(), "window": options.window, "overlap": options.overlap,
+             "tune_steps": options.steps, "cfg": CFG, "ddim_steps": DDIM_STEPS}  # fmt: skip
+    with torch.inference_mode():
+        memory = [
+            {"mode": mode, "frames": frames, "bytes": bench.peak(mode, frames)}
+            for mode in options.mode for frames in MEMORY if mode != "all at once" or frames <= MOST_AT_ONCE
+        ]  # fmt: skip
+        print(json.dumps(memory), flush=True)
+        rows = []
+        for clip in options.clip:
+            work = LongWork(bench, long_clip(clip, options.frames), options.steps)
+            results = {}
+            for mode in options.mode:
+                results[mode] = work.rows(mode)
+                rows += [row for row, _ in results[mode]]
+                print(json.dumps(rows[-2:]), flush=True)
+            show(work, results, output.with_suffix(""))
+    output.write_text(json.dumps({**about, "memory": memory, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    text = table(rows, memory)
+    output.with_suffix(".md").write_text(f"# Long clips\n\n{about['command']}\n\n{text}\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Memory: the peak of tuning, inversion and edit at several numbers of frames and sizes, beside the pack's estimate.
+
+Every clip runs in a process of its own. Numbers include the model's weights; random weights take as much as real ones.
+Where there is no such device, the table shows the estimate alone, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import machine, peak_bytes, start_peak, uses_gpu
+from devtools import in_process
+from devtools.environment import ROOT
+
+WORKS = ("tune", "tune, checkpointing", "invert", "edit")
+FRAMES = (8, 16, 24)
+PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512)}
+CELL = 8  # pixels to a latent's edge
+TEXT_TOKENS = 77
+GUIDANCE = 7.5
+# The C library gives every tensor's memory back at once, so that the peak is what is in use: not the holes between, for
+# which it otherwise needs up to half as much again.
+ENVIRONMENT = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536")
+SD15 = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4, 4],
+    "num_res_blocks": [2, 2, 2, 2], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 768, "adm_in_channels": None,
+    "use_spatial_transformer": True, "use_linear_in_transformer": False, "use_temporal_attention": False,
+    "legacy": False,
+}  # fmt: skip
+
+
+def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
+    """A MODEL; SD1.5's weights are random, or without `weights` none at all, which does for an estimate."""
+    import comfy.latent_formats
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    if name == "mini" and weights:
+        return in_process.pack("nodes.host.miniature").load_miniature()[0]
+    config = comfy.supported_models.SD15(SD15)
+    config.set_inference_dtype(dtype, None)
+    config.latent_format = comfy.latent_formats.SD15()
+    with torch.device("cpu" if weights else "meta"):
+        model = config.get_model({}, "")
+    if weights:
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02)
+    return comfy.model_patcher.ModelPatcher(model, device, torch.device("cpu"))
+
+
+def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) -> list[dict]:
+    """A row for each kind of work on one clip; `peak` is None where it cannot be measured here."""
+    on_gpu = uses_gpu(device)
+    real = device == "cpu" or on_gpu
+    in_process.import_host(device)
+    in_process.import_pack()
+    pack = in_process.pack
+    settings, tuning, sampling = pack("ei2.settings"), pack("nodes.host.tuning"), pack("nodes.host.sampling")
+    estimates, inflation = pack("nodes.host.memory_estimate"), pack("nodes.host.inflation")
+    precision, dtype = ("fp32", torch.float32) if device == "cpu" else ("bf16", torch.float16)
+    rows = []
+    with torch.inference_mode():
+        model = inflation.inflate(load(name, torch.device(device), dtype, real), settings.PRESETS["EI2"])
+        width = model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2.to_k.weight.shape[1]
+        prompt = [[torch.randn(1, TEXT_TOKENS, width), {}]]
+        latents = torch.randn(frames, 4, pixels // CELL, pixels // CELL)
+        sigmas = torch.tensor([1.0, 0.5, 0.0])
+
+        def tune(latents, checkpointing):
+            options = pack("ei2.tuning").TuneSettings(2, 1e-6, 0, precision)
+            tuning.tune_model(model, latents, prompt, options, checkpointing, lambda step, loss: None)
+
+        runs = {
+            "tune": lambda x: tune(x, "off"),
+            "tune, checkpointing": lambda x: tune(x, "on"),
+            "invert": lambda x: sampling.invert(model, x, prompt, 2, 0),
+            "edit": lambda x: sampling.sample(model, x, prompt, prompt, GUIDANCE, sigmas),
+        }
+        for work in reversed(works):  # the small ones first: what the heap keeps would hide them behind the big ones
+            need = _estimate(estimates, model, prompt, latents, work, precision, device)
+            peak = None
+            if real:
+                runs[work](latents[:2, :, :8, :8])  # loads and warms up
+                peak = _peak(lambda: runs[work](latents), need.weights, on_gpu)
+            rows.append({"model": name, "frames": frames, "pixels": pixels, "work": work, "precision": precision,
+                         "estimate": need.total, "peak": peak})  # fmt: skip
+    return rows
+
+
+def _peak(run, weights: int, on_gpu: bool) -> int:
+    """Of a run, with the weights: a GPU counts them itself, in main memory they were there before."""
+    start_peak(on_gpu)
+    before = 0 if on_gpu else peak_bytes(on_gpu)
+    run()
+    return peak_bytes(on_gpu) - before + (0 if on_gpu else weights)
+
+
+def _estimate(estimates, model, prompt, latents, work: str, precision: str, device: str):
+    clip = estimates.clip_of(latents)
+    if work.startswith("tune"):
+        return estimates.training_estimate(model, precision, prompt).training(clip, work != "tune")
+    estimate = estimates.inference_estimate(model, prompt)
+    if device != "cpu" and not uses_gpu(device):  # as the host would compute there
+        estimate = replace(estimate, arithmetic=replace(estimate.arithmetic, fused=True))
+    return estimate.inference(replace(clip, chunks=2 if work == "edit" else 1))
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: a line per clip, a column per kind of work, each "measured (estimated)"."""
+    lines = [f"| model | frames | size | {' | '.join(WORKS)} |", "|---|---:|---:|" + "---:|" * len(WORKS)]
+    clips = sorted({(row["model"], row["pixels"], row["frames"]) for row in rows})
+    for name, pixels, frames in clips:
+        cells = []
+        for work in WORKS:
+            cell = (name, pixels, frames, work)
+            here = [row for row in rows if (row["model"], row["pixels"], row["frames"], row["work"]) == cell]
+            cells.append(_cell(here[0]) if here else "not measured")
+        lines.append(f"| {name} | {frames} | {pixels}² | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict) -> str:
+    estimate = _size(row["estimate"])
+    return f"not measured ({estimate})" if row["peak"] is None else f"{_size(row['peak'])} ({estimate})"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="dev.py bench memory", description=__doc__)
+    parser.add_argument("--model", choices=PIXELS, default="mini", help="default: mini; sd15 has random weights")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, metavar="F")
+    parser.add_argument("--pixels", type=int, nargs="+", metavar="P", help="sides of square frames")
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS)
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/memory_<device>.json, added to")
+    parser.add_argument("--clip", action="store_true", help=argparse.SUPPRESS)  # one clip, in this process
+    options = parser.parse_args()
+    sizes = options.pixels or PIXELS[options.model]
+    if options.clip:
+        print(json.dumps(measure(options.model, options.device, options.frames[0], sizes[0], options.works)))
+        return 0
+    output = options.output or ROOT / "benchmarks" / "results" / f"memory_{options.device}.json"
+    rows = json.loads(output.read_text(encoding="utf-8"))["rows"] if output.exists() else []
+    for pixels in sizes:
+        for frames in options.frames:
+            here = ["--model", options.model, "--device", options.device, "--works", *options.works]
+            clip = ["--clip", "--frames", str(frames), "--pixels", str(pixels)]
+            command = [sys.executable, "-m", "benchmarks.memory", *here, *clip]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
+            new = json.loads(done.stdout.splitlines()[-1])
+            key = lambda row: (row["model"], row["frames"], row["pixels"], row["work"], row["precision"])
+            rows = [row for row in rows if key(row) not in {key(one) for one in new}] + new
+            print(json.dumps(new), flush=True)
+            rows.sort(key=lambda row: (row["model"], row["pixels"], row["frames"], WORKS.index(row["work"])))
+            if all(row["peak"] for row in rows):
+                about = {"command": "python3 dev.py bench memory", **machine(options.device)}
+                output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

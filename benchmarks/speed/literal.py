@@ -1,0 +1,231 @@
+"""The baseline: a tuning step as Tune-A-Video's public training script does it (Wu et al., ICCV 2023).
+
+Written from its description, straightforwardly and with the optimisations that script has: fp16 autocast with a
+GradScaler around float32 weights (on a CPU bf16, which needs no scaler: fp16 is several times slower there), every
+transformer block and ResBlock checkpointed, the clip encoded by the half-precision autoencoder in every step, torch's
+own AdamW, the loss read back in every step. It trains what that script trains: the q projections of both attentions of
+every block and the temporal attention. Nothing here uses the pack, so that the baseline stays what it is when the pack
+changes; the UNet is the host's class with plain torch layers.
+
+The script encodes the prompt in every step, too; here that is left out, in the baseline's favour.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch.utils.checkpoint import checkpoint
+
+LATENT_SCALE = 0.18215
+MAX_BATCH = 65535  # CUDA's attention kernels take no larger one (batch times heads)
+LAYERS = SimpleNamespace(
+    Linear=torch.nn.Linear,
+    Conv2d=torch.nn.Conv2d,
+    GroupNorm=torch.nn.GroupNorm,
+    LayerNorm=torch.nn.LayerNorm,
+    conv_nd=lambda dims, *args, **kwargs: torch.nn.Conv2d(*args, **kwargs),
+)
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """Multi-head attention on `b n (heads c)`: a memory-efficient kernel on a GPU, plain products on a CPU, as the
+    script does it with and without xformers."""
+    if q.is_cuda and q.shape[0] * heads > MAX_BATCH:
+        parts = zip(*(t.split(MAX_BATCH // heads) for t in (q, k, v)))
+        return torch.cat([attention(*part, heads) for part in parts])
+    q, k, v = (rearrange(t, "b n (h c) -> b h n c", h=heads) for t in (q, k, v))
+    if q.is_cuda:
+        out = F.scaled_dot_product_attention(q, k, v)
+    else:
+        out = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1).to(v.dtype) @ v
+    return rearrange(out, "b h n c -> b n (h c)")
+
+
+class TemporalAttention(torch.nn.Module):
+    """Self-attention over frames at every position behind a Layer Norm, added to its input; zero at first."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = torch.nn.LayerNorm(channels).requires_grad_(False)  # as in the source, it is not among the trained
+        self.to_q, self.to_k, self.to_v = (torch.nn.Linear(channels, channels, bias=False) for _ in range(3))
+        self.to_out = torch.nn.Linear(channels, channels)
+        torch.nn.init.zeros_(self.to_out.weight)
+        torch.nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        """`f d c`, the frames of one video."""
+        tokens = rearrange(x, "(b f) d c -> (b d) f c", f=frames)
+        normed = self.norm(tokens)
+        mixed = attention(self.to_q(normed), self.to_k(normed), self.to_v(normed), self.heads)
+        return rearrange(tokens + self.to_out(mixed), "(b d) f c -> (b f) d c", d=x.shape[1])
+
+
+class VideoGroupNorm(torch.nn.Module):
+    """A Group Norm whose statistics are joint over all frames."""
+
+    def __init__(self, norm: torch.nn.GroupNorm, video: SimpleNamespace):
+        super().__init__()
+        self.norm, self.video = norm, video
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joint = self.norm(rearrange(x, "(b f) c h w -> b c f h w", f=self.video.frames))
+        return rearrange(joint, "b c f h w -> (b f) c h w")
+
+
+class LiteralUNet(torch.nn.Module):
+    """The host's UNet inflated as Tune-A-Video does it, with trainable layers.
+
+    `config`: the arguments of the host's class; `weights`: its state dict, which is copied; `checkpointing`: whether
+    activations are recomputed, can be changed at any time.
+    """
+
+    def __init__(self, config: dict, weights: dict[str, torch.Tensor], dtype: torch.dtype, device: torch.device):
+        from comfy.ldm.modules.attention import BasicTransformerBlock
+        from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+
+        super().__init__()
+        self.checkpointing, self.video = True, SimpleNamespace(frames=1)
+        self.adm_channels = config.get("adm_in_channels")  # SDXL's sizes and pooled prompt
+        with torch.device("meta"):
+            self.unet = UNetModel(**{**config, "dtype": dtype}, operations=LAYERS)
+        self.unet.to_empty(device=device)
+        self.unet.load_state_dict(weights)
+        self.unet.to(dtype).requires_grad_(False)
+        self.temporal = torch.nn.ModuleList()
+        for module in list(self.unet.modules()):
+            if isinstance(module, ResBlock):
+                for layers in (module.in_layers, module.out_layers):
+                    layers[0] = VideoGroupNorm(layers[0], self.video)
+                module.forward = partial(self._checkpointed, module.forward)
+            elif isinstance(module, BasicTransformerBlock):
+                module.attn1.to_q.requires_grad_(True)
+                module.attn2.to_q.requires_grad_(True)
+                temporal = TemporalAttention(module.norm1.weight.shape[0], module.n_heads).to(device, dtype)
+                self.temporal.append(temporal)
+                module.forward = partial(self._checkpointed, partial(self._block, module.forward, temporal))
+        self.unet.out[0] = VideoGroupNorm(self.unet.out[0], self.video)
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, context: torch.Tensor, frames: int) -> torch.Tensor:
+        """ε for latents `(b f) c h w` at one timestep per latent, and prompts `(b f) n c`."""
+        self.video.frames = frames
+        options = {
+            "patches_replace": {"attn1": _Everywhere(partial(self._sparse_causal, frames=frames))},
+            "optimized_attention_override": lambda _, q, k, v, heads, *args, **kwargs: attention(q, k, v, heads),
+        }
+        y = x.new_zeros(x.shape[0], self.adm_channels) if self.adm_channels else None
+        return self.unet(x, timestep, context, y, transformer_options=options)
+
+    def _checkpointed(self, forward, *args, **kwargs):
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return forward(*args, **kwargs)
+        if "transformer_options" in kwargs:  # the host goes on changing it
+            kwargs["transformer_options"] = dict(kwargs["transformer_options"])
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    def _block(self, forward, temporal: TemporalAttention, x, **kwargs) -> torch.Tensor:
+        return temporal(forward(x, **kwargs), self.video.frames)
+
+    @staticmethod
+    def _sparse_causal(q, k, v, extra_options: dict, frames: int) -> torch.Tensor:
+        """K, V = [frame 0 ; frame max(i - 1, 0)]."""
+        former = (torch.arange(frames) - 1).clamp(min=0)
+        k, v = (rearrange(t, "(b f) d c -> b f d c", f=frames) for t in (k, v))
+        k, v = (torch.cat([t[:, [0] * frames], t[:, former]], dim=2) for t in (k, v))
+        k, v = (rearrange(t, "b f d c -> (b f) d c") for t in (k, v))
+        return attention(q, k, v, extra_options["n_heads"])
+
+
+class _Everywhere(dict):
+    """The same replacement for every block."""
+
+    def __init__(self, replacement):
+        self.replacement = replacement
+
+    def __contains__(self, place) -> bool:
+        return True
+
+    def __getitem__(self, place):
+        return self.replacement
+
+
+class LiteralTuning:
+    """A training run of the script on one clip: `step()` is one step.
+
+    `autoencoder`: the host's, copied in half precision on a GPU; `pixels`: `f 3 h w` in -1..1; `context`: `1 n c`;
+    `half`: the dtype of the autocast, float32 for none; `latents`: `f c h w` of the clip, unlike in the script, which
+    encodes it in every step.
+    """
+
+    def __init__(
+        self, unet: LiteralUNet, autoencoder, pixels: torch.Tensor, context: torch.Tensor, half: torch.dtype,
+        latents: torch.Tensor | None = None,
+    ):  # fmt: skip
+        device = next(unet.parameters()).device
+        self.unet, self.half = unet, half
+        weight_dtype = half if device.type == "cuda" else torch.float32
+        self.autoencoder = copy.deepcopy(autoencoder).to(device, weight_dtype)
+        self.pixels, self.context = pixels.to(device), context.to(device)
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+        self.alphas = (1 - betas).cumprod(0).to(device)
+        self.optimizer = torch.optim.AdamW(unet.trainable(), lr=3e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
+        self.latents = None if latents is None else latents.to(device)
+
+    @torch.no_grad()
+    def encode(self) -> torch.Tensor:
+        """Latents `f c h w` of the clip, float32."""
+        weight_dtype = next(self.autoencoder.parameters()).dtype
+        return self.autoencoder.encode(self.pixels.to(weight_dtype)).float() * LATENT_SCALE
+
+    def step(self) -> float:
+        """Returns the loss."""
+        frames, device = len(self.pixels), self.pixels.device
+        latents = self.encode() if self.latents is None else self.latents
+        noise = torch.randn_like(latents)
+        timestep = torch.randint(0, 1000, (1,), device=device)
+        alpha = self.alphas[timestep].view(1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        with torch.autocast(device.type, self.half, enabled=self.half != torch.float32):
+            predicted = self.unet(noisy, timestep.expand(frames), self.context.expand(frames, -1, -1), frames)
+        loss = F.mse_loss(predicted.float(), noise)
+        value = loss.item()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.unet.trainable(), 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
+
+
+@torch.no_grad()
+def ddim(unet: LiteralUNet, latents: torch.Tensor, context: torch.Tensor, guidance: float | None, steps: int, on_step):
+    """So many of 50 steps of DDIM from `latents` `f c h w`: with `guidance` down from noise, both prompts in one batch
+    (`context`: `2 n c`); without up to noise (`1 n c`). `on_step()` is called behind each. Timed, not looked at."""
+    frames = len(latents)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = (1 - betas).cumprod(0).to(latents)
+    grid = torch.arange(steps) * 20 + 1
+    grid = grid if guidance is None else grid.flip(0)
+    chunks = len(context)
+    context = context.repeat_interleave(frames, dim=0)
+    for i, t in enumerate(grid.tolist()):
+        here, there = (alphas[t], alphas[t - 1 if i + 1 == steps else grid[i + 1]])
+        timestep = torch.full((chunks * frames,), t, device=latents.device)
+        noise = unet(latents.repeat(chunks, 1, 1, 1), timestep, context, frames)
+        if guidance is not None:
+            plain, prompted = noise.chunk(2)
+            noise = plain + guidance * (prompted - plain)
+        clean = (latents - (1 - here).sqrt() * noise) / here.sqrt()
+        latents = there.sqrt() * clean + (1 - there).sqrt() * noise
+        on_step()
+    return latents

@@ -1,0 +1,208 @@
+"""The public checkers of ComfyUI packs, each as a function that returns its findings.
+
+They are installed into `.dev/checkers`, apart from ComfyUI's own packages, and told neither to report home nor to
+write outside that folder. `check.py` runs them.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+from .client import Client
+from .environment import DEV, ROOT, SetupError, pip, say
+from .findings import Finding
+from .host import VERSION, locate
+from .server import PACK, Server
+from .throwaway import commit, copy_pack
+
+FOLDER = DEV / "checkers"
+VENV = FOLDER / "venv"
+PROGRAMS = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
+REQUIREMENTS = ROOT / "devtools" / "requirements-checks.txt"
+INSTALL = FOLDER / "install"  # looks like a ComfyUI with one pack in it
+COPY = INSTALL / "custom_nodes" / PACK
+HOST_PARTS = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "app", "utils", "*.py")
+WORKFLOWS = ROOT / "workflows"
+
+LINTED = re.compile(r"^ *(?P<file>\S+\.py):$|^ +Line (?P<line>\d+)(?:, col \d+)?: (?P<what>.+)$")
+CONCISE = re.compile(r"^(?P<file>[^:]+):(?P<line>\d+):\d+: (?P<what>.+)$")
+OUTSIDE = "outside cp1252, "
+
+
+def prepare() -> None:
+    """Installs the checkers and copies the pack. Raises `SetupError`."""
+    stamp = VENV / "installed.txt"
+    wanted = REQUIREMENTS.read_text(encoding="utf-8")
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        say(f"Setting up the checkers in {FOLDER}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+        pip("Installing the checkers", "install", "--requirement", str(REQUIREMENTS), python=PYTHON)
+        stamp.write_text(wanted, encoding="utf-8")
+    copy_pack(COPY)
+
+
+def ruff() -> list[Finding]:
+    """The project's own rules."""
+    result = _run("ruff", "check", ".", "--output-format", "json", accept=(0, 1))
+    return [
+        Finding("ruff", _inside(one["filename"]), f"{one['code']} {one['message']}", one["location"]["row"])
+        for one in json.loads(result.stdout)
+    ]
+
+
+def comfy_test_lint() -> list[Finding]:
+    """Structure, characters outside Windows' code page 1252, constructs that ComfyUI has something better for, and the
+    JavaScript (there is none). It stops at its first failing rule, so the characters are told about and then replaced
+    in the copy for the second pass."""
+    first = _lint()
+    odd = sorted({one.where for one in first if one.what.endswith("not encodable in cp1252")})
+    if not odd:
+        return first
+    found = []
+    for name in odd:
+        file = COPY / name
+        content = file.read_text(encoding="utf-8")
+        found += [Finding("comfy-test lint", name, OUTSIDE + kind, line) for kind, line in odd_characters(content)]
+        file.write_text(content.encode("cp1252", "replace").decode("cp1252"), encoding="utf-8")
+    return found + _lint()
+
+
+def odd_characters(source: str) -> list[tuple[str, int]]:
+    """What a Python source has outside code page 1252: once "in comments and docstrings", and every other token with
+    such characters as "in text: …"; with its (first) line."""
+    odd = lambda text: "".join(c for c in text if c not in c.encode("cp1252", "ignore").decode("cp1252"))
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    documented = (node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds) and ast.get_docstring(node))
+    docstrings = {node.body[0].lineno for node in documented}
+    remarks, texts = [], []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        line = token.start[0]
+        if odd(token.string):
+            remark = token.type == tokenize.COMMENT or (token.type == tokenize.STRING and line in docstrings)
+            (remarks if remark else texts).append((f"in text: {odd(token.string)}", line))
+    return ([("in comments and docstrings", remarks[0][1])] if remarks else []) + texts
+
+
+def import_guard(newest: bool = False) -> list[Finding]:
+    """Every reference to ComfyUI's modules and every call of its functions, against ComfyUI's source: the version that
+    this pack is developed with, or the `newest` of its repository, cloned for that."""
+    checker = "comfy-import-guard" + (", newest ComfyUI" if newest else "")
+    cache = FOLDER / ("newest" if newest else "fetched")
+    arguments = ["--cache-dir", str(cache), "check", "--comfy-dir", str(INSTALL), "--json", "--quiet"]
+    if not newest:
+        _host_repository(cache / "ComfyUI")
+        arguments += ["--offline", "--target", "HEAD"]
+    report = json.loads(_run("comfy-import-guard", *arguments, accept=(0, 1)).stdout)
+    (pack,) = report["packs"]
+    if pack["vendored_comfy"] or not pack["references"]:
+        raise SetupError(f"comfy-import-guard has not looked at anything: {pack}")
+    found = [Finding(checker, one["file"], f"cannot be parsed: {one['error']}") for one in pack["unparseable"]]
+    for group, text in (
+        ("breaking", "not in ComfyUI"),
+        ("soft", "guarded, and not in ComfyUI"),
+        ("unresolvable", "cannot be told"),
+        ("signature_drift", "replaced by what takes fewer arguments"),
+    ):
+        for one in pack[group]:
+            found.append(Finding(checker, one["file"], f"{text}: {one['dotted']} {one['detail'] or ''}", one["line"]))
+    return found
+
+
+def node_validate() -> list[Finding]:
+    """What the registry checks when a pack is published: the fields of pyproject.toml, and use of exec and the like."""
+    checker = "comfy-cli node validate"
+    result = _run("comfy", "--skip-prompt", "node", "validate", accept=(0, 1))
+    found = []
+    for line in (result.stdout + result.stderr).splitlines():
+        if line.startswith(("Warning:", "Error:")):
+            found.append(Finding(checker, "pyproject.toml", line))
+        elif match := CONCISE.match(line):
+            found.append(Finding(checker, _inside(match["file"]), match["what"], int(match["line"])))
+    passed = "All validation checks passed" in result.stdout
+    if not found and (result.returncode or not passed):
+        raise SetupError(f"comfy node validate gave an unknown answer:\n{result.stdout}{result.stderr}")
+    return found
+
+
+def workflow_validate() -> list[Finding]:
+    """Every bundled workflow, in the editor's format and in API format, against what a real server knows."""
+    checker = "comfy-cli workflow validate"
+    known = FOLDER / "object_info.json"
+    with Server() as server, Client(server.url) as client:
+        known.write_text(json.dumps(client.object_info()), encoding="utf-8")
+    found = []
+    for file in sorted(WORKFLOWS.rglob("*.json")):
+        arguments = ("--skip-prompt", "--json", "workflow", "validate", "--workflow", str(file), "--input", str(known))
+        result = _run("comfy", *arguments, accept=(0, 1))
+        answer = json.loads(result.stdout)
+        data = answer.get("data") or {}
+        problems = [*data.get("errors", ()), *data.get("warnings", ())]
+        if not problems and not data.get("valid"):
+            problems = [answer["error"]]
+        for one in problems:
+            place = "".join(f"{key[:5].rstrip('_')} {one[key]}: " for key in ("node_id", "field") if one.get(key))
+            found.append(Finding(checker, _inside(file), place + one["message"]))
+    return found
+
+
+def _lint() -> list[Finding]:
+    result = _run("comfy-test", "lint", str(COPY), "--strict", accept=(0, 1))
+    found, file = [], None
+    for line in result.stdout.splitlines():
+        match = LINTED.match(line)
+        if match and match["file"]:
+            file = match["file"].replace("\\", "/")
+        elif match and file:
+            found.append(Finding("comfy-test lint", file, match["what"], int(match["line"])))
+    if "[SYNTAX]" not in result.stdout or (result.returncode and not found):
+        raise SetupError(f"comfy-test lint gave an unknown answer:\n{result.stdout}{result.stderr}")
+    return found
+
+
+def _host_repository(target: Path) -> None:
+    """ComfyUI's source as a repository with one commit: what comfy-import-guard wants to look things up in."""
+    host = locate()
+    stamp = target.parent / "of.txt"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == str(host):
+        return
+    shutil.rmtree(target.parent, ignore_errors=True)
+    target.mkdir(parents=True)
+    for part in HOST_PARTS:
+        for path in host.glob(part):
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, target / path.name)
+    commit(target, f"ComfyUI {VERSION}")
+    stamp.write_text(str(host), encoding="utf-8")
+
+
+def _run(program: str, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess:
+    """Runs a checker in the repository's root. Raises `SetupError` for an exit code it has for its own failures."""
+    home = FOLDER / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    variables = {
+        "HOME": str(home), "USERPROFILE": str(home), "XDG_CONFIG_HOME": str(home / "config"), "DO_NOT_TRACK": "1",
+        "COMFY_NO_TELEMETRY": "1", "COLUMNS": "1000", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8",
+        "RUFF_OUTPUT_FORMAT": "concise", "RUFF_NO_CACHE": "true",
+        "PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")]),
+    }  # fmt: skip
+    command = [shutil.which(program, path=variables["PATH"]) or program, *arguments]
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, encoding="utf-8"
+    )
+    if result.returncode not in accept:
+        raise SetupError(f"{' '.join(command)} failed ({result.returncode}):\n{result.stdout}{result.stderr}")
+    return result
+
+
+def _inside(path: str | Path) -> str:
+    return Path(os.path.relpath(ROOT / path, ROOT)).as_posix()

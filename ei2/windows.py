@@ -1,0 +1,64 @@
+"""Clips longer than fit at once: windows to learn from, and the coarse tokens that all windows share.
+
+Within a window everything is as in a short clip, except FFAM's coarse tokens: they come from frames spread over the
+whole clip, the same ones for every window, so that the look stays one (our choice; the paper edits short clips).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from random import Random
+
+import torch
+
+
+def draw_window(frames: int, length: int, draws: Random) -> slice:
+    """`length` frames of a clip that follow each other, every place as likely; the whole clip if it is no longer."""
+    start = draws.randrange(max(frames - length, 0) + 1)
+    return slice(start, min(start + length, frames))
+
+
+def spread_frames(frames: int, count: int) -> list[int]:
+    """The numbers of `count` of a clip's frames, evenly spread, the first and the last among them; of one, the middle
+    one; none more than there are."""
+    count = min(count, frames)
+    if count == 1:
+        return [frames // 2]
+    return [round(i * (frames - 1) / (count - 1)) for i in range(count)]
+
+
+class CoarseTokens:
+    """FFAM's coarse keys and values of the clip's `frames`, by place: one attention for one prompt.
+
+    They belong to one noise level: they are kept while the UNet runs on those frames (`recording`), then every window
+    of that noise level reads them.
+    """
+
+    def __init__(self, frames: Sequence[int]):
+        self.frames = list(frames)
+        self.recording = True
+        self._kept: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def keep(self, places: Sequence[Hashable], k: torch.Tensor, v: torch.Tensor) -> None:
+        """Keys and values `(b a) m c` of a frames each, for b places."""
+        for place, *tokens in zip(places, k.chunk(len(places)), v.chunk(len(places))):
+            self._kept[place] = tuple(t.clone() for t in tokens)  # not views, which would keep all places' tokens
+
+    def of(self, places: Sequence[Hashable]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Keys and values of b places, `b a m c` each; None where not all were kept."""
+        if any(place not in self._kept for place in places):
+            return None
+        k, v = zip(*(self._kept[place] for place in places))
+        return torch.stack(k), torch.stack(v)
+
+    def own(self, window: Sequence[int]) -> list[int | None]:
+        """Per frame of a window, which of `frames` it is itself, if any."""
+        return [self.frames.index(frame) if frame in self.frames else None for frame in window]
+
+    def clear(self) -> None:
+        """Frees the tokens: they are worth nothing at another noise level."""
+        self._kept.clear()
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for tokens in self._kept.values() for t in tokens)

@@ -1,0 +1,60 @@
+"""The node that puts a tune on a model."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+
+from ..ei2.model_identity import check_base
+from .host.fingerprint import identify
+from .host.inflation import apply_tune, inflate, inflation_of
+from .host.node_text import show_text
+
+
+class ApplyTune(io.ComfyNode):
+    """Model and tune become the tuned model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        strength = {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}
+        return io.Schema(
+            node_id="EI2_ApplyTune",
+            display_name="EI2 Apply Tune",
+            category="EI2",
+            description="Gives a model what a tune learned, in place of what it learned before: the model that EI2 "
+            "One-Shot Tune made, or a weaker one.",
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model that was tuned, straight from its loader: it is inflated as the tune needs it. "
+                    "Inflated already, it has to be inflated in the same way.",
+                ),
+                io.Custom("EI2_TUNE").Input("tune", tooltip="From EI2 Load Tune or EI2 One-Shot Tune."),
+                io.Float.Input(
+                    "temporal_strength",
+                    **strength,
+                    tooltip="How much of the learned attention over time to use. Lower it when the edit moves like the "
+                    "source where it should not; 0 leaves none, and frames drift apart.",
+                ),
+                io.Float.Input(
+                    "query_strength",
+                    **strength,
+                    tooltip="How much of what the model's own attention learned to use. Lower it, 0.5 for instance, "
+                    "when the source comes back whatever the new prompt says; 0 leaves the model's own.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, tune, temporal_strength, query_strength) -> io.NodeOutput:
+        warning = check_base(tune.base, identify(model)) if tune.base else ""
+        if warning:
+            logging.warning("EI2: %s", warning)
+        inflated = model if inflation_of(model) else inflate(model, tune.settings)
+        tuned = apply_tune(inflated, tune.scaled(temporal_strength, query_strength))
+        show_text(warning or f"tuned on {tune.frames} frames, {len(tune.losses)} steps")
+        return io.NodeOutput(tuned)

@@ -1,0 +1,87 @@
+"""The node that puts several videos into one."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host.images import check_video
+from .host.progress import progress
+from .host.show import shown
+from .layouts import contact_sheet, fitted, grid, side_by_side, wipe
+
+LAYOUTS = {"side by side": side_by_side, "grid": grid, "wipe": wipe}
+MOST_VIDEOS = 6
+LABELS = "source\nedit"
+
+
+class Compare(io.ComfyNode):
+    """Comparison of videos."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        videos = [
+            io.Image.Input(
+                f"video_{i}",
+                optional=i > 1,
+                tooltip="The frames of the first video, as a rule the source; the others are brought to its size."
+                if i == 1
+                else "Another video's frames; may stay empty. Of another size, it is scaled to fit the first one's, "
+                "with bars where its shape differs. The shortest video sets the number of frames.",
+            )
+            for i in range(1, MOST_VIDEOS + 1)
+        ]
+        return io.Schema(
+            node_id="EI2_Compare",
+            display_name="EI2 Compare",
+            category="EI2",
+            description="Several videos in one, frame by frame, with labels: side by side, as a grid or as a wipe. "
+            "Save it with Create Video and Save Video at the source's fps.",
+            inputs=[
+                *videos,
+                io.String.Input(
+                    "labels",
+                    multiline=True,
+                    default=LABELS,
+                    tooltip="What stands above each video, a line each, in the order of the inputs. An empty line "
+                    'leaves a video without one; where lines are missing it says "video 3". All empty: no labels.',
+                ),
+                io.Combo.Input(
+                    "layout",
+                    options=list(LAYOUTS),
+                    default="side by side",
+                    tooltip="side by side: one row. grid: rows and columns. wipe: one picture, in which a line sweeps "
+                    "from left to right over the clip and uncovers the second video, then the third, and so on.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The comparison's frames, for Create Video."),
+                io.Image.Output(
+                    display_name="contact_sheet",
+                    tooltip="One picture: a row per video, at most eight frames of each, evenly chosen.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, labels, layout, **videos) -> io.NodeOutput:
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}.")
+        names = [f"video_{i}" for i in range(1, MOST_VIDEOS + 1)]
+        clips = {name: check_video(videos[name], name) for name in names if videos.get(name) is not None}
+        texts = [label_of(labels, names.index(name)) for name in clips]
+        height, width = clips["video_1"].shape[1:3]
+        frames = min(map(len, clips.values()))
+        fitting = [fitted(clip[:frames], height, width) for clip in clips.values()]
+        advance = progress(frames * (1 if layout == "wipe" else len(clips)))
+        images = LAYOUTS[layout](fitting, texts, advance)
+        sheet = contact_sheet(fitting, texts)
+        return io.NodeOutput(images, sheet, ui=shown(cls, sheet))
+
+
+def label_of(labels: str, number: int) -> str:
+    """The line of a video, counted from 0; nothing when there are no labels at all."""
+    if not labels.strip():
+        return ""
+    lines = labels.rstrip().split("\n")
+    return lines[number].strip() if number < len(lines) else f"video {number + 1}"

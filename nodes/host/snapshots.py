@@ -1,0 +1,79 @@
+"""Snapshots of a tuning while it runs, and the way back to one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from ...ei2.digest import digest
+from ...ei2.snapshot_file import Run, load_snapshot, save_snapshot
+from ...ei2.tensor_file import part
+from ...ei2.tuning import TrainingState, TuneSettings
+from .fingerprint import identify
+from .inflation import require_inflation
+from .node_text import show_text
+from .tune_folder import resolve_snapshot, shown, snapshot_path
+
+NONE = "none"  # the choice to start anew
+
+
+def describe_run(model, latents: torch.Tensor, positive: list, settings: TuneSettings) -> Run:
+    """What the tuning of an inflated MODEL on `latents` `f c h w` is of."""
+    inflation = require_inflation(model)
+    earlier = digest([inflation.tune.temporal, inflation.tune.query]) if inflation.tune else ""
+    prompt = [text.detach().cpu() for text, _ in positive]
+    return Run(latents.detach().cpu(), prompt, settings, inflation.settings, identify(model), earlier)
+
+
+def resume(name: str, run: Run) -> TrainingState | None:
+    """Where the snapshot of that name stood; None for `none`. Raises `ValueError` when it is of another run, has done
+    more steps than the run is to have, or cannot be read."""
+    if name == NONE:
+        return None
+    made_of, state = load_snapshot(resolve_snapshot(name))
+    run.check(made_of, name)
+    done, steps = len(state.losses), run.training.steps
+    if done > steps:
+        raise ValueError(
+            f"The snapshot {name} has done {done} steps, but steps is {steps}: set steps to {done} or more, or "
+            "resume_from to none to start anew."
+        )
+    return state
+
+
+class Snapshots:
+    """Keeps the latest state of a run in one file: that of `resumed`, or one of its own."""
+
+    def __init__(self, run: Run, resumed: str):
+        self.run = run
+        self.path: Path = snapshot_path(run.name) if resumed == NONE else resolve_snapshot(resumed)
+        self.told = ""
+
+    def keep(self, state: TrainingState) -> None:
+        """Writes it. Where that fails, says so and lets the tuning go on."""
+        done = len(state.losses)
+        try:
+            save_snapshot(self.path, self.run, state)
+            self.told = f"snapshot at step {done}: {shown(self.path)}"
+        except (OSError, SafetensorError) as error:
+            self.told = f"no snapshot at step {done}, the tuning goes on: {error}"
+            logging.warning("EI2: %s", self.told)
+        show_text(self.told)
+
+
+def restore(weights: dict[str, torch.Tensor], stack: torch.nn.Module, queries: dict[str, torch.nn.Parameter]) -> None:
+    """Puts the weights of a state back into what is trained."""
+    stack.load_state_dict(part(weights, "temporal."))
+    with torch.no_grad():
+        for path, weight in part(weights, "query.").items():
+            queries[path].copy_(weight)
+
+
+def with_weights(state: TrainingState, stack: torch.nn.Module, queries: dict[str, torch.nn.Parameter]) -> TrainingState:
+    """The state with all that is trained, as `restore` takes it."""
+    weights = {f"temporal.{name}": weight for name, weight in stack.state_dict().items()}
+    return replace(state, weights={**weights, **{f"query.{name}": delta.detach() for name, delta in queries.items()}})

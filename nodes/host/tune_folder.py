@@ -1,0 +1,83 @@
+"""Where tunes and the snapshots of tunings are kept: ComfyUI's `models/ei2_tunes`, or other folders that the user's
+extra model paths give under that name."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+KEY = "ei2_tunes"
+SNAPSHOTS = "snapshots"  # a subfolder of its own
+EXTENSION = ".safetensors"
+FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # in names on Windows
+
+folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
+
+
+def list_tunes() -> list[str]:
+    """Names of the saved tunes, with their subfolders, sorted."""
+    return [name for name in _names() if Path(name).parts[0] != SNAPSHOTS]
+
+
+def list_snapshots() -> list[str]:
+    """Names of the snapshots, without their folder, sorted."""
+    return [str(Path(*Path(name).parts[1:])) for name in _names() if Path(name).parts[0] == SNAPSHOTS]
+
+
+def resolve_tune(name: str) -> Path:
+    """The file of a name that `list_tunes` gives. Raises `ValueError` where there is none."""
+    if not name:
+        raise ValueError('No tune is chosen: keep one with "EI2 Save Tune" first, then choose it.')
+    path = folder_paths.get_full_path(KEY, name) if name.endswith(EXTENSION) else None
+    if path is None:
+        raise ValueError(f"There is no tune '{name}' in models/{KEY}: choose another, or press R to refresh the list.")
+    return Path(path)
+
+
+def resolve_snapshot(name: str) -> Path:
+    """The file of a name that `list_snapshots` gives. Raises `ValueError` where there is none."""
+    path = folder_paths.get_full_path(KEY, os.path.join(SNAPSHOTS, name)) if name.endswith(EXTENSION) else None
+    if path is None:
+        raise ValueError(
+            f"There is no snapshot '{name}' in models/{KEY}/{SNAPSHOTS}: choose another, or none to start anew."
+        )
+    return Path(path)
+
+
+def snapshot_path(name: str) -> Path:
+    """Where a snapshot of this name is to be written."""
+    return Path(folder_paths.get_folder_paths(KEY)[0]) / SNAPSHOTS / f"{name}{EXTENSION}"
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises `ValueError` for the beginning of a file's name that no file can have, or that leads out of the folder."""
+    root = Path(folder_paths.get_folder_paths(KEY)[0])
+    path = Path(os.path.abspath(root / prefix))
+    if not prefix.strip() or prefix[-1] in "/\\" or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/":
+        raise ValueError(f"'{prefix}' is no name for a file: use letters, digits and _, with / for subfolders.")
+    if not path.is_relative_to(root) or path == root:
+        raise ValueError(f"'{prefix}' leads out of models/{KEY}: use a plain name, with / for subfolders.")
+    if path.relative_to(root).parts[0] == SNAPSHOTS:
+        raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
+
+
+def new_tune_path(prefix: str) -> Path:
+    """A file that does not exist yet: the prefix and a number, as the host's own nodes name what they save; %date%
+    and the like are replaced as there. Raises as `check_prefix`."""
+    check_prefix(prefix)
+    root = folder_paths.get_folder_paths(KEY)[0]
+    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, root)
+    return Path(folder) / f"{name}_{number:05}_{EXTENSION}"
+
+
+def shown(path: Path) -> str:
+    """The file as the user knows it, from the folder's name on."""
+    root = next((Path(one) for one in folder_paths.get_folder_paths(KEY) if path.is_relative_to(one)), path.parent)
+    return f"{root.name}/{path.relative_to(root).as_posix()}"
+
+
+def _names() -> list[str]:
+    return [name for name in folder_paths.get_filename_list(KEY) if name.endswith(EXTENSION)]

@@ -1,0 +1,47 @@
+"""The node that tells what inversions are kept on disk, and deletes them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from .host import inversion_cache as cache
+from .host.node_text import show_text
+
+
+class InversionCache(io.ComfyNode):
+    """A look into the cache."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_InversionCache",
+            display_name="EI2 Inversion Cache",
+            category="EI2/advanced",
+            description="Shows how many inversions EI2 Invert has kept on disk and where, and deletes them on request. "
+            "The least recently used ones are deleted by themselves beyond 2000 MB, or as many as the environment "
+            "variable EI2_CACHE_MB says; 0 keeps none.",
+            inputs=[
+                io.Boolean.Input(
+                    "clear",
+                    default=False,
+                    label_on="delete all",
+                    label_off="only look",
+                    tooltip="Deletes all kept inversions. As long as it is on, it does so in every run that finds any.",
+                )
+            ],
+            outputs=[io.String.Output(display_name="report", tooltip="Number, size and folder.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, clear) -> str:
+        """Changes with the cache."""
+        return str(cache.usage())
+
+    @classmethod
+    def execute(cls, clear) -> io.NodeOutput:
+        report = f"{cache.usage()} in {cache.folder()}"
+        if clear:
+            report = f"deleted {cache.clear()}; left: {cache.usage()}"
+        show_text(report)
+        return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -1,0 +1,65 @@
+"""The node that brings a kept tune back."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..ei2 import tensor_file
+from ..ei2.tune_file import KIND, load_tune
+from .host.latent_picture import decode_picture
+from .host.node_text import show_text
+from .host.tune_folder import list_tunes, resolve_tune
+
+
+class LoadTune(io.ComfyNode):
+    """A file becomes a tune."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_LoadTune",
+            display_name="EI2 Load Tune",
+            category="EI2",
+            description="Loads what EI2 Save Tune kept, for EI2 Apply Tune: the clip need not be learned again. It "
+            "shows a rough picture of the clip.",
+            inputs=[
+                io.Combo.Input(
+                    "tune_name",
+                    options=list_tunes(),
+                    tooltip="A file in ComfyUI's models/ei2_tunes. Press R to find new ones.",
+                ),
+            ],
+            outputs=[
+                io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="For EI2 Apply Tune."),
+                io.String.Output(
+                    display_name="info",
+                    tooltip="How it was made: inflation, clip, training, model, prompt. Shown in the node, too.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, tune_name) -> bool | str:
+        """Names a wrong file before anything runs. None comes from another node."""
+        try:
+            if tune_name is not None:
+                tensor_file.read_record(resolve_tune(tune_name), KIND)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, tune_name) -> str | float:
+        """Changes when the file does."""
+        if tune_name is None:  # comes from another node, and is not known yet: differs each time, so that it is read
+            return float("nan")
+        status = resolve_tune(tune_name).stat()
+        return f"{status.st_mtime_ns}:{status.st_size}"
+
+    @classmethod
+    def execute(cls, tune_name) -> io.NodeOutput:
+        saved = load_tune(resolve_tune(tune_name))
+        info = saved.describe()
+        show_text(info)
+        picture = ui.PreviewImage(decode_picture(saved.tune.picture), cls=cls) if saved.tune.picture else None
+        return io.NodeOutput(saved.tune, info, ui=picture)

@@ -1,0 +1,151 @@
+"""The node that scores an edit for which no right result is known."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..ei2.masks import frame_masks
+from ..ei2.measures import (
+    added_change,
+    consecutive_cosines,
+    cosines_to,
+    frame_change,
+    masked_psnr,
+    mean_pair_cosine,
+)
+from ..ei2.ssim import WINDOW, masked_ssim
+from .host.clip_embeddings import image_embeddings, text_embedding
+from .host.images import check_same_clip, check_video
+from .host.progress import progress
+from .host.show import shown
+from .score_plots import Panel, plot_metrics
+from .score_table import ScoreTable
+
+PSNR_LIMIT = 100.0  # dB: what an exact result counts; a plot has no infinity
+
+
+class Metrics(io.ComfyNode):
+    """Scores of an edit."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_Metrics",
+            display_name="EI2 Metrics",
+            category="EI2",
+            description="Scores an edit against its source: flicker; with clip_vision how alike the frames are; with "
+            "clip and prompt too, how well they show the prompt; with mask, how well the rest was kept. Made to "
+            "compare edits of one clip: a score alone says little.",
+            inputs=[
+                io.Image.Input("source", tooltip="The clip's frames before the edit."),
+                io.Image.Input("edit", tooltip="The edited frames, as many and of the same size."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="From Load CLIP Vision. Without it there are no rows on frame consistency and text "
+                    "alignment.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="From Load CLIP: the text half of the very CLIP that clip_vision is the other half of. For "
+                    "clip-vit-large-patch14 the complete file serves both loaders; the text model inside a Stable "
+                    "Diffusion 1.5 or XL checkpoint lacks the projection for it. Needs prompt and clip_vision.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="What the edit should show: the edit prompt. Only used with clip.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White where the edit may change the clip, one for all frames or one per frame. Outside it "
+                    "source and edit are compared. Without it there are no rows on the background.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="table", tooltip="All scores, as a Markdown table."),
+                io.Image.Output(display_name="plot", tooltip="The scores over the frames."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, source, edit, clip_vision=None, clip=None, prompt="", mask=None) -> io.NodeOutput:
+        source, edit = check_video(source, "source"), check_video(edit, "edit")
+        check_same_clip(source, edit, ("source", "edit"), "score an edit against the very clip it was made from.")
+        frames = len(source)
+        if frames < 2:
+            raise ValueError("source and edit have one frame: scores of a video need at least two.")
+        if clip is not None and clip_vision is None:
+            raise ValueError("Text alignment compares pictures with a prompt: connect clip_vision as well as clip.")
+        if clip is not None and not prompt.strip():
+            raise ValueError("prompt is empty: write what the edit should show, or disconnect clip.")
+        kept = None if mask is None else 1 - frame_masks(mask, frames, *source.shape[1:3]).cpu()
+        if kept is not None and not kept.any():
+            raise ValueError("The mask is white everywhere, so that nothing is left to be kept: is it inverted?")
+
+        advance = progress(frames * (1 + 2 * (clip_vision is not None) + (mask is not None)))
+        table, panels = ScoreTable(), []
+        _flicker(source, edit, table, panels)
+        advance(frames)
+        if clip_vision is not None:
+            step = lambda count: [advance() for _ in range(count)]
+            ours, theirs = image_embeddings(clip_vision, edit, step), image_embeddings(clip_vision, source, step)
+            _consistency(theirs, ours, table, panels)
+            if clip is not None:
+                _alignment(theirs, ours, text_embedding(clip, prompt, ours.shape[1]), table, panels)
+        if kept is not None:
+            _background(source, edit, kept, table, panels, advance)
+        plot = plot_metrics(panels, frames)
+        return io.NodeOutput(table.markdown(), plot, ui=shown(cls, plot, table.lines()))
+
+
+def _flicker(source: torch.Tensor, edit: torch.Tensor, table: ScoreTable, panels: list[Panel]) -> None:
+    added, ours, theirs = 100 * added_change(edit, source), 100 * frame_change(edit), 100 * frame_change(source)
+    table.add("flicker: change per frame beyond the source's, % of the range", added, better="lower")
+    table.add("all change per frame, % of the range", ours, theirs)
+    steps = {"span": 1.0, "from_zero": True, "between": True}
+    panels.append(Panel("change per frame, %", {"edit": ours.tolist(), "source": theirs.tolist()}, **steps))
+    panels.append(Panel(f"flicker: beyond the source's, %: {added.mean():.3g}", {"": added.tolist()}, **steps))
+
+
+def _consistency(source: torch.Tensor, edit: torch.Tensor, table: ScoreTable, panels: list[Panel]) -> None:
+    ours, theirs = consecutive_cosines(edit), consecutive_cosines(source)
+    table.add("frame consistency: consecutive frames, CLIP cosine", ours, theirs, better="higher")
+    pairs = [torch.tensor([mean_pair_cosine(one)]) for one in (edit, source)]
+    table.add("frame consistency: all pairs, CLIP cosine", *pairs, better="higher")
+    lines = {"edit": ours.tolist(), "source": theirs.tolist()}
+    panels.append(Panel("frame consistency", lines, span=0.05, most=1.005, between=True))
+
+
+def _alignment(
+    source: torch.Tensor, edit: torch.Tensor, text: torch.Tensor, table: ScoreTable, panels: list[Panel]
+) -> None:
+    ours, theirs = cosines_to(edit, text), cosines_to(source, text)
+    table.add("text alignment, CLIP cosine", ours, theirs, better="higher")
+    panels.append(Panel("text alignment", {"edit": ours.tolist(), "source": theirs.tolist()}, span=0.05))
+
+
+def _background(
+    source: torch.Tensor, edit: torch.Tensor, kept: torch.Tensor, table: ScoreTable, panels: list[Panel], advance
+) -> None:
+    """PSNR of all frames together and per frame, mean SSIM; frames without a background count in neither."""
+    source, edit = source.movedim(-1, 1), edit.movedim(-1, 1)
+    psnrs, ssims = [], []
+    for a, b, weights in zip(source.split(1), edit.split(1), kept.split(1)):
+        there = bool(weights.any())
+        psnrs.append(min(masked_psnr(a, b, weights), PSNR_LIMIT) if there else float("nan"))
+        large = min(a.shape[2:]) >= WINDOW
+        ssims.append(masked_ssim(a, b, weights) if large else None)
+        advance()
+    whole = min(masked_psnr(source, edit, kept), PSNR_LIMIT)
+    table.add("background: PSNR outside the mask, dB", torch.tensor([whole]), better="higher")
+    found = [one for one in ssims if one is not None]
+    if found:
+        table.add("background: SSIM outside the mask", torch.tensor(found), better="higher")
+    panels.append(Panel(f"background, dB: {whole:.1f} over all frames", {"": psnrs}, span=4))

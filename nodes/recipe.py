@@ -1,0 +1,132 @@
+"""The node that sets what a kind of edit needs, in one place, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from comfy_api.latest import io
+
+from .host.show import shown
+
+MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Starting values for one kind of edit. `cfg` and `cross_replace` differ between the kinds of model, in the order
+    of `MODEL_KINDS`; `purpose`, `control`, `fails`: what it is for, how attention control is filled in with it, when it
+    fails and what to do then."""
+
+    purpose: str
+    control: str
+    fails: str
+    steps: tuple[int, int]
+    cfg: tuple[float, float]
+    cross_replace: tuple[float, float]
+
+
+# Learning rates and the miniature's steps are those of the quickstart; Stable Diffusion's lie within the ranges that
+# README.md names; cross_replace within those of Video-P2P (0.2) and Vid2Vid-zero (0.8). See docs/choices.md.
+LEARNING_RATE = (3e-5, 1e-3)
+SELF_REPLACE = 0.5  # Video-P2P's; it acts on the temporal maps, which carry the motion
+RECIPES = {
+    "recolour / restyle": Recipe(
+        "other colours, materials or a style; every outline stays",
+        "write both prompts with the same words but the new colour or style; leave the blend words empty for a style, "
+        "name the object in both for a colour",
+        "the old colour shines through: raise cfg, then reweight the new word with 1.5 to 2; outlines drift: raise "
+        "cross_replace; a style that needs other outlines (pixel art, cubism) wants the recipe 'swap the object'",
+        (300, 200), (7.5, 2.0), (0.6, 0.4),
+    ),
+    "swap the object": Recipe(
+        "another object that moves as the old one did",
+        "replace the object's words and nothing else; name the old ones in blend_source and the new ones in "
+        "blend_target, so that the rest stays",
+        "the old form comes back: lower cross_replace to 0, then tune with fewer steps; the new object strays or "
+        "flickers: raise cross_replace; it cannot fill another outline (a bus for a bicycle): leave the blend words "
+        "empty",
+        (300, 200), (10.0, 2.0), (0.2, 0.2),
+    ),
+    "new background": Recipe(
+        "another place around the same object",
+        "replace the background's words and nothing else; leave the blend words empty",
+        "the old background's pattern comes back, since the inverted noise holds it: raise cfg, then tune with fewer "
+        "steps; the object changes, too: raise cross_replace, or describe it more closely in both prompts",
+        (300, 200), (10.0, 4.0), (0.4, 0.4),
+    ),
+    "subtle": Recipe(
+        "as little change as possible: a detail, a season, a light",
+        "change a single word and name it in both blend fields, or what it belongs to",
+        "nothing changes: lower cross_replace in steps of 0.2, then raise cfg; too much changes: raise blend_threshold "
+        "to 0.5 or 0.7",
+        (500, 200), (7.5, 2.0), (0.8, 0.6),
+    ),
+}  # fmt: skip
+
+
+class RecipeNode(io.ComfyNode):
+    """Starting values by the kind of edit."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_Recipe",
+            display_name="EI2 Recipe",
+            category="EI2",
+            description="Starting values for a kind of edit, to be wired into EI2 One-Shot Tune, EI2 Attention Control "
+            "and EI2 Edit Sample, and a note that says what to do when they fail.",
+            inputs=[
+                io.Combo.Input("recipe", options=list(RECIPES), default=next(iter(RECIPES)), tooltip=_tooltip()),
+                io.Combo.Input(
+                    "model_kind",
+                    options=list(MODEL_KINDS),
+                    default=MODEL_KINDS[0],
+                    tooltip="Stable Diffusion: any checkpoint of yours. bundled miniature: EI2 Load Miniature Model, "
+                    "which learns faster and wants less guidance.",
+                ),
+            ],
+            outputs=[
+                io.Int.Output(display_name="steps", tooltip="For steps of EI2 One-Shot Tune."),
+                io.Float.Output(display_name="learning_rate", tooltip="For learning_rate of EI2 One-Shot Tune."),
+                io.Float.Output(display_name="cfg", tooltip="For cfg of EI2 Edit Sample, of the edit."),
+                io.Float.Output(display_name="cross_replace", tooltip="For cross_replace of EI2 Attention Control."),
+                io.Float.Output(display_name="self_replace", tooltip="For self_replace of EI2 Attention Control."),
+                io.String.Output(display_name="note", tooltip="What was set, and when it fails; for a preview."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, recipe, model_kind) -> bool | str:
+        for name, value, choices in (("recipe", recipe, RECIPES), ("model_kind", model_kind, MODEL_KINDS)):
+            if value is not None and value not in choices:
+                return f"There is no {name} {value!r}: choose one of {', '.join(choices)}."
+        return True
+
+    @classmethod
+    def execute(cls, recipe, model_kind) -> io.NodeOutput:
+        refused = cls.validate_inputs(recipe, model_kind)
+        if refused is not True:
+            raise ValueError(refused)
+        kind = MODEL_KINDS.index(model_kind)
+        chosen = RECIPES[recipe]
+        values = (chosen.steps[kind], LEARNING_RATE[kind], chosen.cfg[kind], chosen.cross_replace[kind], SELF_REPLACE)
+        note = describe(recipe, kind)
+        return io.NodeOutput(*values, note, ui=shown(cls, text=note))
+
+
+def describe(name: str, kind: int) -> str:
+    """What a recipe sets, how to fill in the rest, and when it fails. `kind`: of the model, in `MODEL_KINDS`."""
+    recipe = RECIPES[name]
+    return (
+        f"{name} ({MODEL_KINDS[kind]}): {recipe.purpose}.\n"
+        f"Sets: EI2 One-Shot Tune steps {recipe.steps[kind]}, learning_rate {LEARNING_RATE[kind]:g}; EI2 Attention "
+        f"Control cross_replace {recipe.cross_replace[kind]:g}, self_replace {SELF_REPLACE:g}; EI2 Edit Sample cfg "
+        f"{recipe.cfg[kind]:g}.\n"
+        f"Attention control: {recipe.control}.\n"
+        f"When it fails: {recipe.fails}.\n"
+        "If the source comes back whatever you write, tune with fewer steps; if the motion is lost, with more."
+    )
+
+
+def _tooltip() -> str:
+    return "What kind of edit it is. " + " ".join(f"{name}: {one.purpose}." for name, one in RECIPES.items())

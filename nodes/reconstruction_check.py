@@ -1,0 +1,116 @@
+"""The node that says whether an inversion gives its clip back, before anything is edited."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..ei2.measures import psnr
+from ..ei2.ssim import ssim
+from .attention_maps import HEAT
+from .host.images import check_same_clip, check_video
+from .host.progress import progress
+from .host.show import shown
+from .score_plots import Panel, plot_reconstruction
+
+PSNR_LIMIT = 100.0  # dB: what an exact result counts; a plot has no infinity
+FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn brightest
+# Our choice: dB that make a reconstruction good, fair, poor; below, it is hardly the same clip.
+GOOD, FAIR, POOR = 30.0, 25.0, 15.0
+CLOSE, APART = 1.0, 4.0  # dB below what the VAE alone reaches
+
+SAME_CLIP = "use the clip that was inverted, and its reconstruction at the same size."
+
+
+class ReconstructionCheck(io.ComfyNode):
+    """Scores of a reconstruction."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_ReconstructionCheck",
+            display_name="EI2 Reconstruction Check",
+            category="EI2",
+            description="Compares the reconstruction (EI2 Edit Sample with the source prompt at cfg 1, decoded) with "
+            "the clip. What the inversion loses, no edit can keep: look here before editing.",
+            inputs=[
+                io.Image.Input("source", tooltip="The clip's frames, as they were encoded for the inversion."),
+                io.Image.Input(
+                    "reconstruction",
+                    tooltip="The inversion sampled with the source prompt at cfg 1, through VAE Decode.",
+                ),
+                io.Image.Input(
+                    "vae_only",
+                    optional=True,
+                    tooltip="The clip through VAE Encode and VAE Decode with nothing between: the best that can be "
+                    "reached. With it the advice is about what the inversion loses, not the VAE.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="advice", tooltip="How good it is, and what to do."),
+                io.Float.Output(display_name="psnr", tooltip="In dB over all frames, at most 100; more is better."),
+                io.Float.Output(display_name="ssim", tooltip="The mean structural similarity; 1 is equal."),
+                io.Image.Output(
+                    display_name="difference",
+                    tooltip="Each frame's difference, dark where equal, white from a quarter of the full range on.",
+                ),
+                io.Image.Output(display_name="plot", tooltip="The worst frame, and PSNR and SSIM of every frame."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, source, reconstruction, vae_only=None) -> io.NodeOutput:
+        source, again = check_video(source, "source"), check_video(reconstruction, "reconstruction")
+        check_same_clip(source, again, ("source", "reconstruction"), SAME_CLIP)
+        best = None
+        if vae_only is not None:
+            best = check_video(vae_only, "vae_only")
+            check_same_clip(source, best, ("source", "vae_only"), SAME_CLIP)
+        advance = progress(len(source))
+        scores = []
+        for a, b in zip(source.movedim(-1, 1).split(1), again.movedim(-1, 1).split(1)):
+            scores.append((min(psnr(a, b), PSNR_LIMIT), ssim(a, b)))
+            advance()
+        psnrs, ssims = zip(*scores)
+        whole, structure = min(psnr(source, again), PSNR_LIMIT), sum(ssims) / len(ssims)
+        reachable = None if best is None else min(psnr(source, best), PSNR_LIMIT)
+        worst = min(range(len(psnrs)), key=psnrs.__getitem__)
+        text = f"{whole:.1f} dB, SSIM {structure:.3f}, frame {worst} worst ({psnrs[worst]:.1f} dB). "
+        text += advice(whole, reachable)
+        difference = difference_picture(source, again)
+        panels = [
+            Panel(f"PSNR, dB: {whole:.1f} over all frames", {"PSNR": psnrs}, span=4),
+            Panel(f"SSIM: mean {structure:.3f}", {"SSIM": ssims}, span=0.1, most=1.01),
+        ]
+        plot = plot_reconstruction(source, again, difference, worst, panels, text)
+        return io.NodeOutput(text, whole, structure, difference, plot, ui=shown(cls, plot, text))
+
+
+def advice(found: float, reachable: float | None = None) -> str:
+    """One sentence for a reconstruction's PSNR. `reachable`: that of the VAE alone, if known; both in dB."""
+    if found < POOR:
+        return (
+            "This is hardly the clip: check that the reconstruction takes the inversion's own model and source prompt, "
+            "at cfg 1 (with null_text: at null_cfg)."
+        )
+    better = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
+    or_vae = "or connect vae_only to see how much of it is the VAE's loss"
+    if reachable is not None:
+        lost = f"The inversion loses {max(0.0, reachable - found):.1f} dB of the {reachable:.1f} dB that the VAE allows"
+        if reachable - found <= CLOSE:
+            return f"{lost}: it is as good as it gets, go on to the edit."
+        if reachable - found <= APART:
+            return f"{lost}: good enough for most edits; for more detail {better}."
+        return f"{lost}: {better}."
+    if found >= GOOD:
+        return "The inversion gives the clip back: go on to the edit."
+    if found >= FAIR:
+        return f"Good enough for most edits, but fine detail will differ: for more {better}, {or_vae}."
+    return f"The edit would lose the clip's detail: {better}, {or_vae}."
+
+
+def difference_picture(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Two clips' `f h w 3` mean absolute difference over the channels, in the colours of heat."""
+    amount = ((a - b).abs().mean(dim=-1) / FULL_HEAT).clamp(max=1)
+    return torch.from_numpy(HEAT(amount.numpy())[..., :3]).float()

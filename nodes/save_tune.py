@@ -1,0 +1,58 @@
+"""The node that keeps what one-shot tuning learned."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..ei2.tune_file import save_tune
+from .host.node_text import show_text
+from .host.tune_folder import check_prefix, new_tune_path, shown
+
+
+class SaveTune(io.ComfyNode):
+    """A tune becomes a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_SaveTune",
+            display_name="EI2 Save Tune",
+            category="EI2",
+            description="Keeps what EI2 One-Shot Tune learned, in ComfyUI's models/ei2_tunes, to use it again another "
+            "day: EI2 Load Tune, then EI2 Apply Tune.",
+            inputs=[
+                io.Custom("EI2_TUNE").Input("tune", tooltip="From EI2 One-Shot Tune."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="tune",
+                    tooltip="The beginning of the file's name; a number follows, so that nothing is overwritten. A / "
+                    "makes subfolders, %year%, %month% and %day% the date.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="What the clip shows, kept in the file and shown by EI2 Load Tune: best the source prompt.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix) -> bool | str:
+        try:
+            if filename_prefix is not None:  # it comes from another node
+                check_prefix(filename_prefix)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, tune, filename_prefix, prompt="") -> io.NodeOutput:
+        path = new_tune_path(filename_prefix)
+        save_tune(path, tune, prompt)
+        text = f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"
+        show_text(text)
+        return io.NodeOutput(ui=ui.PreviewText(text))

@@ -1,0 +1,492 @@
+"""Long clips through the host's own context windows: what a window sees, what it shares, and that nothing stays."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from random import Random
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+FRAMES, LENGTH, OVERLAP = 9, 4, 1
+WINDOWS = [range(0, 4), range(3, 7), range(5, 9)]  # standard_static
+ANCHORS = [0, 4, 8]
+PYRAMID = torch.tensor([1.0, 2.0, 2.0, 1.0]).view(-1, 1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def windowed():
+    """A MODEL with the host's context windows: `windowed(model, length=4, overlap=1, ...)`."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+    def windowed(model, length=LENGTH, overlap=OVERLAP, schedule="standard_static", loop=False, fuse="pyramid", dim=0):
+        return ContextWindowsManualNode.execute(model, length, overlap, schedule, 1, loop, fuse, dim).args[0]
+
+    return windowed
+
+
+@pytest.fixture(scope="module")
+def clip(random_clip):
+    return random_clip(frames=FRAMES)
+
+
+@pytest.fixture(scope="module")
+def tuned(model, inflate, tune, clip):
+    """Tuned on windows, and what was learned."""
+    with torch.inference_mode():
+        return tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
+
+
+@pytest.fixture(scope="module")
+def invert(pack):
+    return lambda model, clip, positive, steps=4, refine=0, **options: (
+        pack("nodes.invert").Invert.execute(model, {"samples": clip}, positive, steps, refine, **options).args
+    )
+
+
+@pytest.fixture(scope="module")
+def sample(pack):
+    def sample(model, inversion, positive, negative, cfg=1.0, control=None):
+        node = pack("nodes.edit_sample").EditSample
+        return node.execute(model, inversion, positive, negative, cfg, control).args[0]["samples"]
+
+    return sample
+
+
+def watched(model, see):
+    """A clone whose UNet tells `see(options, x)` of each call."""
+    from comfy.patcher_extension import WrappersMP
+
+    def watch(executor, x, timesteps, context, *args, **kwargs):
+        see(kwargs.get("transformer_options") or args[2], x)
+        return executor(x, timesteps, context, *args, **kwargs)
+
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", watch)
+    return clone
+
+
+def blended(windows, results: list[torch.Tensor]) -> torch.Tensor:
+    """The host's pyramid: each window's frames weighted by their distance from its ends."""
+    total, weights = torch.zeros(FRAMES, *results[0].shape[1:]), torch.zeros(FRAMES, 1, 1, 1)
+    for window, result in zip(windows, results):
+        total[list(window)] += PYRAMID * result
+        weights[list(window)] += PYRAMID
+    return total / weights
+
+
+# what a window is
+
+
+@pytest.mark.parametrize("preset", ["EI2", "Tune-A-Video", "Per-frame"])
+@pytest.mark.parametrize("length", [FRAMES, FRAMES + 3])
+def test_a_clip_that_fits_is_not_cut(preset, length, model, inflate, windowed, evaluate, source, clip):
+    inflated = inflate(model, preset)
+    assert torch.equal(evaluate(windowed(inflated, length), clip, source), evaluate(inflated, clip, source))
+
+
+@pytest.mark.parametrize("preset", ["Tune-A-Video", "Video-P2P", "Vid2Vid-zero"])
+def test_a_window_is_a_video_of_its_own(preset, model, inflate, windowed, evaluate, source, encode, clip):
+    """Without FFAM nothing is shared: what the host blends is what each window gives alone, under guidance."""
+    inflated = inflate(model, preset)
+    arguments = (source, encode("a red circle"), 4.0)
+    alone = [evaluate(inflated, clip[list(window)], *arguments) for window in WINDOWS]
+    found = evaluate(windowed(inflated), clip, *arguments)
+    torch.testing.assert_close(found, blended(WINDOWS, alone), atol=1e-4, rtol=0)
+
+
+def test_permuted_windows_give_the_same(model, inflate, windowed, evaluate, source, clip):
+    """Per frame nothing depends on the company, so windows change nothing at all."""
+    inflated = inflate(model, "Per-frame")
+    found = evaluate(windowed(inflated), clip, source)
+    torch.testing.assert_close(found, evaluate(inflated, clip, source), atol=1e-4, rtol=0)
+
+
+def test_prompts_per_frame_go_with_their_frames(model, inflate, windowed, evaluate, source, encode, random_clip):
+    inflated, clip = inflate(model, "Tune-A-Video"), random_clip(frames=8)
+    other = encode("a red circle on a striped blue background")
+    texts = torch.cat([source[0][0].expand(4, -1, -1), other[0][0].expand(4, -1, -1)])
+    found = evaluate(windowed(inflated, 4, 0, "batched"), clip, [[texts, dict(source[0][1])]])
+    halves = [evaluate(inflated, clip[:4], source), evaluate(inflated, clip[4:], other)]
+    torch.testing.assert_close(found, torch.cat(halves), atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def controlnet(model):
+    """A small ControlNet of random weights; `controlnet(prompt, hints)`, hints `f h w 3`."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    from nodes import ControlNetApplyAdvanced
+
+    with torch.inference_mode():
+        net = comfy.cldm.cldm.ControlNet(
+            image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1],
+            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=128, num_heads=-1,
+            num_head_channels=32, use_spatial_transformer=True, dtype=torch.float32,
+            operations=comfy.ops.disable_weight_init,
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        for parameter in net.parameters():
+            scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+
+    def apply(prompt, empty, hints):
+        control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
+        return ControlNetApplyAdvanced().apply_controlnet(prompt, empty, control, hints, 4.0, 0.0, 1.0)
+
+    return apply
+
+
+def test_a_controlnets_hints_go_with_their_frames(
+    model, inflate, windowed, evaluate, controlnet, source, encode, random_clip
+):
+    inflated, clip, empty = inflate(model, "Tune-A-Video"), random_clip(frames=8), encode("")
+    hints = torch.rand(8, 48, 80, 3, generator=torch.Generator().manual_seed(1))
+    batched = windowed(inflated, 4, 0, "batched")
+    found = evaluate(batched, clip, *controlnet(source, empty, hints), 3.0)
+    halves = [
+        evaluate(inflated, clip[part], *controlnet(source, empty, hints[part]), 3.0) for part in (slice(4), slice(4, 8))
+    ]
+    torch.testing.assert_close(found, torch.cat(halves), atol=1e-3, rtol=0)
+    first = evaluate(batched, clip, *controlnet(source, empty, hints[:4].repeat(2, 1, 1, 1)), 3.0)
+    assert (first[4:] - found[4:]).abs().max() > 1e-2
+
+
+# what windows share
+
+
+def far_frame(clip: torch.Tensor, frame: int) -> torch.Tensor:
+    """The clip with another picture in one frame."""
+    changed = clip.clone()
+    changed[frame] = changed[frame].flip(-1) + 2
+    return changed
+
+
+@pytest.mark.parametrize("preset, anchor", [("EI2", 8), ("EI2", 4), ("Tune-A-Video", 8)])
+def test_anchors_reach_every_window_and_other_frames_do_not(
+    preset, anchor, model, inflate, windowed, evaluate, source, clip
+):
+    """Frames 0 to 2 are in the first window alone; 8 and 4 are anchors outside of it, 7 is not."""
+    inflated = windowed(inflate(model, preset))
+    plain = evaluate(inflated, clip, source)[:3]
+    reached = (evaluate(inflated, far_frame(clip, anchor), source)[:3] - plain).abs().max()
+    assert reached > 1e-3 if preset == "EI2" else reached == 0
+    assert torch.equal(evaluate(inflated, far_frame(clip, 7), source)[:3], plain)
+
+
+def test_how_often_the_unet_runs_and_on_what(model, inflate, windowed, evaluate, source, clip):
+    calls = []
+    inflated = windowed(watched(inflate(model), lambda options, x: calls.append(options["context_window"].index_list)))
+    evaluate(inflated, clip, source)
+    assert calls == [ANCHORS, *map(list, WINDOWS)]
+    calls.clear()
+    inflated = windowed(watched(inflate(model, "Tune-A-Video"), lambda o, x: calls.append(o["context_window"])))
+    evaluate(inflated, clip, source)
+    assert [window.index_list for window in calls] == [list(window) for window in WINDOWS]
+
+
+def test_prompts_run_together_or_apart_see_their_own_anchors(model, inflate, windowed, evaluate, source, encode, clip):
+    """Guidance is linear: with both prompts in one call it gives what they give one by one."""
+    inflated, other = windowed(inflate(model)), encode("a red circle on a striped blue background")
+    positive, negative = (evaluate(inflated, clip, prompt) for prompt in (source, other))
+    guided = evaluate(inflated, clip, source, other, 3.0)
+    torch.testing.assert_close(guided, negative + 3.0 * (positive - negative), atol=1e-3, rtol=0)
+
+
+def test_every_frame_an_anchor_is_the_whole_clip(model, inflate, pack, windowed, evaluate, source, random_clip):
+    """Anchors that are the whole clip, and layers that act per frame otherwise: each window's frames see exactly what
+    they see in the clip as a whole."""
+    from comfy.patcher_extension import WrappersMP
+
+    clip = random_clip(frames=6)
+    inflated = inflate(model, temporal="none", group_norm="frame")
+    whole = windowed(inflated, 3, 1)
+    windows = pack("nodes.host.windows")
+
+    class AllAnchors(windows.VideoWindows):
+        """As many anchors as frames, in place of one less than a window has."""
+
+        def execute(self, *arguments):
+            self.handler = CountsMore(self.handler, 7)
+            return super().execute(*arguments)
+
+    class CountsMore:
+        def __init__(self, handler, length):
+            self.handler, self.context_length = handler, length
+
+        def __getattr__(self, name):
+            return getattr(self.handler, name)
+
+    class Wrapper:
+        def __call__(self, executor, x, timestep, options, *args, **kwargs):
+            options = {**options, "context_handler": AllAnchors(options["context_handler"], True)}
+            return executor(x, timestep, options, *args, **kwargs)
+
+    key = pack("nodes.host.inflation").KEY
+    whole.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, key)
+    whole.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, Wrapper())
+    torch.testing.assert_close(evaluate(whole, clip, source), evaluate(inflated, clip, source), atol=1e-4, rtol=0)
+
+
+# inversion and sampling
+
+
+@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "looped_uniform", "batched"])
+def test_inversion_and_sampling_take_the_same_windows(schedule, tuned, windowed, invert, sample, source, clip):
+    seen: dict[float, list] = {}
+
+    def see(options, x):
+        seen.setdefault(round(float(options["sigmas"][0]), 4), []).append(tuple(options["context_window"].index_list))
+
+    model = windowed(watched(tuned[0], see), schedule=schedule)
+    inversion = invert(model, clip, source)[0]
+    there = dict(seen)
+    seen.clear()
+    sample(model, inversion, source, source)
+    assert seen == there and len(there) == 4
+    if "uniform" in schedule:
+        assert len(set(map(tuple, there.values()))) > 1
+
+
+def test_the_reconstruction_is_the_clip(pack, miniature, model, inflate, windowed, invert, sample, source):
+    clips, world, psnr = pack("miniature.clips"), pack("miniature.world"), pack("ei2.measures").psnr
+    frames = world.render(clips.quickstart_clip()[:6:2]).movedim(1, -1)
+    inflated, latents = windowed(inflate(model), 2, 1), miniature[2].encode(frames)
+    inversion = invert(inflated, latents, source, 16)[0]
+    restored = sample(inflated, inversion, source, source)
+    assert psnr(miniature[2].decode(restored).cpu().clamp(0, 1), frames) > 25
+
+
+def test_edit_sample_is_the_hosts_sampler_custom(tuned, windowed, invert, sample, source, encode, clip):
+    from comfy.samplers import sampler_object
+    from comfy_extras.nodes_custom_sampler import SamplerCustom
+
+    model, prompt, empty = windowed(tuned[0]), encode("a red circle on a striped blue background"), encode("")
+    inversion, noise, sigmas, *_ = invert(model, clip, source)
+    expected = SamplerCustom.execute(
+        model, False, 1, 4.0, prompt, empty, sampler_object("ddim"), sigmas, noise
+    ).args[0]["samples"]
+    torch.testing.assert_close(sample(model, inversion, prompt, empty, 4.0), expected, atol=1e-5, rtol=0)
+
+
+# tuning
+
+
+def test_windows_are_learned_from(tuned, model, inflate, tune, clip):
+    _, result = tuned
+    assert result.frames == LENGTH and len(result.losses) == 3
+    _, again = tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
+    assert again.losses == result.losses
+    assert all(torch.equal(weight, again.query[name]) for name, weight in result.query.items())
+
+
+def test_tuning_sees_a_window_of_frames_with_their_own_prompts(model, inflate, tune, source, encode, clip):
+    texts = source[0][0] * torch.arange(1.0, FRAMES + 1).view(-1, 1, 1) / FRAMES  # tells the frames apart
+    seen = []
+
+    def watch(executor, x, timesteps, context, *args, **kwargs):
+        seen.append((len(x), (FRAMES * context[:, 0, 0] / source[0][0][0, 0, 0]).round().int().tolist()))
+        return executor(x, timesteps, context, *args, **kwargs)
+
+    inflated = inflate(model)
+    inflated.add_wrapper_with_key("diffusion_model", "spy", watch)
+    tune(inflated, clip, [[texts, dict(source[0][1])]], steps=8, window_frames=LENGTH)
+    assert all(frames == LENGTH for frames, _ in seen)
+    starts = [own[0] for _, own in seen]
+    assert all(own == list(range(start, start + LENGTH)) for start, (_, own) in zip(starts, seen))
+    assert len(set(starts)) > 2
+
+
+def test_tuning_under_a_controlnet(model, inflate, tune, controlnet, source, encode, clip):
+    """A window's loss is that of its own hints: the same noise, the same frames, other hints for the other frames."""
+    hints = torch.rand(FRAMES, 48, 80, 3, generator=torch.Generator().manual_seed(1))
+    draw = Random(0).randrange(FRAMES - LENGTH + 1)
+    others = hints.flip(0).clone()
+    others[draw : draw + LENGTH] = hints[draw : draw + LENGTH]
+    losses = [
+        tune(inflate(model), clip, controlnet(source, encode(""), h)[0], steps=1, window_frames=LENGTH)[1].losses
+        for h in (hints, others, hints.flip(0))
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_tuning_ignores_context_windows(tuned, model, inflate, tune, windowed, clip):
+    """They may be on the model already."""
+    _, result = tune(windowed(inflate(model)), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
+    assert result.losses == tuned[1].losses
+
+
+def test_the_host_makes_room_for_a_window_only(model, inflate, tune, source, clip, pack):
+    """What is asked of the host's memory management while tuning."""
+    import comfy.patcher_extension
+
+    shapes, inflated = [], inflate(model)
+
+    def watch(executor, model, noise_shape, *args, **kwargs):
+        shapes.append(list(noise_shape))
+        return executor(model, noise_shape, *args, **kwargs)
+
+    kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+    wrappers = pack("nodes.host.tuning")._room_for(LENGTH)
+    inflated.add_wrapper_with_key(kind, "first", wrappers)
+    inflated.add_wrapper_with_key(kind, "second", watch)
+    tune(inflated, clip, steps=1, window_frames=LENGTH)
+    assert shapes == [[LENGTH, *clip.shape[1:]]]
+
+
+# clear errors
+
+
+def test_a_long_clip_without_windows_is_told_how(tuned, invert, source, clip):
+    expected = (
+        'tuned on 4 frames, but the latent has 9: .*set window_frames of EI2 One-Shot Tune, and put a "Context Windows '
+        r'\(Manual\)" node with context_length 4 and dim 0 behind it'
+    )
+    with pytest.raises(ValueError, match=expected):
+        invert(tuned[0], clip, source)
+
+
+def test_a_short_clip_is_not_sent_to_windows(tuned, windowed, invert, source, clip):
+    for model in (tuned[0], windowed(tuned[0])):
+        with pytest.raises(ValueError, match="tuned on 4 frames, but the latent has 3: use the same clip.*edit.$"):
+            invert(model, clip[:3], source)
+
+
+def test_windows_of_another_length_are_refused(tuned, windowed, invert, sample, source, clip):
+    expected = "tuned on 4 frames at once, but its context windows have 5: set context_length .* to 4, or tune again"
+    with pytest.raises(ValueError, match=expected):
+        invert(windowed(tuned[0], 5), clip, source)
+    inversion = invert(windowed(tuned[0]), clip, source, 1)[0]
+    with pytest.raises(ValueError, match=expected):
+        sample(windowed(tuned[0], 5), inversion, source, source)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"dim": 2}, "cut dimension 2 of the latents, but a video's frames are dimension 0: set dim of"),
+    ({"overlap": 4}, "context_overlap is 4, but a window has 4 frames: set it in .* to fewer"),
+    ({"length": 1, "overlap": 0}, "context_length is 1: set it in .* to 2 or more"),
+], ids=str)  # fmt: skip
+def test_windows_that_cannot_cut_a_video_are_refused(
+    options, message, model, inflate, windowed, invert, evaluate, source, clip
+):
+    odd = windowed(inflate(model), **options)
+    with pytest.raises(ValueError, match=message):
+        invert(odd, clip, source)
+    with pytest.raises(ValueError, match=message):  # the host's own samplers
+        evaluate(odd, clip, source)
+
+
+def test_what_needs_the_whole_clip_says_so(pack, miniature, tuned, windowed, invert, sample, source, encode, clip):
+    model, whole = windowed(tuned[0]), "needs the whole clip at once, but the context windows cut its 9 frames into"
+    with pytest.raises(ValueError, match=f"null_text {whole}"):
+        invert(model, clip, source, null_text=True, empty=encode(""))
+    with pytest.raises(ValueError, match=f"EI2 Shift Probe {whole}"):
+        pack("nodes.shift_probe").ShiftProbe.execute(model, {"samples": clip}, source, "500")
+    inversion = invert(model, clip, source, 1)[0]
+    node = pack("nodes.attention_control").AttentionControl
+    options = {one.id: getattr(one, "default", None) for one in node.define_schema().inputs}
+    options |= {"clip": miniature[1], "source_prompt": "a blue square", "target_prompt": "a red square"}
+    control, positive, *_ = node.execute(**options).args
+    with pytest.raises(ValueError, match=f"Attention control {whole}"):
+        sample(model, inversion, positive, encode(""), 3.0, control)
+
+
+def test_a_window_of_one_frame_is_refused(pack, model, inflate, source, clip):
+    node, options = pack("nodes.one_shot_tune").OneShotTune, (1, 1e-3, 0, "auto", "auto")
+    with pytest.raises(ValueError, match="window_frames is 1: there is no motion in one frame, set it to 2 or more"):
+        node.execute(inflate(model), {"samples": clip}, source, *options, window_frames=1)
+
+
+# what stays behind
+
+
+class Cancelled(Exception):
+    pass
+
+
+def test_coarse_tokens_live_for_one_noise_level(model, inflate, windowed, invert, source, clip, pack):
+    """Each noise level has its own; behind it they are empty, and behind the sampling gone."""
+    name, stores, full = pack("nodes.host.windows").WHOLE_CLIP, [], []
+
+    def see(options, x):
+        store = options[name]
+        if store not in [known() for known in stores]:
+            assert all(known() is None or known().bytes == 0 for known in stores)
+            stores.append(weakref.ref(store))
+        if not store.recording:
+            full.append(store.bytes)
+
+    invert(windowed(watched(inflate(model), see)), clip, source, 4)
+    assert len(stores) == 4 and len(full) == 4 * len(WINDOWS) and min(full) == max(full) > 0
+    gc.collect()
+    assert all(store() is None for store in stores)
+
+
+def test_coarse_tokens_take_what_the_formula_says(model, inflate, windowed, evaluate, source, encode, clip, pack):
+    """Per prompt and block, keys and values of each anchor's ⌈h/2⌉ ⌈w/2⌉ tokens."""
+    name, found = pack("nodes.host.windows").WHOLE_CLIP, []
+    blocks = pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model)
+    spy = watched(inflate(model), lambda options, x: found.append(options[name].bytes))
+    evaluate(windowed(spy), clip, source, encode(""), 3.0)
+    coarse = {1.0: 3 * 5, 2.0: 2 * 3, 4.0: 1 * 2}  # of 6 x 10, 3 x 5 and 2 x 3 tokens
+    expected = sum(2 * 2 * len(ANCHORS) * coarse[block.downsampling] * block.channels * 4 for block in blocks)
+    assert found[-1] == expected
+
+
+def test_cancelling_leaves_nothing(tuned, windowed, evaluate, source, clip, pack):
+    model, stores = windowed(tuned[0]), []
+    name = pack("nodes.host.windows").WHOLE_CLIP
+    expected = evaluate(model, clip, source)
+    handler = model.model_options["context_handler"]
+
+    def fail_at(call: int):
+        def see(options, x):
+            stores.append(options[name])
+            if len(stores) == call:
+                raise Cancelled
+
+        return see
+
+    for call in (1, 3):  # among the anchors, in the second window
+        stores.clear()
+        with pytest.raises(Cancelled):
+            evaluate(watched(model, fail_at(call)), clip, source)
+        assert len(stores) == call and stores[-1].bytes == 0
+    assert model.model_options["context_handler"] is handler and not handler.callbacks
+    assert name not in model.model_options["transformer_options"]
+    assert not any("forward" in vars(module) or module._forward_hooks for module in model.model.modules())
+    assert torch.equal(evaluate(model, clip, source), expected)
+
+
+def test_the_hosts_interruption_between_windows(tuned, windowed, invert, source, clip):
+    import comfy.model_management as management
+
+    model = windowed(tuned[0])
+    expected = invert(model, clip, source, 2)[0].noise
+    management.interrupt_current_processing(True)
+    with pytest.raises(management.InterruptProcessingException):
+        invert(model, clip, source, 2)
+    assert not management.processing_interrupted()
+    assert torch.equal(invert(model, clip, source, 2)[0].noise, expected)
+
+
+def test_memory_does_not_grow_with_the_clip(model, inflate, windowed, evaluate, source, encode, random_clip):
+    """Beyond the latents themselves, four times the frames need nothing more; all at once, far more."""
+    from benchmarks.longclips.live import LiveTensors
+
+    def peak(model, frames: int) -> int:
+        with LiveTensors() as live:
+            evaluate(model, random_clip(frames, 4, 8), source, encode(""), 3.0)
+        return live.peak
+
+    inflated, latents = inflate(model), 4 * 4 * 8 * 4
+    evaluate(inflated, random_clip(2, 4, 8), source)  # loaded
+    short, long = (peak(windowed(inflated), frames) for frames in (8, 32))
+    assert long - short < 24 * 16 * latents
+    assert long - short < 0.25 * short
+    assert peak(inflated, 32) > 3 * short

@@ -1,0 +1,71 @@
+"""What a real server hands to the editor: help pages with their pictures, and the nodes' texts in its languages."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+
+import pytest
+
+from .graphs import ROOT
+
+pytestmark = pytest.mark.server
+
+PAGES = sorted((ROOT / "web" / "docs").glob("*.md"))
+LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
+WEB_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def ours(session_client) -> dict:
+    return {name: info for name, info in session_client.object_info().items() if name.startswith("EI2_")}
+
+
+@pytest.fixture(scope="module")
+def fetch(server):
+    """`fetch(path)`: the answer's content and type. Raises where it is not found."""
+
+    def fetch(path: str) -> tuple[bytes, str]:
+        with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+            return answer.read(), answer.headers.get_content_type()
+
+    return fetch
+
+
+def test_every_node_has_a_page(ours):
+    assert {page.stem for page in PAGES} == set(ours)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_is_served_and_complete(fetch, ours, page):
+    """Under the address the editor asks for; every input and output is explained, every picture is there."""
+    folder = f"/extensions/EI2/{page.parent.name}"
+    text = fetch(f"{folder}/{page.name}")[0].decode("utf-8")
+    assert text == page.read_text(encoding="utf-8")
+    info = ours[page.stem]
+    inputs = [key for group in info["input_order"].values() for key in group]
+    unexplained = [name for name in (*inputs, *info["output_name"]) if f"`{name}`" not in text]
+    assert unexplained == []
+    assert text.startswith(f"# {info['display_name']}\n")
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        content, kind = fetch(f"{folder}/{picture}")
+        assert kind.startswith("image/") and len(content) > 500, picture
+
+
+def test_pages_stay_small():
+    assert sum(file.stat().st_size for file in (ROOT / "web").rglob("*") if file.is_file()) < WEB_BYTES
+
+
+def test_no_picture_is_left_over():
+    texts = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    pictures = {file.name for file in (ROOT / "web" / "docs" / "pictures").iterdir()}
+    assert pictures == set(re.findall(r"\(pictures/([^)]+)\)", texts))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_are_served(fetch, ours, language):
+    served = json.loads(fetch("/i18n")[0])[language]["nodeDefs"]
+    file = ROOT / "locales" / language / "nodeDefs.json"
+    assert served == json.loads(file.read_text(encoding="utf-8"))
+    assert set(served) == set(ours)

@@ -1,0 +1,52 @@
+"""The bundled workflow for long clips, shortened: learned, inverted and edited in windows on a real server."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import pytest
+
+from devtools.demo import files_of
+
+from .graphs import bundled, changed, names, run
+
+pytestmark = pytest.mark.server
+
+FRAMES, WINDOW, STEPS = 7, 4, 4
+
+
+@pytest.fixture(scope="module")
+def graph():
+    graph = bundled("long_clip", FRAMES, STEPS, STEPS)
+    (tune,), (windows,) = names(graph, "EI2_OneShotTune"), names(graph, "ContextWindowsManual")
+    settings = graph[windows]["inputs"]
+    assert graph[tune]["inputs"]["window_frames"] == settings["context_length"] < 12 and settings["dim"] == 0
+    return changed(graph, {f"{tune}.window_frames": WINDOW, f"{windows}.context_length": WINDOW})
+
+
+@pytest.fixture(scope="module")
+def first(session_client, graph):
+    return run(session_client, graph)
+
+
+def test_videos_of_the_whole_clip(client, graph, first):
+    for name in ("source", "reconstruction", "edit"):
+        (file,) = files_of(graph, first.outputs, f"EI2/long_clip_{name}")
+        with av.open(io.BytesIO(client.view(file))) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(frames) == FRAMES and all(frame.std() > 5 for frame in frames), name
+
+
+def test_progress_counts_steps_not_windows(graph, first):
+    for class_type in ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample"):
+        for name in names(graph, class_type):
+            assert first.progress(name)[-1] == (STEPS, STEPS), class_type
+
+
+def test_another_edit_keeps_tuning_and_inversion(client, graph, first):
+    prompts = names(graph, "CLIPTextEncode")
+    (edit,) = [name for name in prompts if "red" in graph[name]["inputs"]["text"]]
+    other = run(client, changed(graph, {f"{edit}.text": "a green circle on a dotted white background"}))
+    assert not other.executed() & set(names(graph, "EI2_OneShotTune", "EI2_Invert", "ContextWindowsManual"))
+    assert set(names(graph, "EI2_EditSample")) & other.executed()
