@@ -64,8 +64,9 @@ def tune_model(
     inflation = require_inflation(model)
     unet = require_unet(model)
     frames = min(settings.window_frames or len(latents), len(latents))  # seen at once
-    base, picture, seen = identify(model), latent_picture(model, latents), latents[:frames]
+    seen = latents[:frames]
     plan = plan_training("tuning", model, seen, gradient_checkpointing, settings.precision, positive, learns=True)
+    base, picture = identify(model), latent_picture(model, latents)
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
         stack = _trainable_stack(inflation, unet, model.load_device)
