@@ -78,7 +78,7 @@ def tune_model(
             for name in QUERIES
         }
         earlier = inflation.tune.query if inflation.tune else {}
-        wrapper = TrainingUNet(inflation.settings, stack, queries, plan.checkpointing)
+        wrapper = TrainingUNet(inflation.settings, stack, queries, plan.checkpointing, inflation.warned)
         losses = list(start.losses) if start else []
         if start:
             restore(start.weights, stack, queries)
@@ -168,8 +168,15 @@ class TuneSampler(comfy.samplers.Sampler):
 class TrainingUNet(DifferentiableUNet):
     """The inflated UNet with trainable temporal modules and additions to the q projections."""
 
-    def __init__(self, settings: InflationSettings, stack, queries: dict[str, torch.nn.Parameter], checkpointing: bool):
-        super().__init__(settings, stack, checkpointing)
+    def __init__(
+        self,
+        settings: InflationSettings,
+        stack: torch.nn.Module,
+        queries: dict[str, torch.nn.Parameter],
+        checkpointing: bool,
+        warned: set[str],
+    ):
+        super().__init__(settings, stack, checkpointing, warned)
         self.queries = queries
 
     def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
