@@ -1,7 +1,7 @@
 """Memory: the peak of tuning, inversion and edit at several numbers of frames and sizes, beside the pack's estimate.
 
 Every clip runs in a process of its own. Numbers include the model's weights; random weights take as much as real ones.
-Where there is no such device, rows hold the estimate alone.
+Where there is no such device, the table shows the estimate alone, and nothing is written.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def main() -> int:
             rows = [row for row in rows if key(row) not in {key(one) for one in new}] + new
             print(json.dumps(new), flush=True)
             rows.sort(key=lambda row: (row["model"], row["pixels"], row["frames"], WORKS.index(row["work"])))
-            output.write_text(json.dumps({**machine(options.device), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+            if all(row["peak"] for row in rows):
+                about = {"command": "python3 dev.py bench memory", **machine(options.device)}
+                output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
     print(table(rows))
     return 0
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from .client import Client
 from .environment import DEV, ROOT, SetupError, pip, say
 from .findings import Finding
-from .host import VERSION, locate
+from .host import locate
 from .server import PACK, Server
 from .throwaway import commit, copy_pack
 
@@ -128,7 +128,7 @@ def node_validate() -> list[Finding]:
             found.append(Finding(checker, "pyproject.toml", line))
         elif match := CONCISE.match(line):
             found.append(Finding(checker, _inside(match["file"]), match["what"], int(match["line"])))
-    passed = "All validation checks passed" in result.stdout
+    passed = "All validation checks passed" in result.stdout + result.stderr
     if not found and (result.returncode or not passed):
         raise SetupError(f"comfy node validate gave an unknown answer:\n{result.stdout}{result.stderr}")
     return found
@@ -171,18 +171,13 @@ def _lint() -> list[Finding]:
 
 def _host_repository(target: Path) -> None:
     """ComfyUI's source as a repository with one commit: what comfy-import-guard wants to look things up in."""
-    host = locate()
-    stamp = target.parent / "of.txt"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == str(host):
-        return
-    shutil.rmtree(target.parent, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for part in HOST_PARTS:
-        for path in host.glob(part):
+        for path in locate().glob(part):
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, target / path.name)
-    commit(target, f"ComfyUI {VERSION}")
-    stamp.write_text(str(host), encoding="utf-8")
+    commit(target, "ComfyUI")
 
 
 def _run(program: str, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess:

@@ -14,8 +14,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     Raises `ValueError` for different shapes.
     """
     _require_same_shape(a, b)
-    error = (a.double() - b.double()).square().mean()
-    return _decibels(error)
+    return _decibels(torch.stack([error.mean() for error in _squared_errors(a, b)]).mean())
 
 
 def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float:
@@ -27,8 +26,8 @@ def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> floa
     weights = weights.double().expand(a.shape)
     if weights.sum() <= 0:
         raise ValueError("Cannot compare clips over an empty mask: its weights are zero everywhere.")
-    error = ((a.double() - b.double()).square() * weights).sum() / weights.sum()
-    return _decibels(error)
+    error = sum((error * weight).sum() for error, weight in zip(_squared_errors(a, b), weights))
+    return _decibels(error / weights.sum())
 
 
 def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
@@ -81,8 +80,13 @@ def cosines_to(embeddings: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
     return F.normalize(embeddings.double(), dim=1) @ F.normalize(one.double(), dim=0)
 
 
+def _squared_errors(a: torch.Tensor, b: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Frame by frame, since a clip can be large."""
+    return ((x.double() - y.double()).square() for x, y in zip(a, b))
+
+
 def _steps(clip: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Absolute differences of consecutive frames, one at a time, since a clip can be large."""
+    """Absolute differences of consecutive frames, one at a time."""
     _require_frames(clip, "Flicker")
     return ((after.double() - before.double()).abs() for before, after in zip(clip[:-1], clip[1:]))
 

@@ -63,8 +63,8 @@ def contact_sheet(videos: list[torch.Tensor], labels: list[str]) -> torch.Tensor
     chosen = chosen_frames(len(videos[0]))
     videos = [fitted(video[chosen], *_cell_size(video)) for video in videos]
     _, height, width, _ = videos[0].shape
-    bar, gap = max(20, height // 10), _gap(width)
-    size = _letters(bar)
+    size, gap = max(13, height // 8), _gap(width)  # larger than in a video, as the sheet is looked at from afar
+    bar = round(1.5 * size)
     margin = min(max(text_width(label, size) for label in labels), max(width, 96))
     sheet = blank(bar + len(videos) * (height + gap), margin + len(chosen) * (width + gap))[0]
     for column, frame in enumerate(chosen):

@@ -120,7 +120,7 @@ def _consistency(source: torch.Tensor, edit: torch.Tensor, table: ScoreTable, pa
     pairs = [torch.tensor([mean_pair_cosine(one)]) for one in (edit, source)]
     table.add("frame consistency: all pairs, CLIP cosine", *pairs, better="higher")
     lines = {"edit": ours.tolist(), "source": theirs.tolist()}
-    panels.append(Panel("frame consistency", lines, span=0.05, between=True))
+    panels.append(Panel("frame consistency", lines, span=0.05, most=1.005, between=True))
 
 
 def _alignment(

@@ -81,7 +81,7 @@ class ReconstructionCheck(io.ComfyNode):
         difference = difference_picture(source, again)
         panels = [
             Panel(f"PSNR, dB: {whole:.1f} over all frames", {"PSNR": psnrs}, span=4),
-            Panel(f"SSIM: mean {structure:.3f}", {"SSIM": ssims}, span=0.1),
+            Panel(f"SSIM: mean {structure:.3f}", {"SSIM": ssims}, span=0.1, most=1.01),
         ]
         plot = plot_reconstruction(source, again, difference, worst, panels, text)
         return io.NodeOutput(text, whole, structure, difference, plot, ui=shown(cls, plot, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +22,16 @@ class Panel:
     """One small plot over the frames.
 
     `lines`: values by their labels, the first one in the accent's colour; `span`: the least range of the vertical axis,
-    so that next to nothing does not look like much; `from_zero`: whether that axis begins there; `between`: whether a
-    value belongs to a pair of consecutive frames, and is drawn half-way.
+    so that next to nothing does not look like much; `from_zero`: whether that axis begins there; `most`: where it ends
+    at the latest, for values with a limit; `between`: whether a value belongs to a pair of consecutive frames, and is
+    drawn half-way.
     """
 
     title: str
     lines: dict[str, Sequence[float]]
     span: float
     from_zero: bool = False
+    most: float = math.inf
     between: bool = False
 
 
@@ -73,7 +76,8 @@ def _draw(column: Sequence[Axes], panels: list[Panel], frames: int) -> None:
             axes.set_ylim(0, max(panel.span, 1.15 * axes.dataLim.ymax))
         else:
             missing = max(0.0, panel.span - (high - low))
-            axes.set_ylim(low - missing / 2, high + missing / 2)
+            above = min(high + missing / 2, panel.most)
+            axes.set_ylim(min(low - missing / 2, above - panel.span), above)
         darken(axes)
         axes.tick_params(labelsize=9)
         if len(panel.lines) > 1:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import comfy.model_management
 import folder_paths
+import torch
 from safetensors import SafetensorError
 
 from ...ei2 import tensor_file
@@ -98,16 +99,19 @@ def _load(key: str, source) -> Inversion | None:
         with suppress(OSError):
             os.utime(path)  # used just now
         device = comfy.model_management.intermediate_device()
-        return Inversion(noise.to(device), source, null_cfg=record["null_cfg"], **tensors)
+        return Inversion(noise.to(device), source, **tensors, **record["values"])
     except (tensor_file.BadFile, KeyError, TypeError):
         return None
 
 
 def _store(key: str, inversion: Inversion, most: float) -> bool:
     """Writes it, then makes room for it. Returns whether there was any."""
-    names = ("noise", "sigmas", "unconditional", "empty", "trajectory")
-    tensors = {name: getattr(inversion, name) for name in names if getattr(inversion, name) is not None}
-    tensor_file.write(_path(key), KIND, tensors, {"null_cfg": inversion.null_cfg})
+    tensors, values = {}, {}
+    for field in fields(inversion):
+        value = getattr(inversion, field.name)
+        if field.name != "source" and value is not None:  # the source is the input
+            (tensors if isinstance(value, torch.Tensor) else values)[field.name] = value
+    tensor_file.write(_path(key), KIND, tensors, {"values": values})
     size = usage().size
     for _, one, path in sorted(_entries()):
         if size <= most:

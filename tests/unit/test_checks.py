@@ -40,7 +40,7 @@ def test_what_no_row_fits_is_unexplained(rows):
 
 
 def test_rows_that_fit_nothing_are_out_of_date_unless_their_checker_did_not_run(rows):
-    _, stale, _ = judge({"lint": [Finding("lint", "ei2/a.py", "torch.load()")]}, rows)
+    _, stale, _ = judge({"lint": [Finding("lint", "ei2/a.py", "torch.load")]}, rows)
     assert [row.why for row in stale] == ["References."]
 
 
