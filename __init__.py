@@ -1,10 +1,19 @@
 """EI²: text-driven video editing inside ComfyUI (Zhang et al., NeurIPS 2023, arXiv 2305.17431)."""
 
-from .nodes import EI2Extension
+import logging
+
+from .host_version import complaint
 
 WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node id>.md are the nodes' help pages
 
 
-async def comfy_entrypoint() -> EI2Extension:
-    """What ComfyUI calls to learn of the pack's nodes."""
-    return EI2Extension()
+_complaint = complaint()
+if _complaint is None:
+    from .nodes import EI2Extension
+
+    async def comfy_entrypoint() -> EI2Extension:
+        """What ComfyUI calls to learn of the pack's nodes."""
+        return EI2Extension()
+else:
+    logging.error(_complaint)
+    NODE_CLASS_MAPPINGS = {}  # with none at all, older hosts would go on about that

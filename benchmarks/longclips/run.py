@@ -152,7 +152,7 @@ def show(work: LongWork, results: dict[str, list[tuple[dict, torch.Tensor]]], st
     """Writes a contact sheet per edit of a clip: `<stem>_<clip>_<edit>.png`."""
     for number, edit in enumerate(work.clip.edits):
         pictures = {"source": work.frames, "truth": render(list(edit.target_scenes))}
-        pictures |= {mode: found[number][1] for mode, found in results.items()}
+        pictures |= {mode.replace(" ", "\n", 1): found[number][1] for mode, found in results.items()}
         file = stem.with_name(f"{stem.name}_{work.clip.name}_{edit.kind}.png")
         contact_sheet({name: spread(clip, SHOWN) for name, clip in pictures.items()}, file)
         title = f"{SHOWN} of {len(work.frames)} frames, windows of {work.bench.window}"

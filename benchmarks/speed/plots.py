@@ -40,17 +40,19 @@ def growth(results: dict, file: Path) -> bool:
     over_frames = [row for row in rows if (row["width"], row["height"]) == (width, height)]
     over_pixels = [row for row in rows if row["frames"] == few]
     figure, panels = new_figure(2, (8.6, 6.2), rows=2)
-    pixels = lambda row: row["width"] * row["height"] / 1e6
+    pixels = lambda row: row["width"] * row["height"]
     count = lambda row: row["frames"]
     for column, (own, x, label, title) in enumerate((
         (over_frames, count, "frames", f"{width} × {height} pixels"),
-        (over_pixels, pixels, "million pixels a frame", f"{few} frames"),
+        (over_pixels, pixels, "pixels a frame", f"{few} frames"),
     )):  # fmt: skip
+        ticks = {x(row): str(row["frames"]) if column == 0 else f"{row['width']}²" for row in own}
         for line, field in enumerate(VALUES):
             axes = panels[2 * line + column]
             for key, (name, color, style) in STEPS.items():
                 found = [row for row in own if (row["what"], row["method"], row["checkpointing"]) == key]
                 _line(axes, found, x, field, name, color, style)
+            axes.set_xticks(list(ticks), list(ticks.values()))
             axes.set_xlabel(label)
             axes.set_ylabel(VALUES[field] + (" a step" if field == "seconds" else ""))
             axes.set_title(title, fontsize=TEXT, color=INK)

@@ -56,7 +56,7 @@ class Steps:
         pack = in_process.pack
         self.subject, self.management, self.samplers = subject, comfy.model_management, comfy.samplers
         self.inflation, self.tuning = pack("nodes.host.inflation"), pack("nodes.host.tuning")
-        self.sampling, self.differentiable = pack("nodes.host.sampling"), pack("nodes.host.differentiable")
+        self.sampling, self.estimate = pack("nodes.host.sampling"), pack("nodes.host.memory_estimate")
         self.unet, self.ddim = pack("nodes.host.unet"), pack("ei2.ddim")
         self.tune_settings = pack("ei2.tuning").TuneSettings
         self.precision = pack("nodes.host.precision").training_precision(subject.model, "auto")
@@ -85,9 +85,11 @@ class Steps:
     def contender(self, what: str, way: Way, place: Place) -> Contender:
         """Something to `race`."""
         run = self.runner(what, way, place)
-        if way.method in LITERALS or self.subject.on_gpu:  # all it needs gets there while it runs
-            return Contender(way.method, run, leave=self.leave)
-        return Contender(way.method, run, self.subject.model.model_size, self.leave)
+        if self.subject.on_gpu:
+            return Contender(way.method, run, leave=self.leave, alone=True)
+        # the baseline makes its weights while it runs, the host's are there
+        held = (lambda: 0) if way.method in LITERALS else self.subject.model.model_size
+        return Contender(way.method, run, held)
 
     def runner(self, what: str, way: Way, place: Place) -> Callable[[int], list[float]]:
         """What does one step more than asked and returns the others' seconds."""
@@ -107,7 +109,11 @@ class Steps:
 
     def _recomputes(self, place: Place) -> bool:
         """What the pack chooses by itself."""
-        return self.differentiable.wants_checkpointing("auto", self.subject.model, self._latents(place))
+        given = (self._latents(place), "auto", self.precision, self.subject.prompt())
+        try:
+            return self.estimate.plan_training("tuning", self.inflated[OURS], *given, learns=True).checkpointing
+        except ValueError:  # too large for the device; the run will say so, too
+            return True
 
     def _latents(self, place: Place) -> torch.Tensor:
         return models.latents(place.frames, place.width, place.height)

@@ -55,12 +55,13 @@ class Marks:
 class Contender:
     """Something that is timed. `run(steps)` does one step more than asked and returns the others' seconds; `held`: the
     bytes of what it needs that are there before it runs, such as weights in main memory; `leave()` puts away what
-    it keeps on the GPU, so that nobody else's memory or speed suffers."""
+    anybody keeps on the GPU; `alone`: then all there counts as its memory, not only what it adds."""
 
     name: str
     run: Callable[[int], list[float]]
     held: Callable[[], int] = lambda: 0
     leave: Callable[[], None] = lambda: None
+    alone: bool = False
     seconds: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     failure: str = ""
@@ -68,19 +69,23 @@ class Contender:
 
 def race(contenders: list[Contender], rounds: int, share: float, most: int, on_gpu: bool) -> None:
     """Times the contenders in turn, round by round, so that what else the machine does hits all of them. In a round
-    each gets about `share` seconds, one step at least and `most` at most. One that runs out of memory is out."""
+    each gets about `share` seconds, one step at least and `most` at most. One that cannot go on is out: for want of
+    memory, or for what the pack says."""
     for _ in range(rounds):
         for one in contenders:
             if one.failure:
                 continue
             steps = max(1, min(most, round(share / one.seconds[-1]))) if one.seconds else 1
+            one.leave()
             start_peak(on_gpu)
-            before = held_bytes(on_gpu)
+            before = 0 if one.alone else held_bytes(on_gpu)
             try:
                 one.seconds += one.run(steps)
                 one.peaks.append(peak_bytes(on_gpu) - before + one.held())
-            except torch.OutOfMemoryError:
+            except (MemoryError, torch.OutOfMemoryError):
                 one.failure = "out of memory"
+            except ValueError as error:
+                one.failure = str(error).partition(":")[0]
             one.leave()
 
 

@@ -8,6 +8,7 @@ there only during a call.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -22,16 +23,29 @@ from torch.utils.checkpoint import checkpoint
 from ...ei2.attention import attention
 from ...ei2.settings import InflationSettings
 from .inflation import KEY, InflatedUNet, LayerHook, detach
-from .unet import res_blocks, transformer_blocks
+from .sampling import without_guidance
+from .unet import own_options, res_blocks, transformer_blocks
+
+STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that leave out steps much like the last one
+BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 
 class DifferentiableUNet(InflatedUNet):
     """The inflated UNet through which gradients flow, with activations recomputed where `checkpointing`. `stack`:
     ordinary layers on the model's device, which the host does not know of."""
 
-    def __init__(self, settings: InflationSettings, stack: torch.nn.Module, checkpointing: bool):
-        super().__init__(settings, stack)
+    def __init__(
+        self, settings: InflationSettings, stack: torch.nn.Module, checkpointing: bool, warned: set[str] | None = None
+    ):
+        super().__init__(settings, stack, warned=warned)
         self.checkpointing = checkpointing
+
+    def __call__(self, executor, *args, **kwargs):
+        args, kwargs, options = own_options(args, kwargs)
+        options["patches"] = dict(options.get("patches", {}))
+        for name in BETWEEN_BLOCKS & options["patches"].keys():
+            options["patches"][name] = [partial(_keeping_values, patch) for patch in options["patches"][name]]
+        return super().__call__(executor, *args, **kwargs)
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
         super()._change_layers(unet, frames, hooks)
@@ -68,8 +82,10 @@ def gradients():
 def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserve: int):
     """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
     `precision`: of the UNet's arithmetic; `reserve`: bytes for which the host makes room on the device beside it."""
-    clone = model.clone()
+    clone = without_guidance(model)
     detach(clone)
+    for kind, key in itertools.product(clone.wrappers, STEP_CACHES):
+        clone.remove_wrappers_with_key(kind, key)
     dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
     if precision == "fp32" and dtype != torch.float32:
         clone.set_model_compute_dtype(torch.float32)
@@ -146,6 +162,13 @@ def without_inference_tensors(value):
     if isinstance(value, (list, tuple)):
         return type(value)(without_inference_tensors(item) for item in value)
     return value
+
+
+def _keeping_values(patch: Callable, *args):
+    """Another node's patch between blocks. Some, such as FreeU_V2, change in place what they have just used, which a
+    backward pass needs as it was: so what autograd keeps of their arithmetic is copied."""
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda saved: saved):
+        return patch(*args)
 
 
 def _differentiable_attention(default, q, k, v, heads, mask=None, *args, **kwargs):

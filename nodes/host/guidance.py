@@ -22,7 +22,7 @@ from .inflation import require_inflation
 from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
 from .prompts import same_text
-from .sampling import run
+from .sampling import run, unguided
 from .unet import require_unet
 
 
@@ -57,6 +57,8 @@ class ControlledGuider(comfy.samplers.CFGGuider):
         denoised = []
         for (name, (positive, negative)), video, t in zip(names.items(), x.chunk(2), timestep.chunk(2)):
             options = comfy.model_patcher.create_model_options_clone(model_options or {})
+            if name == "source":  # which retraces the inversion, where other nodes' guidance was off
+                options = unguided(options)
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             denoised.append(
                 comfy.samplers.sampling_function(

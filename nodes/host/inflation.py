@@ -85,14 +85,20 @@ class InflatedUNet:
     """The wrapper: for the time of one call the UNet's batch `(chunks frames) c h w` is a batch of videos.
 
     `stack` may be on any device: the host moves it as an additional model. `tune`: where its weights, and what the
-    MODEL's q projections carry, come from.
+    MODEL's q projections carry, come from. `warned`: what the user has been told; a tuned model does not repeat it.
     """
 
-    def __init__(self, settings: InflationSettings, stack: torch.nn.Module, tune: TuneResult | None = None):
+    def __init__(
+        self,
+        settings: InflationSettings,
+        stack: torch.nn.Module,
+        tune: TuneResult | None = None,
+        warned: set[str] | None = None,
+    ):
         self.settings = settings
         self.stack = stack
         self.tune = tune
-        self.warned: set[str] = set()
+        self.warned = set() if warned is None else warned
 
     def __call__(self, executor, *args, **kwargs):
         unet = executor.class_obj
@@ -129,18 +135,23 @@ class InflatedUNet:
         others = replace.get("attn1", {})
         attn1 = dict(others)
         dense = dense_places((*block.place, block.index) for block in blocks)
+        taken = []
         for block in blocks:
             place = (*block.place, block.index)
             if place in others or block.place in others:
-                self._warn_once(
-                    f"Another node already replaces the self-attention of {block.path}: there the frames are "
-                    "edited without looking at each other."
-                )
+                taken.append(block.path)
             else:
                 spatial = self.settings.spatial
                 if spatial == "dense_sca":
                     spatial = "dense" if place in dense else "sca"
                 attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial, path=block.path)
+        if taken:
+            self._warn_once(
+                f"Another node replaces the self-attention of {len(taken)} of {len(blocks)} blocks "
+                f"({', '.join(taken[:3])}{', …' if len(taken) > 3 else ''}): there the frames do not look at each "
+                "other. If they drift apart, take that node off.",
+                "taken",
+            )
         replace["attn1"] = attn1
         options["patches_replace"] = replace
 
@@ -154,7 +165,11 @@ class InflatedUNet:
 
         height, width = extra_options["activations_shape"][2:]
         if not q.shape[1] == k.shape[1] == height * width:
-            self._warn_once("Another node changes the number of tokens: there the frames do not look at each other.")
+            self._warn_once(
+                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): where it "
+                "does, the frames do not look at each other. If they drift apart, take that node off.",
+                "tokens",
+            )
             return attend(q, k, v)
         if spatial == "ffam":
             pooling = (height, width, self.settings.coarse_factor, self.settings.coarse_pool)
@@ -186,9 +201,9 @@ class InflatedUNet:
         patches["middle_patch"] = [*patches.get("middle_patch", []), after_spatial]
         options["patches"] = patches
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self.warned:
-            self.warned.add(message)
+    def _warn_once(self, message: str, subject: str) -> None:
+        if subject not in self.warned:
+            self.warned.add(subject)
             logging.warning("EI2: %s", message)
 
 
@@ -200,14 +215,20 @@ def inflate(model, settings: InflationSettings):
     return attach(deflate(model), settings, stack)
 
 
-def attach(model, settings: InflationSettings, stack: TemporalStack, tune: TuneResult | None = None):
+def attach(
+    model,
+    settings: InflationSettings,
+    stack: TemporalStack,
+    tune: TuneResult | None = None,
+    warned: set[str] | None = None,
+):
     """A clone of the MODEL with the wrapper and its modules, in place of any it had."""
     clone = model.clone()
     detach(clone)
     if len(stack):
         patcher = comfy.model_patcher.ModelPatcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune))
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune, warned))
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, WholeClip(settings.spatial == "ffam"))
     return clone
 
@@ -250,7 +271,7 @@ def apply_tune(model, tune: TuneResult):
         )
     stack = _host_stack(model, tune.settings)
     stack.load_state_dict(tune.temporal)
-    clone = attach(deflate(model), tune.settings, stack, tune)
+    clone = attach(deflate(model), tune.settings, stack, tune, inflation.warned)
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
     return clone
 
@@ -276,7 +297,7 @@ def _host_stack(model, settings: InflationSettings) -> TemporalStack:
 
 def _module_dtype(model) -> torch.dtype:
     """Temporal modules are kept as the UNet computes; fp8 weights compute in something larger."""
-    dtype = model.model.manual_cast_dtype or model.model_dtype()
+    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
     return dtype if dtype in FLOATS else torch.float16
 
 

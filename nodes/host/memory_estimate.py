@@ -19,6 +19,7 @@ from ...ei2.unet_shape import Clip, ResLayer, SampleLayer, TransformerLayer, UNe
 from .inflation import inflation_of
 from .memory import FEWER, available_memory, explained_out_of_memory, gigabytes, size_of, total_memory
 from .unet import require_unet
+from .windows import context_windows
 
 # over the estimate, for the holes in a heap: C's took up to half as much again in measurements; torch's own has fewer
 MARGIN, CPU_MARGIN = 1.2, 1.5
@@ -26,15 +27,12 @@ MARGIN, CPU_MARGIN = 1.2, 1.5
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """`checkpointing`: activations are to be recomputed; `reserve`: bytes to be free on the device beside the model."""
+    """`checkpointing`: activations are to be recomputed; `reserve`: bytes to be free on the device beside the model;
+    `lower`: what helps, besides fewer and smaller frames, when the memory runs out all the same."""
 
     checkpointing: bool
     reserve: int
-
-    @property
-    def lower(self) -> str:
-        """What helps, besides fewer and smaller frames, when the memory runs out all the same."""
-        return "" if self.checkpointing else "Set gradient_checkpointing to on"
+    lower: str
 
 
 def plan_training(
@@ -56,11 +54,14 @@ def plan_training(
     need = needs[checkpointing]
     _say(doing, latents, need, free + taken, "with" if checkpointing else "without", device)
     if need.total <= total:
-        return TrainingPlan(checkpointing, need.total - need.weights)
+        lower = f"Set window_frames below {clip.frames}" if learns else ""
+        lower = lower if checkpointing else "Set gradient_checkpointing to on"
+        return TrainingPlan(checkpointing, need.total - need.weights, lower)
     fits = estimate.frames_that_fit(clip, total, lambda clip: estimate.training(clip, True, learns))
-    other = "set gradient_checkpointing to auto, " if not checkpointing else ""
-    lower = "set precision to auto, " if learns and precision == "fp32" and device.type != "cpu" else ""
-    raise ValueError(_cannot_fit(doing, latents, need, total, f"{other}{lower}", fits))
+    lower = "" if checkpointing else "set gradient_checkpointing to auto, "
+    lower += "set precision to auto, " if learns and precision == "fp32" and device.type != "cpu" else ""
+    lower += f"set window_frames to {fits} or fewer, or " if learns and fits > 1 else ""
+    raise ValueError(_cannot_fit(doing, latents, need, total, lower, fits))
 
 
 @contextmanager
@@ -101,8 +102,8 @@ def clip_of(latents: torch.Tensor) -> Clip:
 
 def _seen_at_once(model, latents: torch.Tensor) -> torch.Tensor:
     """The clip, or as much of it as the host's context windows show the model."""
-    windows = model.model_options.get("context_handler")
-    return latents if windows is None or windows.dim != 0 else latents[: windows.context_length]
+    windows = context_windows(model.model_options, len(latents))
+    return latents if windows is None else latents[: windows.context_length]
 
 
 def _estimate(model, arithmetic: Arithmetic, prompt: list) -> Estimate:

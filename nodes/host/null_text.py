@@ -68,7 +68,7 @@ def null_text(
         if inflation:
             stack.load_state_dict({name: weight.float() for name, weight in inflation.stack.state_dict().items()})
         stack.to(model.load_device).eval().requires_grad_(False)
-        wrapper = DifferentiableUNet(options, stack, plan.checkpointing)
+        wrapper = DifferentiableUNet(options, stack, plan.checkpointing, inflation.warned if inflation else None)
         sampler = NullTextSampler(trajectory, settings, on_step, precision)
         guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision, plan.reserve))
         guider.inner_set_conds(without_inference_tensors({"positive": source, "negative": empty}))

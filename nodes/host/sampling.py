@@ -13,6 +13,12 @@ from ...ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
 from .memory_estimate import sampling_within_memory
 from .unet import require_unet, sigma_schedule
 
+# how other nodes hang on the guidance, by the host's names
+GUIDANCE = {
+    "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function", "sampler_calc_cond_batch_function",
+    "disable_cfg1_optimization",
+}  # fmt: skip
+
 
 def invert(
     model,
@@ -32,8 +38,22 @@ def invert(
     require_unet(model)
     sigmas = ddim_sigmas(steps, sigma_schedule(model))
     inverter = Inverter(refine, on_latents, later_steps)
+    guider = plain_guider(without_guidance(model), positive, None, 1.0)
     with sampling_within_memory("inversion", model, latents, positive):
-        return run(model, latents, plain_guider(model, positive, None, 1.0), inverter, sigmas.flip(0)), sigmas
+        return run(model, latents, guider, inverter, sigmas.flip(0)), sigmas
+
+
+def without_guidance(model):
+    """A clone of the MODEL without what other nodes do to the guidance (PAG, SAG, RescaleCFG, …), for work that needs
+    the prediction for one prompt: tuning and inversion."""
+    clone = model.clone()
+    clone.model_options = unguided(clone.model_options)
+    return clone
+
+
+def unguided(model_options: dict) -> dict:
+    """The options of a MODEL, but those by which other nodes change how predictions are combined."""
+    return {name: value for name, value in model_options.items() if name not in GUIDANCE}
 
 
 class Inverter(comfy.samplers.KSAMPLER):
@@ -84,7 +104,11 @@ def run(
     """The guider on `start` without added noise, on the host's device of intermediate results. `preview` picks from
     the denoised latents what the user watches. Raises `ValueError` when the result is not finite."""
     show = latent_preview.prepare_callback(model, len(sigmas) - 1)
-    callback = lambda step, x0, x, total: show(step, preview(x0), x, total)
+
+    def callback(step, x0, x, total):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        show(step, preview(x0), x, total)
+
     samples = guider.sample(torch.zeros_like(start), start, sampler, sigmas, callback=callback, seed=0)
     if not torch.isfinite(samples).all():
         raise ValueError(

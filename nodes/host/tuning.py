@@ -64,8 +64,9 @@ def tune_model(
     inflation = require_inflation(model)
     unet = require_unet(model)
     frames = min(settings.window_frames or len(latents), len(latents))  # seen at once
-    base, picture, seen = identify(model), latent_picture(model, latents), latents[:frames]
+    seen = latents[:frames]
     plan = plan_training("tuning", model, seen, gradient_checkpointing, settings.precision, positive, learns=True)
+    base, picture = identify(model), latent_picture(model, latents)
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
         stack = _trainable_stack(inflation, unet, model.load_device)
@@ -77,7 +78,7 @@ def tune_model(
             for name in QUERIES
         }
         earlier = inflation.tune.query if inflation.tune else {}
-        wrapper = TrainingUNet(inflation.settings, stack, queries, plan.checkpointing)
+        wrapper = TrainingUNet(inflation.settings, stack, queries, plan.checkpointing, inflation.warned)
         losses = list(start.losses) if start else []
         if start:
             restore(start.weights, stack, queries)
@@ -167,8 +168,15 @@ class TuneSampler(comfy.samplers.Sampler):
 class TrainingUNet(DifferentiableUNet):
     """The inflated UNet with trainable temporal modules and additions to the q projections."""
 
-    def __init__(self, settings: InflationSettings, stack, queries: dict[str, torch.nn.Parameter], checkpointing: bool):
-        super().__init__(settings, stack, checkpointing)
+    def __init__(
+        self,
+        settings: InflationSettings,
+        stack: torch.nn.Module,
+        queries: dict[str, torch.nn.Parameter],
+        checkpointing: bool,
+        warned: set[str],
+    ):
+        super().__init__(settings, stack, checkpointing, warned)
         self.queries = queries
 
     def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:

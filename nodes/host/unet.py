@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import comfy.model_base
 import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
@@ -40,6 +41,12 @@ def require_unet(model) -> UNetModel:
         raise ValueError(
             f"This model is a {kind}, not a UNet with spatial transformers: load a Stable Diffusion 1.5, 2.x or XL "
             "checkpoint (SD3, Flux, Wan and other transformers cannot be inflated)."
+        )
+    further = unet.in_channels - unet.out_channels
+    if further and not (model.model.concat_keys or isinstance(model.model, comfy.model_base.IP2P)):
+        raise ValueError(
+            f"This model reads {further} channels besides the latents (it may be an upscaler, a novel-view or a video "
+            "model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix checkpoint."
         )
     prediction(model)
     return unet

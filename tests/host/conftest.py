@@ -1,6 +1,7 @@
 """ComfyUI's own code in the test's process, and the pack imported by its path, as ComfyUI does it."""
 from __future__ import annotations
 
+import importlib
 import os
 
 import pytest
@@ -44,6 +45,34 @@ def model(miniature):
 
 
 @pytest.fixture(scope="session")
+def random_unet():
+    """A MODEL of one of the host's families, with random weights: `random_unet("SDXL", unet_config, state)`.
+
+    `state`: what a checkpoint would say of itself, by which the host tells what it predicts.
+    """
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    def random_unet(kind: str, unet_config: dict, state: dict | None = None):
+        config = getattr(comfy.supported_models, kind)(unet_config)
+        config.unet_config.update({k: v for k, v in unet_config.items() if k.startswith("num_head")})
+        config.set_inference_dtype(torch.float32, None)
+        generator = torch.Generator().manual_seed(0)
+        with torch.inference_mode():
+            base = config.get_model(dict(state or {}), "")
+            for name, parameter in base.diffusion_model.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                if parameter.ndim > 1:
+                    parameter.copy_(noise * parameter.shape[1:].numel() ** -0.5)
+                else:
+                    parameter.copy_(0.1 * noise + name.endswith("weight"))
+        cpu = torch.device("cpu")
+        return comfy.model_patcher.ModelPatcher(base, cpu, cpu)
+
+    return random_unet
+
+
+@pytest.fixture(scope="session")
 def encode(miniature):
     """The conditioning of a prompt: `encode("a red circle on a striped blue background")`."""
 
@@ -58,6 +87,46 @@ def encode(miniature):
 def source(encode):
     """The conditioning of one fixed prompt."""
     return encode("a blue square on a dotted white background")
+
+
+@pytest.fixture(scope="session")
+def control_net(model):
+    """A small ControlNet of random weights, and what puts prompts under it: `net, steer = control_net`."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    from nodes import ControlNetApplyAdvanced
+
+    with torch.inference_mode():
+        net = comfy.cldm.cldm.ControlNet(
+            image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1],
+            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=128, num_heads=-1,
+            num_head_channels=32, use_spatial_transformer=True, dtype=torch.float32,
+            operations=comfy.ops.disable_weight_init,
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        for parameter in net.parameters():
+            scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        hint = torch.rand(1, 48, 80, 3, generator=generator)
+    control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
+    return net, lambda *prompts: ControlNetApplyAdvanced().apply_controlnet(*prompts, control, hint, 8.0, 0.0, 1.0)
+
+
+@pytest.fixture(scope="session")
+def host_node():
+    """One of the host's own nodes, of either API: `host_node("nodes_custom_sampler", "SamplerCustom", *inputs)` -> its
+    outputs."""
+
+    def host_node(module: str, name: str, *inputs) -> tuple:
+        cls = getattr(importlib.import_module(f"comfy_extras.{module}"), name)
+        if hasattr(cls, "execute"):
+            result = cls.execute(*inputs)
+            return getattr(result, "args", result)
+        return getattr(cls(), cls.FUNCTION)(*inputs)
+
+    return host_node
 
 
 @pytest.fixture(scope="session")

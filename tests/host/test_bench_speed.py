@@ -153,7 +153,8 @@ def test_the_literal_attention_is_ffam(pack):
 def test_the_parabola_gives_the_arithmetic_of_any_number_of_frames(subject):
     made, way = Steps(subject), steps.Way("EI2", "fp32", False)
     step = lambda frames: made.runner("tune", way, Place(frames, 32, 32))(0)
-    assert Arithmetic(step).at(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-6)
+    # what is done once per run, such as the picture of the clip, counts too, but hardly
+    assert Arithmetic(step).at(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", attention.KINDS)
@@ -176,7 +177,7 @@ def test_contenders_take_turns_and_memory_is_measured():
         def run(steps):
             turns.append(name)
             if name == "huge":
-                raise torch.OutOfMemoryError
+                return [len(bytearray(2**60))]
             return [float(torch.ones(big).sum()) for _ in range(steps)]
 
         return run

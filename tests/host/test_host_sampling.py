@@ -51,15 +51,15 @@ def test_sigmas_and_outputs(tuned, invert, source, random_clip):
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
 @pytest.mark.parametrize("cfg", [1.0, 7.5])
-def test_edit_sample_is_the_hosts_sampler_custom(sampler, cfg, tuned, invert, sample, source, encode, random_clip):
+def test_edit_sample_is_the_hosts_sampler_custom(
+    sampler, cfg, tuned, invert, sample, source, encode, random_clip, host_node
+):
     from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     prompt, empty = encode("a red circle on a striped blue background"), encode("")
     inversion, noise, sigmas = invert(tuned, random_clip(), source)
-    expected = SamplerCustom.execute(
-        tuned, False, 123, cfg, prompt, empty, sampler_object(sampler), sigmas, noise
-    ).args[0]["samples"]
+    inputs = (tuned, False, 123, cfg, prompt, empty, sampler_object(sampler), sigmas, noise)
+    expected = host_node("nodes_custom_sampler", "SamplerCustom", *inputs)[0]["samples"]
     torch.testing.assert_close(sample(tuned, inversion, prompt, empty, cfg), expected, atol=1e-5, rtol=0)
 
 

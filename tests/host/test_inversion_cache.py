@@ -70,6 +70,17 @@ def test_null_text_is_kept_too(model, inflate, invert, random_clip, encode):
     assert invert(inflated, random_clip(), steps=2)[1].startswith(KEPT)  # without null-text
 
 
+def test_the_trajectory_is_kept_where_it_is_wanted(model, inflate, invert, random_clip):
+    inflated = inflate(model)
+    assert invert(inflated, random_clip())[0][0].trajectory is None
+    first, told, _ = invert(inflated, random_clip(), trajectory=True)
+    assert told.startswith(KEPT)
+    again, told, calls = invert(inflated, random_clip(), trajectory=True)
+    assert told.startswith(FOUND) and calls == 0 and len(again[0].trajectory) == 4
+    assert torch.equal(first[0].trajectory, again[0].trajectory)
+    assert invert(inflated, random_clip())[0][0].trajectory is None
+
+
 def test_whatever_changes_is_computed_anew(pack, model, inflate, tune, invert, random_clip, encode, source):
     """Each of these is another inversion than the first, and none is another's."""
     clip, inflated = random_clip(), inflate(model)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
 from comfy import sd1_clip, sdxl_clip
 from comfy.clip_vision import ClipVisionModel
+from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
 pytestmark = pytest.mark.host
@@ -51,8 +53,8 @@ def clip_vision(tmp_path_factory):
     return model
 
 
-def text_model(parts: tuple[str, ...] = ("l",), fills: bool = True) -> CLIP:
-    """A CLIP text model of random weights in the host's own wrapping; `fills`: whether the projections have any."""
+def text_model(parts: tuple[str, ...] = ("l",)) -> CLIP:
+    """A CLIP text model of random weights in the host's own wrapping."""
 
     class Target:
         params = {}
@@ -63,11 +65,6 @@ def text_model(parts: tuple[str, ...] = ("l",), fills: bool = True) -> CLIP:
     options = {f"clip_{part}_model_config": dict(sizes[part]) for part in parts}
     clip = CLIP(Target, model_options={**options, "dtype": torch.float32})
     fill(clip.cond_stage_model)
-    for part in parts:
-        projection = getattr(clip.cond_stage_model, f"clip_{part}").transformer.text_projection.weight
-        if not fills:
-            with torch.no_grad():
-                projection.zero_()
     return clip
 
 
@@ -129,6 +126,36 @@ def test_consistency_and_alignment_are_cosines_of_the_hosts_embeddings(metrics, 
         assert float(row(rows, "text alignment")[column]) == pytest.approx(aligned, rel=1e-3)
 
 
+def test_against_transformers(pack, clips, clip_vision):
+    """The whole way of picture and prompt, by another implementation of CLIP with the same weights."""
+    from transformers import CLIPConfig, CLIPModel
+
+    shared = {**WIDTH, "hidden_act": "quick_gelu", "projection_dim": SPACE}
+    text = {**shared, "vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407, "bos_token_id": 49406}
+    picture = {**shared, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(text_config=text, vision_config=picture, projection_dim=SPACE)
+    expected = CLIPModel(config).eval()
+    fill(expected)
+    weights = expected.state_dict()
+    vision, clip = copy.copy(clip_vision), text_model()
+    vision.model = copy.deepcopy(clip_vision.model)
+    vision.patcher = ModelPatcher(vision.model, vision.load_device, torch.device("cpu"))
+    assert not vision.load_sd(weights)[0] and not clip.load_sd(weights)[0], "weights are missing"
+
+    frames = torch.nn.functional.interpolate(clips[0].movedim(-1, 1), (32, 32))
+    embeddings = pack("nodes.host.clip_embeddings")
+    with torch.inference_mode():
+        ours = embeddings.image_embeddings(vision, frames.movedim(1, -1))
+        prompt = embeddings.text_embedding(clip, PROMPT, SPACE)
+        tokens = torch.tensor([[token for token, _ in clip.tokenize(PROMPT)["l"][0]]])
+        pixels = (frames * 255).round() / 255
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (vision.image_mean, vision.image_std))
+        found = expected(input_ids=tokens, pixel_values=(pixels - mean) / std)
+    cosine = torch.nn.functional.cosine_similarity
+    torch.testing.assert_close(cosine(ours, found.image_embeds), torch.ones(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(cosine(prompt[None], found.text_embeds), torch.ones(1), atol=1e-5, rtol=0)
+
+
 def test_without_a_text_model_there_is_no_alignment(metrics, clips, clip_vision):
     rows = table(metrics(*clips, clip_vision=clip_vision, prompt=PROMPT))
     assert any(name.startswith("frame consistency") for name in rows)
@@ -169,7 +196,6 @@ def test_bad_input_is_named(metrics, clips, clip_vision, clip, miniature):
         (dict(clip=clip, prompt=PROMPT), "connect clip_vision as well as clip"),
         (dict(clip=clip, clip_vision=clip_vision, prompt=" "), "prompt is empty"),
         (dict(clip=miniature[1], clip_vision=clip_vision, prompt=PROMPT), "a prompt has 128 numbers, a picture 48"),
-        (dict(clip=text_model(fills=False), clip_vision=clip_vision, prompt=PROMPT), "came without its projection"),
         (dict(mask=torch.ones(1, 40, 56)), "white everywhere"),
         (dict(mask=torch.zeros(2, 40, 56)), "There are 5 frames, but the mask has 2"),
     ]
@@ -182,3 +208,17 @@ def test_bad_input_is_named(metrics, clips, clip_vision, clip, miniature):
             metrics(source, other)
     with pytest.raises(ValueError, match="at least two"):
         metrics(source[:1], edit[:1])
+
+
+@pytest.mark.parametrize("left", ["zeros", "identity", "another tensor", "not a number"])
+def test_a_projection_that_no_file_filled_is_refused(left, metrics, clips, clip_vision):
+    """What was seen in its memory then."""
+    clip = text_model()
+    weight = clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    with torch.no_grad():
+        if left in ("zeros", "identity"):
+            weight.copy_(torch.zeros(SPACE, SPACE) if left == "zeros" else torch.eye(SPACE))
+        else:
+            weight[0, :2] = 14080.0 if left == "another tensor" else float("nan")
+    with pytest.raises(ValueError, match="came without its projection"):
+        metrics(*clips, clip_vision=clip_vision, clip=clip, prompt=PROMPT)

@@ -102,9 +102,8 @@ def test_guided_sampling_returns_the_clip(optimized, sample, rendered, empty):
 
 @pytest.mark.parametrize("first_step", [0, 3, STEPS])
 @pytest.mark.parametrize("sampler", ["EI2", "euler", "dpmpp_2m"])
-def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, sample, source, empty):
+def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, sample, source, empty, host_node):
     from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     model, (inversion, noise, sigmas, _) = optimized
     negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion, first_step)
@@ -112,7 +111,8 @@ def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, 
     if sampler == "EI2":
         sample(clone, inversion, negative, 3.0)
     else:
-        SamplerCustom.execute(clone, False, 1, 3.0, source, negative, sampler_object(sampler), sigmas, noise)
+        inputs = (clone, False, 1, 3.0, source, negative, sampler_object(sampler), sigmas, noise)
+        host_node("nodes_custom_sampler", "SamplerCustom", *inputs)
     received = [text for _, branch, text, _ in seen if branch == 1]
     assert len(received) == STEPS
     for i, text in enumerate(received):
@@ -148,12 +148,12 @@ def test_options_of_the_negative_are_kept(pack, optimized, empty):
     assert set(negative[0][1]) == {"control", "pooled_output"}
 
 
-def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty, source, steer):
+def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty, source, control_net):
     """The host gives what one prompt has for both to the first entry of the other."""
     from comfy.patcher_extension import WrappersMP
 
     model, (inversion, *_) = optimized
-    control = steer[1](source, empty)[0][0][1]["control"]
+    control = control_net[1](source, empty)[0][0][1]["control"]
     both = [[source[0][0], {**source[0][1], "control": control, "control_apply_to_uncond": True}]]
     negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion, positive=both)
     clone, steered = model.clone(), []
@@ -265,34 +265,9 @@ def test_pooled_vectors_are_untouched(like_sdxl, inflate, optimize, pack, random
         assert torch.equal(text, expected.expand_as(text)) and torch.equal(y, negatives[0][3])
 
 
-@pytest.fixture(scope="module")
-def steer(model):
-    """A small ControlNet of random weights, and prompts with it: `steer(source, empty)`."""
-    import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.ops
-
-    from nodes import ControlNetApplyAdvanced
-
-    with torch.inference_mode():
-        net = comfy.cldm.cldm.ControlNet(
-            image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1],
-            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=128, num_heads=-1,
-            num_head_channels=32, use_spatial_transformer=True, dtype=torch.float32,
-            operations=comfy.ops.disable_weight_init,
-        )  # fmt: skip
-        generator = torch.Generator().manual_seed(0)
-        for parameter in net.parameters():
-            scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
-            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-        hint = torch.rand(1, 48, 80, 3, generator=generator)
-    control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
-    return net, lambda *prompts: ControlNetApplyAdvanced().apply_controlnet(*prompts, control, hint, 8.0, 0.0, 1.0)
-
-
-def test_a_controlnet_is_in_force(model, inflate, optimize, evaluate, steer, random_clip, source, empty):
+def test_a_controlnet_is_in_force(model, inflate, optimize, evaluate, control_net, random_clip, source, empty):
     """It counts, but learns nothing itself."""
-    net, prompts = steer
+    net, prompts = control_net
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
     inflated, steered = inflate(model), prompts(source, empty)
     _, losses, path, sigmas = optimize(inflated, random_clip(), *steered, checkpointing="on")
@@ -310,8 +285,8 @@ def test_a_controlnet_is_in_force(model, inflate, optimize, evaluate, steer, ran
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_tuning_under_a_controlnet(model, inflate, tune, steer, random_clip, source, empty):
-    net, prompts = steer
+def test_tuning_under_a_controlnet(model, inflate, tune, control_net, random_clip, source, empty):
+    net, prompts = control_net
     (_, steered), (_, plain) = (
         tune(inflate(model), random_clip(), positive) for positive in (prompts(source, empty)[0], source)
     )

@@ -91,6 +91,20 @@ def test_a_cancelled_run_goes_on_exactly(options, model, inflate, node, bar, fol
     assert [one.name for one in folder.iterdir()] == [file.name]
 
 
+def test_a_cancelled_run_on_windows_goes_on_exactly(model, inflate, node, bar, folder, random_clip):
+    """It sees the windows that the unbroken run sees, and pictures of them."""
+    inflated, clip = inflate(model), random_clip(frames=5)
+    expected, _ = node(inflated, clip, window_frames=2)
+    assert expected.losses != node(inflated, clip)[0].losses
+    cancelled_at(5, bar, node, inflated, clip, window_frames=2, snapshot_every=EVERY)
+    (file,) = folder.iterdir()
+    resumed, _ = node(inflated, clip, window_frames=2, resume_from=file.name, preview_every=1)
+    assert_same(resumed, expected)
+    assert list(bar.pictures) == [5, 6] and bar.pictures[5][1].width == 2 * 10 * 22
+    with pytest.raises(ValueError, match="window_frames 2, but this tuning has 3"):
+        node(inflated, clip, window_frames=3, resume_from=file.name)
+
+
 def test_a_finished_run_goes_on_with_more_steps(model, inflate, node, folder, random_clip):
     inflated, clip = inflate(model), random_clip()
     first, _ = node(inflated, clip, steps=3, snapshot_every=100)

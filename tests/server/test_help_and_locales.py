@@ -44,7 +44,7 @@ def test_page_is_served_and_complete(fetch, ours, page):
     text = fetch(f"{folder}/{page.name}")[0].decode("utf-8")
     assert text == page.read_text(encoding="utf-8")
     info = ours[page.stem]
-    inputs = [key for group in info["input_order"].values() for key in group]
+    inputs = [key for kind, group in info["input_order"].items() if kind != "hidden" for key in group]
     unexplained = [name for name in (*inputs, *info["output_name"]) if f"`{name}`" not in text]
     assert unexplained == []
     assert text.startswith(f"# {info['display_name']}\n")

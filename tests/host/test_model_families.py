@@ -1,0 +1,166 @@
+"""Every family of UNets the host knows: small models of its layout, with random weights, from the host's own classes.
+
+Layouts (levels, ResBlocks, transformers per level, kinds of heads, further inputs) are the real ones; channels are few.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+TEXT_WIDTH = 48
+COMMON = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "context_dim": TEXT_WIDTH,
+    "use_spatial_transformer": True, "use_temporal_attention": False, "legacy": False, "adm_in_channels": None,
+}  # fmt: skip
+SD = {
+    **COMMON, "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2] * 4, "transformer_depth": [1] * 6 + [0] * 2,
+    "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "use_linear_in_transformer": False,
+}  # fmt: skip
+SD2 = {**SD, "num_heads": -1, "num_head_channels": 32, "use_linear_in_transformer": True}
+SDXL = {
+    **COMMON, "channel_mult": [1, 2, 4], "num_res_blocks": [2] * 3, "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10, "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3, "num_head_channels": 32,
+    "use_linear_in_transformer": True, "adm_in_channels": 2816, "num_classes": "sequential",
+}  # fmt: skip
+SSD_1B = {
+    "transformer_depth": [0, 0, 2, 2, 4, 4], "transformer_depth_middle": -1,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 2, 10, 4, 4],
+}  # fmt: skip
+KOALA = {
+    "num_res_blocks": [1] * 3, "transformer_depth": [0, 2, 5], "transformer_depth_middle": -2,
+    "transformer_depth_output": [0, 0, 2, 2, 5, 5],
+}  # fmt: skip
+REFINER = {
+    "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2] * 4, "transformer_depth": [0, 0, 4, 4, 4, 4, 0, 0],
+    "transformer_depth_middle": 4, "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
+    "adm_in_channels": 2560,
+}  # fmt: skip
+V = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}  # how the host tells SD2's v
+FAMILIES = {  # the host's class, the layout, what the checkpoint says of itself, what it predicts, transformer blocks
+    "SD1.5": ("SD15", SD, {}, "eps", 16),
+    "SD2 ε": ("SD20", SD2, {}, "eps", 16),
+    "SD2 v": ("SD20", SD2, V, "v", 16),
+    "SD2.1 unCLIP": ("SD21UnclipL", {**SD2, "adm_in_channels": 1536, "num_classes": "sequential"}, V, "v", 16),
+    "SDXL": ("SDXL", SDXL, {}, "eps", 70),
+    "SDXL v, zero terminal SNR": ("SDXL", {**SDXL, **KOALA}, {"v_pred": 1, "ztsnr": 1}, "v", 21),
+    "SDXL refiner": ("SDXLRefiner", {**SDXL, **REFINER}, {}, "eps", 44),
+    "SSD-1B": ("SSD1B", {**SDXL, **SSD_1B}, {}, "eps", 34),
+    "KOALA": ("KOALA_700M", {**SDXL, **KOALA}, {}, "eps", 21),
+    "SD1.5 inpainting": ("SD15", {**SD, "in_channels": 9}, {}, "eps", 16),
+    "SDXL inpainting": ("SDXL", {**SDXL, **KOALA, "in_channels": 9}, {}, "eps", 21),
+    "InstructPix2Pix": ("SD15_instructpix2pix", {**SD, "in_channels": 8}, {}, "eps", 16),
+}
+
+
+@pytest.fixture(scope="module")
+def family(random_unet):
+    """`family(name)` -> MODEL; built once."""
+    built = {}
+
+    def family(name: str):
+        if name not in built:
+            kind, layout, state, *_ = FAMILIES[name]
+            built[name] = random_unet(kind, layout, state)
+        return built[name]
+
+    yield family
+    built.clear()
+
+
+def prompt(seed: int, **options) -> list:
+    """Random text embeddings with a pooled vector, which models without one leave alone."""
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn(1, 1280, generator=generator)
+    return [[torch.randn(1, 77, TEXT_WIDTH, generator=generator), {"pooled_output": pooled, **options}]]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_inflated_tuned_inverted_and_edited(name, family, pack, inflate, tune, evaluate, random_clip):
+    *_, predicts, expected = FAMILIES[name]
+    model, clip, source, target, empty = family(name), random_clip(2, 8, 8), prompt(0), prompt(1), prompt(2)
+    unet = pack("nodes.host.unet")
+    assert unet.prediction(model) == predicts
+    assert len(unet.transformer_blocks(unet.require_unet(model))) == expected
+
+    inflated = inflate(model, "EI2")
+    assert torch.equal(evaluate(inflated, clip[:1], source), evaluate(model, clip[:1], source))
+    tuned, result = tune(inflated, clip, source, steps=2, learning_rate=1e-3)
+    assert all(torch.isfinite(torch.tensor(result.losses)))
+    assert len(result.query) == 2 * expected and all(delta.any() for delta in result.query.values())
+    assert len({key.split(".")[0] for key in result.temporal}) == expected
+
+    invert, sample = (pack(f"nodes.{name}") for name in ("invert", "edit_sample"))
+    inversion = invert.Invert.execute(tuned, {"samples": clip}, source, 2, 0).args[0]
+    edit = lambda text: sample.EditSample.execute(tuned, inversion, text, empty, 4.0).args[0]["samples"]
+    edits = [edit(source), edit(target)]
+    assert all(edit.shape == clip.shape and torch.isfinite(edit).all() for edit in edits)
+    assert (edits[0] - edits[1]).abs().max() > 1e-3
+    other = clip.clone()
+    other[0] = random_clip(1, 8, 8, seed=9)[0]
+    assert (evaluate(tuned, clip, source)[1] - evaluate(tuned, other, source)[1]).abs().max() > 1e-5  # frames meet
+
+
+@pytest.mark.parametrize("name", ["SD2.1 unCLIP", "KOALA"])
+def test_checkpointing_with_further_inputs(name, family, inflate, tune, random_clip):
+    inflated, clip = inflate(family(name), "EI2"), random_clip(2, 8, 8)
+    (_, off), (_, on) = (tune(inflated, clip, prompt(0), steps=1, checkpointing=choice) for choice in ("off", "on"))
+    assert on.losses == pytest.approx(off.losses, abs=1e-4)
+    key = next(reversed(off.query))
+    torch.testing.assert_close(on.query[key], off.query[key], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["KOALA", "SDXL refiner"])
+def test_the_pooled_vector_counts(name, family, inflate, evaluate, random_clip):
+    inflated, clip, text = inflate(family(name), "EI2"), random_clip(2, 8, 8), prompt(0)
+    other = [[text[0][0], {"pooled_output": prompt(1)[0][1]["pooled_output"]}]]
+    assert (evaluate(inflated, clip, text) - evaluate(inflated, clip, other)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["SD1.5 inpainting", "InstructPix2Pix"])
+def test_every_frame_has_its_own_picture_beside_the_latents(name, family, inflate, tune, evaluate, pack, random_clip):
+    """As InpaintModelConditioning and InstructPixToPixConditioning add to a prompt, in latents: with a mask or not."""
+    clip = random_clip(3, 8, 8)
+    pictures, mask = random_clip(3, 8, 8, seed=5), torch.zeros(3, 1, 8, 8)
+    mask[:, :, 2:6, 2:6] = 1
+
+    def with_pictures(pictures):
+        return prompt(0, concat_latent_image=pictures, concat_mask=mask)
+
+    other = pictures.clone()
+    other[0] = random_clip(1, 8, 8, seed=6)[0]
+    per_frame = inflate(family(name), "Per-frame")
+    change = evaluate(per_frame, clip, with_pictures(pictures)) - evaluate(per_frame, clip, with_pictures(other))
+    assert change[0].abs().max() > 1e-3 and change[1:].abs().max() <= 1e-5
+
+    if name == "SD1.5 inpainting":
+        tuned, result = tune(inflate(family(name), "EI2"), clip, with_pictures(pictures))
+        _, plain = tune(inflate(family(name), "EI2"), clip, prompt(0))
+        assert result.losses != plain.losses
+        invert, sample = pack("nodes.invert").Invert, pack("nodes.edit_sample").EditSample
+        inversion = invert.execute(tuned, {"samples": clip}, with_pictures(pictures), 2, 0).args[0]
+        target, empty = (prompt(seed, concat_latent_image=pictures, concat_mask=mask) for seed in (1, 2))
+        edit = sample.execute(tuned, inversion, target, empty, 4.0).args[0]["samples"]
+        assert torch.isfinite(edit).all()
+
+
+SVD = {
+    **SD2, "in_channels": 8, "adm_in_channels": 768, "num_classes": "sequential", "use_temporal_attention": True,
+    "use_temporal_resblock": True, "extra_ff_mix_layer": True, "use_spatial_context": True,
+    "merge_strategy": "learned_with_images", "merge_factor": 0.0, "video_kernel_size": [3, 1, 1],
+}  # fmt: skip
+ZERO123 = {"cc_projection.weight": torch.zeros(768, 772), "cc_projection.bias": torch.zeros(768)}
+
+
+@pytest.mark.parametrize("name, kind, layout, state, message", [
+    ("Stable Video Diffusion", "SVD_img2vid", SVD, {}, "reads 4 channels besides the latents"),
+    ("Stable Zero123", "Stable_Zero123", {**SD, "in_channels": 8}, ZERO123, "reads 4 channels besides the latents"),
+    ("x4 upscaler", "SD_X4Upscaler", {**SD2, "in_channels": 7}, {}, "reads 3 channels besides the latents"),
+    ("SDXL EDM", "SDXL", {**SDXL, **KOALA}, {"edm_vpred.sigma_max": torch.tensor(120.0)}, "flow or EDM model"),
+    ("Lotus", "LotusD", {**SD2, "adm_in_channels": 4}, {}, "predicts neither noise"),
+])  # fmt: skip
+def test_a_family_is_refused_in_words(name, kind, layout, state, message, random_unet, inflate):
+    with pytest.raises(ValueError, match=message):
+        inflate(random_unet(kind, layout, state), "EI2")

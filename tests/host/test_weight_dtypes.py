@@ -1,0 +1,86 @@
+"""Weights as the host may keep them: what is tuned is float32 and learns as much, and the edit is finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+# weights, arithmetic where it differs (the host's manual cast, as on a CPU), and how much worse a tuned model may be
+DTYPES = {
+    "fp16, computed in fp32": (torch.float16, torch.float32, 0.01),
+    "bf16, computed in fp32": (torch.bfloat16, torch.float32, 0.01),
+    "bf16": (torch.bfloat16, None, 0.03),
+    "fp8_e4m3fn": (torch.float8_e4m3fn, torch.float32, 0.1),
+    "fp8_e5m2": (torch.float8_e5m2, torch.float32, 0.1),
+}
+
+
+@pytest.fixture(scope="module")
+def load(pack):
+    """The miniature with weights of another kind, by the host's own means."""
+    import comfy.latent_formats
+    import comfy.model_patcher
+    from safetensors.torch import load_file
+
+    miniature, architecture = pack("nodes.host.miniature"), pack("miniature.architecture")
+
+    def load(dtype, cast):
+        config = miniature.MiniatureConfig(architecture.UNET)
+        config.set_inference_dtype(dtype, cast)
+        config.latent_format = comfy.latent_formats.SD15()
+        base = config.get_model({}, "")
+        base.load_model_weights(load_file(architecture.WEIGHTS / "unet.safetensors"), "")
+        assert base.get_dtype() == dtype and next(base.diffusion_model.parameters()).dtype == dtype
+        return comfy.model_patcher.ModelPatcher(base, torch.device("cpu"), torch.device("cpu"))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def learn(inflate, tune, evaluate, source, random_clip):
+    """Tunes, and says how well the clip is denoised: `learn(model)` -> error before and after, MODEL, result."""
+    clip = random_clip(2, 8, 8)
+
+    def error(model) -> float:
+        noise = torch.randn(clip.shape, generator=torch.Generator().manual_seed(0))
+        denoised = evaluate(model, clip + 2 * noise / 0.18215, source, sigma=2.0)
+        return float((denoised - 0.18215 * clip).square().mean())
+
+    def learn(model):
+        inflated = inflate(model, "EI2")
+        tuned, result = tune(inflated, clip, steps=15, learning_rate=5e-3)
+        return error(inflated), error(tuned), tuned, result
+
+    return learn
+
+
+@pytest.fixture(scope="module")
+def reference(load, learn):
+    with torch.inference_mode():
+        return learn(load(torch.float32, None))
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_it_learns_as_with_fp32(name, load, learn, reference, pack, encode, source, random_clip):
+    dtype, cast, tolerance = DTYPES[name]
+    before, after, tuned, result = learn(load(dtype, cast))
+    assert after < 0.9 * before and after == pytest.approx(reference[1], rel=tolerance)
+    assert all(w.dtype == torch.float32 for w in {**result.temporal, **result.query}.values())
+    stack = pack("nodes.host.inflation").inflation_of(tuned).stack
+    assert {weight.dtype for weight in stack.parameters()} == {cast or dtype}  # kept as the UNet computes
+    assert all(parameter.dtype == dtype for parameter in tuned.model.diffusion_model.parameters())
+
+    clip = {"samples": random_clip(2, 8, 8)}
+    inversion = pack("nodes.invert").Invert.execute(tuned, clip, source, 3, 0).args[0]
+    edit = pack("nodes.edit_sample").EditSample.execute(tuned, inversion, encode("a red circle"), encode(""), 4.0)
+    assert torch.isfinite(edit.args[0]["samples"]).all()
+
+
+def test_null_text_with_fp8_weights(load, inflate, pack, source, encode, random_clip):
+    inversion = pack("nodes.invert").Invert.execute(
+        inflate(load(torch.float8_e4m3fn, torch.float32), "EI2"), {"samples": random_clip(2, 8, 8)}, source, 2, 0,
+        null_text=True, null_inner_steps=2, empty=encode(""),
+    ).args[0]  # fmt: skip
+    assert torch.isfinite(inversion.unconditional).all()
