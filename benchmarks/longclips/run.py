@@ -1,7 +1,8 @@
 """Long clips: what editing in windows costs in looks, and what it saves in memory.
 
 Two rendered clips are each tuned on in random windows; then each is inverted and edited, with two edits, in context
-windows that share coarse tokens of the whole clip, in the same windows without them, and all frames at once.
+windows that share coarse tokens of the whole clip, in the same windows without them, and all frames at once. One is
+also sampled with a prompt that leaves its look open, so that every window could choose its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ COLUMNS = {
     "drift_object": "drift, object", "drift_background": "drift, background", "wander_object": "wander, object",
     "wander_background": "wander, background", "reconstruction_psnr": "reconstruction, dB",
 }  # fmt: skip
+OPEN_CLIP, OPEN_PROMPT, OPEN_CFG = "square", "a picture", 8.0
 SHOWN = 12  # frames in a contact sheet
 MEMORY = (24, 48, 240)  # frames with which memory is measured
 MOST_AT_ONCE = 48  # of them
@@ -92,6 +94,7 @@ class LongWork:
         tune = bench.tuning.tune_model(inflated, self.latents, self.source, settings, "auto", lambda step, loss: None)
         self.model = bench.inflation.apply_tune(inflated, tune)
         self.windows = bench.windows(self.model, len(clip.scenes))
+        self.inverted: dict[str, tuple] = {}  # by mode: noise and sigmas
 
     def rows(self, mode: str) -> list[tuple[dict, torch.Tensor]]:
         """A row and the edited frames per edit."""
@@ -99,6 +102,7 @@ class LongWork:
         begin = time.perf_counter()
         noise, sigmas = sampling.invert(model, self.latents, self.source, DDIM_STEPS, 0)
         inverting = time.perf_counter() - begin
+        self.inverted[mode] = noise, sigmas
         restored = self.bench.decode(sampling.sample(model, noise, self.source, self.empty, 1.0, sigmas))
         rows = []
         for edit in self.clip.edits:
@@ -118,28 +122,46 @@ class LongWork:
             rows.append((row, edited))
         return rows
 
+    def left_open(self, mode: str) -> tuple[dict, torch.Tensor]:
+        """How the colours move over the clip where the prompt names none, and the frames; after `rows`."""
+        noise, sigmas = self.inverted[mode]
+        model, prompt = self.bench.in_mode(self.model, mode), self.bench.encode(OPEN_PROMPT)
+        found = self.bench.decode(self.bench.sampling.sample(model, noise, prompt, self.empty, OPEN_CFG, sigmas))
+        row = {"clip": self.clip.name, "mode": mode, "prompt": OPEN_PROMPT, "cfg": OPEN_CFG}
+        return row | self.colors(found, torch.zeros_like(found), object_mask(list(self.clip.scenes))), found
+
     def look(self, edited: torch.Tensor, edit) -> dict[str, float]:
         """Seams, and how the object's and the background's colours move over the clip; with success at both ends."""
         truth, objects = render(list(edit.target_scenes)), object_mask(list(edit.target_scenes))
         first, last = self.windows[0], self.windows[-1]
         found = {"seam_ratio": seam_ratio(edited, truth, borders(self.windows, len(edited)))}
-        for name, weights in (("object", objects), ("background", 1 - objects)):
-            errors = color_errors(edited, truth, weights)
-            found |= {f"drift_{name}": drift(errors, first, last), f"wander_{name}": wander(errors)}
+        found |= self.colors(edited, truth, objects)
         for name, window in (("first", first), ("last", last)):
             seen = self.bench.judge.see(edited[window])
             right = [all(one[key] == value for key, value in edit.changes.items()) for one in seen]
             found[f"success_{name}"] = sum(right) / len(right)
         return found
 
+    def colors(self, edited: torch.Tensor, truth: torch.Tensor, objects: torch.Tensor) -> dict[str, float]:
+        """Drift from the first to the last window and wander over the clip, see `scores`."""
+        found = {}
+        for name, weights in (("object", objects), ("background", 1 - objects)):
+            errors = color_errors(edited, truth, weights)
+            found[f"drift_{name}"] = round(drift(errors, self.windows[0], self.windows[-1]), 4)
+            found[f"wander_{name}"] = round(wander(errors), 4)
+        return found
 
-def table(rows: list[dict], memory: list[dict]) -> str:
-    """Markdown: the modes' means over the edits, and what a step holds."""
+
+def table(rows: list[dict], memory: list[dict], left_open: list[dict]) -> str:
+    """Markdown: the modes' means over the edits, the colours that a prompt leaves open, and what a step holds."""
     lines = [f"| | {' | '.join(COLUMNS.values())} |", f"|---|{'---:|' * len(COLUMNS)}"]
     for mode in MODES:
         own = [row for row in rows if row["mode"] == mode]
         if own:
             lines.append(f"| {mode} | " + " | ".join(f"{fmean(row[key] for row in own):.3g}" for key in COLUMNS) + " |")
+    keys = [key for key in COLUMNS if key.startswith(("drift", "wander"))]
+    lines += ["", f"| look left open | {' | '.join(COLUMNS[key] for key in keys)} |", f"|---|{'---:|' * len(keys)}"]
+    lines += [f"| {row['mode']} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |" for row in left_open]
     lines += ["", f"| MB a guided step holds | {' | '.join(f'{frames} frames' for frames in MEMORY)} |"]
     lines.append(f"|---|{'---:|' * len(MEMORY)}")
     for mode in MODES:
@@ -152,11 +174,16 @@ def show(work: LongWork, results: dict[str, list[tuple[dict, torch.Tensor]]], st
     """Writes a contact sheet per edit of a clip: `<stem>_<clip>_<edit>.png`."""
     for number, edit in enumerate(work.clip.edits):
         pictures = {"source": work.frames, "truth": render(list(edit.target_scenes))}
-        pictures |= {mode.replace(" ", "\n", 1): found[number][1] for mode, found in results.items()}
-        file = stem.with_name(f"{stem.name}_{work.clip.name}_{edit.kind}.png")
-        contact_sheet({name: spread(clip, SHOWN) for name, clip in pictures.items()}, file)
-        title = f"{SHOWN} of {len(work.frames)} frames, windows of {work.bench.window}"
-        add_title(file, title, f"source: {work.clip.source_prompt}      target: {edit.target_prompt}")
+        pictures |= {mode: found[number][1] for mode, found in results.items()}
+        sheet(work, pictures, edit.target_prompt, stem.with_name(f"{stem.name}_{work.clip.name}_{edit.kind}.png"))
+
+
+def sheet(work: LongWork, pictures: dict[str, torch.Tensor], target: str, file: Path) -> None:
+    """Writes one contact sheet, a row for each of `pictures`."""
+    names = {name.replace(" ", "\n", 1): spread(clip, SHOWN) for name, clip in pictures.items()}
+    contact_sheet(names, file)
+    title = f"{SHOWN} of {len(work.frames)} frames, windows of {work.bench.window}"
+    add_title(file, title, f"source: {work.clip.source_prompt}      target: {target}")
 
 
 def main() -> int:
@@ -176,13 +203,14 @@ def main() -> int:
     about = {"command": " ".join(["python3 dev.py bench long", *sys.argv[1:]]), **machine(options.device),
              "threads": torch.get_num_threads(), "window": options.window, "overlap": options.overlap,
              "tune_steps": options.steps, "cfg": CFG, "ddim_steps": DDIM_STEPS}  # fmt: skip
+    output.parent.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         memory = [
             {"mode": mode, "frames": frames, "bytes": bench.peak(mode, frames)}
-            for mode in options.mode for frames in MEMORY if mode != "all at once" or frames <= MOST_AT_ONCE
+            for mode in MODES for frames in MEMORY if mode != "all at once" or frames <= MOST_AT_ONCE
         ]  # fmt: skip
         print(json.dumps(memory), flush=True)
-        rows = []
+        rows, left_open = [], []
         for clip in options.clip:
             work = LongWork(bench, long_clip(clip, options.frames), options.steps)
             results = {}
@@ -190,9 +218,16 @@ def main() -> int:
                 results[mode] = work.rows(mode)
                 rows += [row for row, _ in results[mode]]
                 print(json.dumps(rows[-2:]), flush=True)
-            show(work, results, output.with_suffix(""))
-    output.write_text(json.dumps({**about, "memory": memory, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    text = table(rows, memory)
+            stem = output.with_suffix("")
+            show(work, results, stem)
+            if clip == OPEN_CLIP:
+                found = {mode: work.left_open(mode) for mode in options.mode}
+                left_open += [row for row, _ in found.values()]
+                pictures = {"source": work.frames} | {mode: frames for mode, (_, frames) in found.items()}
+                sheet(work, pictures, OPEN_PROMPT, stem.with_name(f"{stem.name}_{clip}_open.png"))
+    results = {**about, "memory": memory, "left_open": left_open, "rows": rows}
+    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    text = table(rows, memory, left_open)
     output.with_suffix(".md").write_text(f"# Long clips\n\n{about['command']}\n\n{text}\n", encoding="utf-8")
     print(text)
     return 0

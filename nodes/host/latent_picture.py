@@ -59,6 +59,5 @@ def _previewer(model):
     if chosen is not None or latent_format.latent_rgb_factors is None:
         return chosen
     return latent_preview.Latent2RGBPreviewer(
-        latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias,
-        latent_format.latent_rgb_factors_reshape,
-    )  # fmt: skip
+        latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+    )  # a reshape, which newer hosts take too, is for models that cannot be inflated
