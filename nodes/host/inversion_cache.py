@@ -60,8 +60,9 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
 
 
 def folder() -> Path:
-    """Where they lie; it may not exist yet."""
-    return Path(folder_paths.get_system_user_directory("ei2")) / "inversions"
+    """Where they lie; it may not exist yet. The name is that of a system user's folder, which newer hosts do not serve
+    to browsers and older ones have no function for."""
+    return Path(folder_paths.get_user_directory()) / "__ei2" / "inversions"
 
 
 def limit() -> float:

@@ -177,8 +177,24 @@ def warnings(caplog):
     return lambda: [r.getMessage() for r in caplog.records if r.getMessage().startswith("EI2")]
 
 
+@pytest.fixture
+def works_by_itself(model, host_node, pack, source, encode, random_clip):
+    """Skips where the host's own node fails without this pack: EasyCache with two pictures, up to 0.3.64 at least."""
+
+    def works_by_itself(name: str) -> None:
+        if name == "EasyCache":
+            patched, sigmas = COMPANIONS[name].apply(model, host_node), torch.tensor([3.0, 2.0, 1.0, 0.0])
+            try:
+                pack("nodes.host.sampling").sample(patched, random_clip(2, 8, 8), source, encode(""), 4.0, sigmas)
+            except RuntimeError as error:
+                pytest.skip(f"this host's {name} fails with two pictures: {error}")
+
+    return works_by_itself
+
+
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings, host_node):
+def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings, host_node, works_by_itself):
+    works_by_itself(name)
     companion = COMPANIONS[name]
     found = flow(inflate(companion.apply(model, host_node), "EI2"))
     check(companion, found, alone, warnings())
@@ -187,7 +203,10 @@ def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings
 
 
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_put_on_after_the_tuning(name, model, inflate, flow, tuned, alone, warnings, pack, host_node):
+def test_put_on_after_the_tuning(
+    name, model, inflate, flow, tuned, alone, warnings, pack, host_node, works_by_itself
+):
+    works_by_itself(name)
     companion, (_, result) = COMPANIONS[name], tuned
     fresh = pack("nodes.host.inflation").apply_tune(inflate(model, "EI2"), result)  # has warned of nothing yet
     check(companion, flow(companion.apply(fresh, host_node), result), alone, warnings())

@@ -262,15 +262,13 @@ def test_the_reconstruction_is_the_clip(pack, miniature, model, inflate, windowe
     assert psnr(miniature[2].decode(restored).cpu().clamp(0, 1), frames) > 25
 
 
-def test_edit_sample_is_the_hosts_sampler_custom(tuned, windowed, invert, sample, source, encode, clip):
+def test_edit_sample_is_the_hosts_sampler_custom(tuned, windowed, invert, sample, source, encode, clip, host_node):
     from comfy.samplers import sampler_object
-    from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     model, prompt, empty = windowed(tuned[0]), encode("a red circle on a striped blue background"), encode("")
     inversion, noise, sigmas, *_ = invert(model, clip, source)
-    expected = SamplerCustom.execute(
-        model, False, 1, 4.0, prompt, empty, sampler_object("ddim"), sigmas, noise
-    ).args[0]["samples"]
+    inputs = (model, False, 1, 4.0, prompt, empty, sampler_object("ddim"), sigmas, noise)
+    expected = host_node("nodes_custom_sampler", "SamplerCustom", *inputs)[0]["samples"]
     torch.testing.assert_close(sample(model, inversion, prompt, empty, 4.0), expected, atol=1e-5, rtol=0)
 
 

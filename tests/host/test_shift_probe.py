@@ -193,8 +193,9 @@ def test_nothing_is_left_behind(
             covariate_shift(failing, clip, source, [500])
     else:
         management.interrupt_current_processing(True)
+        check = management.throw_exception_if_processing_interrupted  # as the node's progress does
         with pytest.raises(management.InterruptProcessingException):
-            covariate_shift(inflated, clip, source, [500])
+            covariate_shift(inflated, clip, source, [500], on_step=check)
         assert not management.processing_interrupted()
     assert not hooks(model.model, stack_of(inflated))
     assert [str(one.wrappers) + str(one.model_options) for one in (model, inflated)] == carried
