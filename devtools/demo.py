@@ -21,7 +21,7 @@ from .progress import Progress
 from .results import contact_sheet, decode, measure
 from .server import CLIP, Server, ServerError
 
-WORKFLOWS = ROOT / "workflows" / "api"  # all of them make the same edit of the same clip
+WORKFLOWS = ROOT / "workflows" / "api"
 QUICKSTART = "quickstart"
 CLIPS = ("source", "reconstruction", "edit")
 FRAMES = "frames_"  # before a video's file name: its single frames
@@ -30,7 +30,7 @@ FRAMES = "frames_"  # before a video's file name: its single frames
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for the results")
-    known = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
+    known = sorted(file.stem for file in WORKFLOWS.glob("*.json") if shows_the_edit(read(file.stem), file.stem))
     parser.add_argument("--workflow", choices=known, default=QUICKSTART)
     options = parser.parse_args()
     output = options.output.resolve()
@@ -48,8 +48,7 @@ def main() -> int:
 
 def demonstrate(output: Path, workflow: str) -> dict:
     """Runs a bundled workflow, fills the folder `output`, returns the report."""
-    prompt = with_frames(json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8")))
-    saved_as = "" if workflow == QUICKSTART else f"{workflow}_"
+    prompt, saved_as = with_frames(read(workflow)), prefix_of(workflow)
     start = time.monotonic()
     say("Starting ComfyUI ...")
     with Server() as server, Client(server.url) as client:
@@ -85,6 +84,22 @@ def demonstrate(output: Path, workflow: str) -> dict:
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     return report
+
+
+def read(workflow: str) -> dict:
+    """A bundled workflow in API format."""
+    return json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8"))
+
+
+def prefix_of(workflow: str) -> str:
+    """Before the names of its videos."""
+    return "" if workflow == QUICKSTART else f"{workflow}_"
+
+
+def shows_the_edit(prompt: dict, workflow: str) -> bool:
+    """Whether the workflow makes the quickstart's edit of its clip and saves it beside source and reconstruction."""
+    saved = {entry["inputs"].get("filename_prefix") for entry in prompt.values()}
+    return {f"EI2/{prefix_of(workflow)}{name}" for name in CLIPS} <= saved
 
 
 def describe(stats: dict) -> str:

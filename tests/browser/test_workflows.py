@@ -132,3 +132,17 @@ def test_run_shows_the_edited_video(editor):
     for name in ("source", "reconstruction", "edit"):
         shown = [video["size"] for video in videos if f"filename={name}_" in video["source"]]
         assert shown == [[128, 128]], f"{name}: {videos}"
+
+
+def test_the_first_run_keeps_the_tune_that_the_second_one_loads(editor):
+    """What the note in the graph promises: the part without the file runs, and then all does."""
+    editor.load(WORKFLOWS / "reuse_tune.json")
+    for name, class_type in ((node["id"], node["type"]) for node in editor.serialize()["nodes"]):
+        if class_type in ("EI2_OneShotTune", "EI2_Invert"):
+            editor.set_widget(name, "steps", 2)
+    assert editor.run() == "execution_success", editor.errors
+    editor.page.keyboard.press("Escape")  # should the editor have a message about the missing file
+    assert editor.run() == "execution_success", editor.errors
+    editor.fit()
+    editor.page.wait_for_timeout(3000)
+    assert [video for video in editor.videos() if "filename=reuse_tune_" in video["source"]]

@@ -147,6 +147,10 @@ class Run:
         """What the node saved."""
         return [self.client.view(file) for file in self.outputs[name]["images"]]
 
+    def shown(self) -> set[str]:
+        """The nodes that show files. A run from the host's memory repeats these, but no other node's text."""
+        return {node for node, output in self.outputs.items() if "images" in output}
+
     def pictures(self, name: str = "save"):
         """The frames a SaveImage node saved, `f 3 h w` in 0..1."""
         return decode(self.files(name))

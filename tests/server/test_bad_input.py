@@ -160,7 +160,7 @@ CASES = (
          extra=multiplied(40), begins=("tune",)),
     Case("loss not finite", {"tune.latent": ("times19", 0)}, "tune",
          ("loss became", "step 1 of", "learning rate", "model is unchanged"), extra=multiplied(20),
-         kind="NonFiniteLoss"),
+         kind="NonFiniteLoss", begins=("tune",)),
     Case("inversion not finite", {"invert.latent": ("times19", 0)}, "invert", ("NaN or infinite",),
          extra=multiplied(20), begins=("tune", "invert")),
 )  # fmt: skip

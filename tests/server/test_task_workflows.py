@@ -1,0 +1,120 @@
+"""The bundled workflows for single tasks, shortened: compare two methods, edit inside a mask, reuse a tune; and those
+for a Stable Diffusion 1.5 checkpoint, as far as a server without one can take them."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import pytest
+
+from devtools.demo import files_of
+
+from .graphs import bundled, changed, fail, names, node, run
+
+pytestmark = pytest.mark.server
+
+FRAMES, STEPS, SIZE = 3, 3, 128
+TUNE = "quickstart_00001_.safetensors"
+CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
+
+
+def upstream(graph, *targets: str) -> dict:
+    """The part of the graph that these nodes need."""
+    needed, waiting = {}, list(targets)
+    while waiting:
+        name = waiting.pop()
+        needed[name] = graph[name]
+        waiting += [value[0] for value in graph[name]["inputs"].values() if isinstance(value, list)]
+    return needed
+
+
+def frames_of(client, graph, result, prefix: str) -> list:
+    """The saved video's frames, `h w 3` in 0..255."""
+    (file,) = files_of(graph, result.outputs, prefix)
+    with av.open(io.BytesIO(client.view(file))) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def only(graph, class_type: str) -> str:
+    (name,) = names(graph, class_type)
+    return name
+
+
+def test_two_methods_beside_the_source(client):
+    graph = bundled("compare_tune_a_video", FRAMES, STEPS, STEPS)
+    presets = [graph[name]["inputs"]["preset"] for name in names(graph, "EI2_InflateUNet")]
+    assert presets == ["EI2", "Tune-A-Video"]
+    decoders = names(graph, "VAEDecode")
+    frames = {f"frames{name}": node("SaveImage", images=(name, 0), filename_prefix="compared") for name in decoders}
+    result = run(client, {**graph, **frames})
+
+    ours, theirs = (result.pictures(f"frames{name}") for name in decoders)
+    assert (ours - theirs).abs().max() > 0.1, "both rows gave the same edit"
+    pictures = frames_of(client, graph, result, "EI2/compare_tune_a_video")
+    assert len(pictures) == FRAMES and pictures[0].shape[1] > 3 * SIZE
+    tables = [result.outputs[name]["text"][0] for name in names(graph, "EI2_Metrics")]
+    assert all("flicker" in table for table in tables) and tables[0] != tables[1]
+
+
+def test_only_the_masked_part_changes(client):
+    graph = bundled("masked_edit", FRAMES, STEPS, STEPS)
+    mask = only(graph, "GrowMask")
+    (edit,) = [name for name in names(graph, "EI2_EditSample") if graph[name]["inputs"].get("mask") == [mask, 0]]
+    decoders = {graph[name]["inputs"]["samples"][0]: name for name in names(graph, "VAEDecode")}
+    pictures = {"edit": (decoders[edit], 0), "mask": (only(graph, "MaskToImage"), 0), "clip": ("clip_back", 0)}
+    encoder = only(graph, "VAEEncode")
+    graph = changed(graph, {f"{edit}.cfg": 6.0})
+    graph["clip_back"] = node("VAEDecode", samples=(encoder, 0), vae=tuple(graph[encoder]["inputs"]["vae"]))
+    for name, images in pictures.items():
+        graph[f"{name}_frames"] = node("SaveImage", images=images, filename_prefix=name)
+    result = run(client, graph)
+
+    shown, edited, clip = (result.pictures(f"{name}_frames") for name in ("mask", "edit", "clip"))
+    white = shown.mean((1, 2, 3))
+    assert ((white > 0.2) & (white < 0.7)).all(), "the object and some room around it, in every frame"
+    assert all((one - other).abs().max() > 0.5 for one, other in zip(shown, shown[1:])), "it follows the object"
+    inside, difference = shown[:, :1] > 0.5, (edited - clip).abs().amax(1, keepdim=True)
+    assert difference[inside].mean() > 3 * difference[~inside].mean()
+    assert difference[~inside].mean() < 0.02
+    for name in ("source", "reconstruction", "edit"):
+        assert len(frames_of(client, graph, result, f"EI2/masked_edit_{name}")) == FRAMES, name
+
+
+def test_the_first_run_keeps_a_tune_and_the_second_one_uses_it(client, server):
+    """On a fresh server only the file is missing; once it is there nothing is learned again."""
+    kept = server.base / "models" / "ei2_tunes" / TUNE
+    assert not kept.exists()
+    graph = bundled("reuse_tune", FRAMES, STEPS, STEPS)
+    load = only(graph, "EI2_LoadTune")
+    assert graph[load]["inputs"]["tune_name"] == TUNE
+    failure = fail(client, graph)
+    assert (failure.where, failure.node) == ("node_errors", load) and "There is no tune" in failure.message
+
+    left = upstream(graph, only(graph, "EI2_SaveTune"))
+    run(client, left)
+    assert kept.is_file()
+    result = run(client, graph)
+    assert only(graph, "EI2_OneShotTune") not in result.executed()
+    assert {load, *names(graph, "EI2_ApplyTune", "EI2_EditSample", "EI2_Compare")} <= result.executed()
+    assert len(frames_of(client, graph, result, "EI2/reuse_tune")) == FRAMES
+
+    alone = upstream(graph, only(graph, "SaveVideo"), only(graph, "EI2_Compare"))  # the left part muted
+    assert not [name for name in alone if alone[name]["class_type"] in ("EI2_InflateUNet", "EI2_OneShotTune")]
+    assert run(client, alone).executed() == set()
+
+
+@pytest.mark.parametrize("workflow", ["sd15_object_swap", "sd15_restyle"])
+def test_with_any_file_of_the_checkpoints_name_only_its_content_is_missed(client, server, workflow):
+    """The server accepts every input and link of the graph, and begins with it."""
+    graph = bundled(workflow)
+    loader = only(graph, "CheckpointLoaderSimple")
+    assert graph[loader]["inputs"]["ckpt_name"] == CHECKPOINT
+    file = server.base / "models" / "checkpoints" / CHECKPOINT
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"no checkpoint")
+    try:
+        failure = fail(client, graph)
+    finally:
+        file.unlink()
+    assert (failure.where, failure.node) == ("execution_error", loader), failure
