@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):
         "start dev.py with a newer one, for example `python3.11 dev.py`." % sys.version_info[:2]
     )
 
-from devtools import environment, host
+from devtools import browser_setup, environment, host
 
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
@@ -74,6 +74,8 @@ def main() -> int:
         own = host.own()
         environment.prepare(own and own / "requirements.txt")
         folder = own or host.fetch()
+        if options.command == "test" and browser_setup.wanted(rest):
+            browser_setup.prepare()
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,8 +4,8 @@
         editor.load(Path("workflows/quickstart.json"))
         prompt = editor.prompt()
 
-Needs Playwright (`pip install playwright`) and an installed Chromium or Chrome: neither belongs to the development
-environment. From the command line, with a server of its own:
+Needs Playwright and an installed Chromium or Chrome (`browser_setup.py`). From the command line, with a server of its
+own:
 
     python -m devtools.browser workflows/quickstart.json --screenshot graph.png
 """
@@ -13,16 +13,14 @@ environment. From the command line, with a server of its own:
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
 import re
-import shutil
 import sys
 import time
 from pathlib import Path
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from .browser_setup import missing, program
+
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -36,6 +34,7 @@ SETTINGS = {  # only for this browser: the server's are left as they are
     "Comfy.TutorialCompleted": True,  # a new user would be shown a choice of templates on top of the graph
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Minimap.Visible": False,
+    "Comfy.Pointer.DoubleClickTime": 1000,  # ms; on a busy machine the second click arrives late
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw texts at any zoom
 }
 START = 120  # seconds until the editor is there; its first start compiles a lot of JavaScript
@@ -45,29 +44,17 @@ class BrowserError(RuntimeError):
     """The editor did not do what it was asked for."""
 
 
-def program() -> str | None:
-    """The browser's path, None where there is none; the environment variable CHROMIUM names another one."""
-    return next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *BROWSERS))), None)
-
-
-def missing() -> str | None:
-    """What is lacking for `Editor`, with what to do about it; None where all is there."""
-    if importlib.util.find_spec("playwright") is None:
-        return "Playwright is not installed: pip install playwright"
-    if program() is None:
-        return "There is no Chromium or Chrome: install one, or name it in the environment variable CHROMIUM"
-    return None
-
-
 class Editor:
-    """The editor's page at a server's `url`. `size`: the window's, pixels. Use it in a `with` block.
+    """The editor's page at a server's `url`. `size`: the window's, pixels. `settings`: the editor's own, on top of
+    `SETTINGS`, e.g. `{"Comfy.Locale": "zh"}`. Use it in a `with` block.
 
     `page`: Playwright's page. `errors`: uncaught exceptions and errors of the console so far, as texts.
     Raises `BrowserError` where the browser is missing or the editor does not appear.
     """
 
-    def __init__(self, url: str, size: tuple[int, int] = (1600, 1000)):
+    def __init__(self, url: str, size: tuple[int, int] = (1600, 1000), settings: dict | None = None):
         self._url, self._size = url, size
+        self._settings = SETTINGS | (settings or {})
         self.errors: list[str] = []
 
     def __enter__(self) -> Editor:
@@ -182,6 +169,11 @@ class Editor:
 
     def start_run(self) -> None:
         """Starts a run and returns at once."""
+        self.listen()
+        self.page.keyboard.press("Control+Enter")
+
+    def listen(self) -> None:
+        """Makes `outcome` tell of the run that is started next."""
         self.page.evaluate(
             """() => {
                 window.runOutcome = null
@@ -189,7 +181,6 @@ class Editor:
                     app.api.addEventListener(kind, () => { window.runOutcome = kind }, { once: true })
             }"""
         )
-        self.page.keyboard.press("Control+Enter")
 
     def outcome(self) -> str | None:
         """How the run begun by `start_run` has ended, None while it goes on."""
@@ -200,7 +191,7 @@ class Editor:
             self.errors.append(f"{message.text} [{message.location.get('url', '')}]")
 
     def _open(self) -> None:
-        self.page.route(re.compile(r"/settings(/[^/]*)?$"), _answer_settings)
+        self.page.route(re.compile(r"/settings(/[^/]*)?$"), self._answer_settings)
         self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
         self.page.goto(self._url)
         ready = "() => window.app?.extensionManager && app.graph && app.canvas"
@@ -209,14 +200,13 @@ class Editor:
         self.page.wait_for_function(ready, timeout=START * 1000)
         self.page.wait_for_timeout(1500)  # the workflow of the last visit, or the default one, is still being opened
 
-
-def _answer_settings(route) -> None:
-    """Lets the page see `SETTINGS` on top of the server's, and keeps what it sets from the server."""
-    if route.request.method == "GET":
-        answer = route.fetch()
-        route.fulfill(response=answer, json=answer.json() | SETTINGS)
-    else:
-        route.fulfill(status=200, body="")
+    def _answer_settings(self, route) -> None:
+        """Lets the page see its settings on top of the server's, and keeps what it sets from the server."""
+        if route.request.method == "GET":
+            answer = route.fetch()
+            route.fulfill(response=answer, json=answer.json() | self._settings)
+        else:
+            route.fulfill(status=200, body="")
 
 
 def main() -> int:

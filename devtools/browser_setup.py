@@ -1,0 +1,104 @@
+"""What the browser tests need: Playwright in the virtual environment, and a Chromium with a Chinese font.
+
+Playwright comes from the package index. Its own browsers are not used: they come from elsewhere, and a Chromium or
+Chrome is there on most machines. Where there is none, an automatic run (the environment variable CI is set) installs
+Debian's; on a machine of the user's own nothing is installed into the system. Whatever is lacking is said, and the
+browser tests are skipped for that reason. Standard library only: it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from .environment import DEV, ROOT, VENV, SetupError, pip, say
+
+REQUIREMENTS = ROOT / "devtools" / "requirements-browser.txt"
+TESTS = ROOT / "tests" / "browser"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PACKAGES = ("chromium", "fonts-wqy-microhei")  # Debian's; the font (1.6 MB) has all Chinese characters
+LOG = DEV / "apt.log"
+APT_SECONDS = 600
+APT_OPTIONS = ("-q", "-y", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=30", "-o", "DPkg::Lock::Timeout=120")
+
+
+def program() -> str | None:
+    """The browser's path, None where there is none; the environment variable CHROMIUM names another one."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *PROGRAMS))), None)
+
+
+def missing() -> str | None:
+    """What this interpreter lacks for the browser tests, with what to do about it; None where all is there."""
+    if importlib.util.find_spec("playwright") is None:
+        return f"Playwright is not installed: pip install --no-deps -r {REQUIREMENTS.relative_to(ROOT).as_posix()}"
+    if program() is None:
+        return (
+            "There is no Chromium or Chrome: install one (Debian: apt-get install chromium), or name it in the "
+            "environment variable CHROMIUM"
+        )
+    return None
+
+
+def wanted(arguments: list[str]) -> bool:
+    """Whether pytest, given these `arguments`, collects browser tests."""
+    paths = [Path(argument.split("::")[0]).resolve() for argument in arguments if not argument.startswith("-")]
+    paths = [path for path in paths if path.exists()]
+    return not paths or any(TESTS in (path, *path.parents) or path in TESTS.parents for path in paths)
+
+
+def prepare() -> None:
+    """Installs what can be installed. Never raises for what is lacking then: it says so."""
+    try:
+        _install_packages()
+        if program() is None:
+            _install_browser()
+    except SetupError as error:
+        say(f"{error}\n  The browser tests will be skipped.")
+
+
+def _install_packages() -> None:
+    stamp, content = VENV / "browser.txt", REQUIREMENTS.read_text(encoding="utf-8")
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != content:
+        pip("Installing Playwright for the browser tests", "install", "--no-deps", "--requirement", str(REQUIREMENTS))
+        stamp.write_text(content, encoding="utf-8")
+
+
+def _install_browser() -> None:
+    """Installs Debian's packages in an automatic run. Raises `SetupError`."""
+    how = f"apt-get install {' '.join(PACKAGES)}"
+    if os.environ.get("CI", "").lower() in ("", "0", "false"):
+        raise SetupError(f"  There is no Chromium or Chrome on this machine. On Debian: {how}")
+    if shutil.which("apt-get") is None:
+        raise SetupError("  There is no Chromium or Chrome on this machine, and no apt-get to install it with.")
+    become = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if become and (shutil.which("sudo") is None or subprocess.run([*become, "true"], capture_output=True).returncode):
+        raise SetupError(f"  There is no Chromium or Chrome on this machine, and no right to do: {how}")
+    say(f"  Installing {' and '.join(PACKAGES)} with apt-get, because CI is set ...", end="")
+    start = time.monotonic()
+    apt = [*become, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *APT_OPTIONS]
+    for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", *PACKAGES]):
+        _run(command)
+    if program() is None:
+        say(" failed")
+        raise SetupError(f"  apt-get has installed no program called {' or '.join(PROGRAMS)}.")
+    say(f" {time.monotonic() - start:.0f} s")
+
+
+def _run(command: list[str]) -> None:
+    """Runs apt-get with its output in a file; raises `SetupError` with the end of it."""
+    try:
+        with open(LOG, "w", encoding="utf-8") as log:
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, timeout=APT_SECONDS
+            )
+    except subprocess.TimeoutExpired:
+        say(" failed")
+        raise SetupError(f"  apt-get has not ended within {APT_SECONDS} s; its output: {LOG}") from None
+    if result.returncode:
+        say(" failed")
+        lines = LOG.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-4:]
+        raise SetupError("\n".join(f"    {line}" for line in lines) + f"\n  apt-get failed; its full output: {LOG}")

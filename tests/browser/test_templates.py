@@ -1,0 +1,40 @@
+"""The template browser offers the workflows with their pictures, and opens them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devtools.hand import Hand
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+PACK = "EI2"  # the category's name is the pack's folder's
+SMALLEST = 100  # pixels: a picture that is there, and not a sign for a missing one
+# The own width of the picture on the card that a title is on, pixels; 0 until it is loaded.
+WIDTH_BESIDE = """title => {
+    let card = title
+    while (card && !card.querySelector('img')) card = card.parentElement
+    return card?.querySelectorAll('img').length === 1 ? card.querySelector('img').naturalWidth : 0
+}"""
+
+
+def test_templates_have_pictures_and_open(editor, picture):
+    page = editor.page
+    Hand(editor).press("Templates")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(PACK, exact=True).click()
+    dialog.get_by_text(NAMES[0], exact=True).first.wait_for()
+    for name in NAMES:  # pictures are loaded as they come into view
+        title = dialog.get_by_text(name, exact=True).first
+        title.scroll_into_view_if_needed()
+        page.wait_for_function(f"title => ({WIDTH_BESIDE})(title) >= {SMALLEST}", arg=title.element_handle(), timeout=10_000)
+    dialog.get_by_text("quickstart", exact=True).first.scroll_into_view_if_needed()
+    picture(editor, "templates")
+    dialog.get_by_text("quickstart", exact=True).first.click()
+    dialog.wait_for(state="detached")
+    page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'EI2_EditSample')")
+    page.wait_for_timeout(1000)
+    picture(editor, "templates-opened")
+    types = sorted(node["type"] for node in editor.serialize()["nodes"])
+    editor.load(WORKFLOWS / "quickstart.json")
+    assert types == sorted(node["type"] for node in editor.serialize()["nodes"])
