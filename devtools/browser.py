@@ -8,6 +8,10 @@ Needs Playwright and an installed Chromium or Chrome (`browser_setup.py`). From 
 own:
 
     python -m devtools.browser workflows/quickstart.json --screenshot graph.png
+
+README's picture of the graph, after a complete run:
+
+    python -m devtools.browser workflows/quickstart.json --run --screenshot assets/graph.png
 """
 
 from __future__ import annotations
@@ -133,10 +137,10 @@ class Editor:
         if not done:
             raise BrowserError(f"Node {node} has no input {name} to set.")
 
-    def fit(self, margin: int = 20, left: int = 60, top: int = 100, bottom: int = 20) -> None:
+    def fit(self, margin: int = 20, left: int = 60, top: int = 140, bottom: int = 80) -> dict:
         """Moves and zooms so that the whole graph is seen, free of the editor's bars (`left`, `top`, `bottom`: their
-        pixels)."""
-        self.page.evaluate(
+        pixels; messages about jobs count as one). Returns where it is then, as `screenshot` takes it for `clip`."""
+        return self.page.evaluate(
             """([margin, left, top, bottom]) => {
                 const items = [...app.graph.nodes, ...app.graph.groups].map(i => i.boundingRect ?? i._bounding)
                 const x0 = Math.min(...items.map(b => b[0])), y0 = Math.min(...items.map(b => b[1]))
@@ -147,6 +151,8 @@ class Editor:
                 ds.offset[0] = (left + margin + (w - scale * (x1 - x0)) / 2) / scale - x0
                 ds.offset[1] = (top + margin + (h - scale * (y1 - y0)) / 2) / scale - y0
                 app.canvas.setDirty(true, true)
+                const corner = [(x0 + ds.offset[0]) * scale - margin / 2, (y0 + ds.offset[1]) * scale - margin / 2]
+                return { x: corner[0], y: corner[1], width: scale * (x1 - x0) + margin, height: scale * (y1 - y0) + margin }
             }""",
             [margin, left, top, bottom],
         )
@@ -213,6 +219,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Shows a workflow in ComfyUI's graph editor and takes a picture.")
     parser.add_argument("workflow", type=Path)
     parser.add_argument("--screenshot", type=Path, help="where to put the picture (.png or .jpg)")
+    parser.add_argument("--run", action="store_true", help="run the workflow first")
     parser.add_argument("--prompt", type=Path, help="where to put the workflow in API format")
     parser.add_argument("--url", help="a running server's; by default one is started")
     options = parser.parse_args()
@@ -223,9 +230,11 @@ def main() -> int:
     def show(url: str) -> None:
         with Editor(url) as editor:
             editor.load(options.workflow)
-            editor.fit()
+            if options.run and (outcome := editor.run()) != "execution_success":
+                raise BrowserError(f"The run has ended with {outcome}.")
+            clip = editor.fit()
             if options.screenshot:
-                editor.screenshot(options.screenshot)
+                editor.screenshot(options.screenshot, wait=3, clip=clip)
             if options.prompt:
                 options.prompt.write_text(json.dumps(editor.prompt(), indent=2) + "\n", encoding="utf-8")
             for node in editor.missing_nodes():
