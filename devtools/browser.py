@@ -17,6 +17,7 @@ README's picture of the graph, after a complete run:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -41,6 +42,7 @@ SETTINGS = {  # only for this browser: the server's are left as they are
     "Comfy.Pointer.DoubleClickTime": 1000,  # ms; on a busy machine the second click arrives late
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw texts at any zoom
 }
+TITLE = 30  # height of a node's title bar, which its position leaves out
 START = 120  # seconds until the editor is there; its first start compiles a lot of JavaScript
 
 
@@ -106,6 +108,16 @@ class Editor:
         """Types of the nodes that the server does not know."""
         return self.page.evaluate("() => app.graph.nodes.filter(n => n.has_errors).map(n => n.type)")
 
+    def overlapping(self) -> list[tuple[str, str]]:
+        """Titles of nodes that lie upon each other."""
+        boxes = self.page.evaluate("() => app.graph.nodes.map(n => [n.title, ...n.pos, ...n.size])")
+        edges = [(title, x, y - TITLE, x + width, y + height) for title, x, y, width, height in boxes]
+        return [
+            (a[0], b[0])
+            for a, b in itertools.combinations(edges, 2)
+            if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
+        ]
+
     def videos(self) -> list[dict]:
         """The videos that nodes show: `source` (an address), `size` (width, height in pixels; 0 until it is loaded)."""
         return self.page.evaluate(
@@ -151,8 +163,8 @@ class Editor:
                 ds.offset[0] = (left + margin + (w - scale * (x1 - x0)) / 2) / scale - x0
                 ds.offset[1] = (top + margin + (h - scale * (y1 - y0)) / 2) / scale - y0
                 app.canvas.setDirty(true, true)
-                const corner = [(x0 + ds.offset[0]) * scale - margin / 2, (y0 + ds.offset[1]) * scale - margin / 2]
-                return { x: corner[0], y: corner[1], width: scale * (x1 - x0) + margin, height: scale * (y1 - y0) + margin }
+                const x = (x0 + ds.offset[0]) * scale - margin / 2, y = (y0 + ds.offset[1]) * scale - margin / 2
+                return { x, y, width: scale * (x1 - x0) + margin, height: scale * (y1 - y0) + margin }
             }""",
             [margin, left, top, bottom],
         )

@@ -23,7 +23,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 PACKAGES = ("chromium", "fonts-wqy-microhei")  # Debian's; the font (1.6 MB) has all Chinese characters
 LOG = DEV / "apt.log"
 APT_SECONDS = 600
-APT_OPTIONS = ("-q", "-y", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=30", "-o", "DPkg::Lock::Timeout=120")
+APT_SETTINGS = ("Acquire::Retries=2", "Acquire::http::Timeout=30", "DPkg::Lock::Timeout=120")
 
 
 def program() -> str | None:
@@ -79,7 +79,9 @@ def _install_browser() -> None:
         raise SetupError(f"  There is no Chromium or Chrome on this machine, and no right to do: {how}")
     say(f"  Installing {' and '.join(PACKAGES)} with apt-get, because CI is set ...", end="")
     start = time.monotonic()
-    apt = [*become, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *APT_OPTIONS]
+    apt = [*become, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
+    for setting in APT_SETTINGS:
+        apt += ["-o", setting]
     for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", *PACKAGES]):
         _run(command)
     if program() is None:

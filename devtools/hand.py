@@ -91,7 +91,8 @@ class Hand:
             """([origin, output, target, name]) => {
                 const node = app.graph.getNodeById(target), slot = node.inputs.findIndex(i => i.name === name)
                 const link = app.graph.links.get(node.inputs[slot].link)
-                return link?.origin_id == origin && app.graph.getNodeById(origin).outputs[link.origin_slot].name === output
+                const name_of = link => app.graph.getNodeById(origin).outputs[link.origin_slot].name
+                return link?.origin_id == origin && name_of(link) === output
             }""",
             [origin, output, target, name],
         )

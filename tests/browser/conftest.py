@@ -1,7 +1,7 @@
 """One real ComfyUI server for all tests here, and pictures of what they have seen.
 
-Skipped where Playwright or a browser is missing (`devtools/browser_setup.py` says what to do then). With the environment
-variable COMFYUI_FRONT_END they see another front end than ComfyUI's own (`devtools/front_end.py`).
+Skipped where Playwright or a browser is missing (`devtools/browser_setup.py` says what to do then). With the
+environment variable COMFYUI_FRONT_END they see another front end than ComfyUI's own (`devtools/front_end.py`).
 The pictures are kept in `test-output/screenshots`, a folder per version of the front end.
 """
 

@@ -132,7 +132,8 @@ def run_and_watch(hand, nodes, picture):
 def play(hand, nodes, picture):
     """A click on the edited video starts it."""
     find = """id => {
-        const video = app.graph.getNodeById(id).widgets.find(w => w.name === 'video-preview')?.element.querySelector('video')
+        const widget = app.graph.getNodeById(id).widgets.find(w => w.name === 'video-preview')
+        const video = widget?.element.querySelector('video')
         return video && { width: video.videoWidth, time: video.currentTime, length: video.duration, error: video.error }
     }"""
     hand.page.wait_for_function(f"id => ({find})(id)?.width", arg=nodes["save"], timeout=20_000)

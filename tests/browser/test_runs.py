@@ -17,6 +17,7 @@ def test_run_shows_the_edited_video(editor, picture):
     editor.fit()
     editor.page.wait_for_timeout(3000)  # the videos are being loaded
     picture(editor, "run-quickstart")
+    assert editor.overlapping() == []
     videos = editor.videos()
     for name in ("source", "reconstruction", "edit"):
         shown = [video["size"] for video in videos if f"filename={name}_" in video["source"]]
@@ -35,4 +36,5 @@ def test_the_first_run_keeps_the_tune_that_the_second_one_loads(editor, picture)
     editor.fit()
     editor.page.wait_for_timeout(3000)
     picture(editor, "run-reuse_tune")
+    assert editor.overlapping() == []  # nodes grow with what they show
     assert [video for video in editor.videos() if "filename=reuse_tune_" in video["source"]]

@@ -27,7 +27,7 @@ def test_templates_have_pictures_and_open(editor, picture):
     for name in NAMES:  # pictures are loaded as they come into view
         title = dialog.get_by_text(name, exact=True).first
         title.scroll_into_view_if_needed()
-        page.wait_for_function(f"title => ({WIDTH_BESIDE})(title) >= {SMALLEST}", arg=title.element_handle(), timeout=10_000)
+        page.wait_for_function(f"title => ({WIDTH_BESIDE})(title) >= {SMALLEST}", arg=title.element_handle())
     dialog.get_by_text("quickstart", exact=True).first.scroll_into_view_if_needed()
     picture(editor, "templates")
     dialog.get_by_text("quickstart", exact=True).first.click()

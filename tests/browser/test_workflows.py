@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,6 @@ PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE = 8  # node of the quickstart
 BLUEPRINT = "Edit video (EI²)"
 SHOWN = ("video-preview", "preview")  # the editor's own inputs
-TITLE = 30  # height of a node's title bar, which its position leaves out
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
@@ -34,18 +32,6 @@ def plain(prompt: dict) -> dict:
         }
         for node, content in prompt.items()
     }
-
-
-def overlapping(nodes: list[dict]) -> list[tuple]:
-    boxes = {}
-    for node in nodes:
-        (x, y), (width, height) = node["pos"], node["size"]
-        boxes[node["id"]] = (x, y - TITLE, x + width, y + height)
-    return [
-        (one, two)
-        for (one, a), (two, b) in itertools.combinations(boxes.items(), 2)
-        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-    ]
 
 
 def with_learning_rate(rate: float, folder: Path) -> Path:
@@ -73,7 +59,7 @@ def test_workflow_opens(editor, picture, workflow):
     assert editor.missing_nodes() == []
     # The editor asks the registry about packs; where it may not, the browser calls that an error.
     assert [error for error in editor.errors if "Content Security Policy" not in error] == []
-    assert overlapping(editor.serialize()["nodes"]) == []
+    assert editor.overlapping() == []
     assert plain(editor.prompt()) == plain(read(WORKFLOWS / "api" / workflow.name))
 
 
@@ -84,7 +70,9 @@ def test_blueprint_opens(editor, picture):
     editor.errors.clear()
     node = hand.add(BLUEPRINT, 600, 300)
     picture(editor, "blueprint")
-    inside = editor.page.evaluate("id => app.graph.getNodeById(id).subgraph.nodes.map(n => [n.type, n.has_errors])", node)
+    inside = editor.page.evaluate(
+        "id => app.graph.getNodeById(id).subgraph.nodes.map(n => [n.type, n.has_errors])", node
+    )
     assert {"EI2_InflateUNet", "EI2_OneShotTune", "EI2_Invert", "EI2_EditSample"} <= {kind for kind, _ in inside}
     assert [kind for kind, unknown in inside if unknown] == []
     assert [error for error in editor.errors if "EI2" in error] == []
