@@ -106,7 +106,9 @@ class Editor:
 
     def missing_nodes(self) -> list[str]:
         """Types of the nodes that the server does not know."""
-        return self.page.evaluate("() => app.graph.nodes.filter(n => n.has_errors).map(n => n.type)")
+        return self.page.evaluate(
+            "() => app.graph.nodes.map(n => n.type).filter(type => !LiteGraph.registered_node_types[type])"
+        )
 
     def overlapping(self) -> list[tuple[str, str]]:
         """Titles of nodes that lie upon each other."""

@@ -80,8 +80,8 @@ def place_nodes(hand, picture) -> dict:
     nodes[key] = hand.drag_from_library(name, *BESIDE_LIBRARY, lambda: picture(hand.editor, "own-2-library"))
     hand.move(nodes[key], x, y)
     picture(hand.editor, "own-3-nodes")
-    types = {node["id"]: node["type"] for node in hand.editor.serialize()["nodes"]}
-    assert types[nodes["inflate"]] == "EI2_InflateUNet" and types[nodes["tune"]] == "EI2_OneShotTune"
+    types = {str(node["id"]): node["type"] for node in hand.editor.serialize()["nodes"]}
+    assert types[str(nodes["inflate"])] == "EI2_InflateUNet" and types[str(nodes["tune"])] == "EI2_OneShotTune"
     assert hand.editor.missing_nodes() == []
     return nodes
 
