@@ -1,7 +1,7 @@
 """The mask at EI2 Edit Sample: where the error outside of it lies, and what composing in pixels makes of it.
 
-Each clip is tuned on and inverted; then its edit is sampled inside a mask that follows object and edit as tightly as the
-renders allow, and inside the same mask with some room around it. Compared outside the mask with the clip: the
+Each clip is tuned on and inverted; then its edit is sampled inside a mask that follows object and edit as tightly as
+the renders allow, and inside the same mask with some room around it. Compared outside the mask with the clip: the
 reconstruction (source prompt, no guidance), the edit as VAE Decode gives it, and the edit put together with the clip by
 ComfyUI's own nodes, with a hard edge and with one made soft inwards. PSNR in dB.
 """
