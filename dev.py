@@ -23,6 +23,7 @@ BENCHMARKS = {
     "mask": "benchmarks.mask",
     "memory": "benchmarks.memory",
     "null-text": "benchmarks.null_text",
+    "recipes": "benchmarks.recipes",
     "speed": "benchmarks.speed.run",
 }
 
