@@ -120,7 +120,7 @@ def table(found: list[dict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py bench mask", description=__doc__)
-    parser.add_argument("--clips", type=int, default=4, metavar="N", help="of the development split (default: 4)")
+    parser.add_argument("--clips", type=int, default=2, metavar="N", help="of the development split (default: 2)")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps (default: 50)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/mask_<device>.json")
@@ -131,11 +131,11 @@ def main() -> int:
     fit = [clip for clip in clips_of("dev") if any(edit.kind in KINDS for edit in clip.edits)]
     fit = sorted(fit, key=lambda clip: (len(clip.scenes), clip.name.rsplit("-")[-1]))  # all motions first
     with torch.inference_mode():
-        for clip in fit[: options.clips]:
+        for done, clip in enumerate(fit[: options.clips], start=1):
             found += rows(bench, clip, options.steps)
-    about = {"command": f"python3 dev.py bench mask --clips {options.clips} --steps {options.steps}",
-             **machine(options.device)}  # fmt: skip
-    output.write_text(json.dumps({**about, "rows": found}, indent=2) + "\n", encoding="utf-8")
+            about = {"command": f"python3 dev.py bench mask --clips {done} --steps {options.steps}",
+                     **machine(options.device)}  # fmt: skip
+            output.write_text(json.dumps({**about, "rows": found}, indent=2) + "\n", encoding="utf-8")
     print(table(found))
     return 0
 
