@@ -1,4 +1,4 @@
-"""The prompt's keys and values, which the host computes anew for every frame, computed once for all frames that share it."""
+"""The prompt's keys and values: the host computes them for every frame, here once for all frames that share them."""
 
 from __future__ import annotations
 
