@@ -28,7 +28,8 @@ from ...ei2.temporal_attention import TemporalAttention
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
 from ...ei2.windows import CoarseTokens
-from .unet import Block, own_options, require_unet, transformer_blocks, video_group_norms
+from .shared_text import hook_text_projections
+from .unet import Block, own_options, require_unet, text_of, transformer_blocks, video_group_norms
 from .windows import WHOLE_CLIP, WholeClip
 
 KEY = "EI2"
@@ -116,6 +117,9 @@ class InflatedUNet:
             if len(self.stack):
                 self._add_temporal_modules(blocks, options, frames, hooks)
             self._change_layers(unet, frames, hooks)
+            if not torch.is_grad_enabled():
+                for handle in hook_text_projections(blocks, text_of(args, kwargs), frames):
+                    hooks.callback(handle.remove)
             return executor(*args, **kwargs)
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
