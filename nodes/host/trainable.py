@@ -14,7 +14,8 @@ from ...ei2.stam import STAM
 from ...ei2.tensor_file import part
 from ...ei2.tuning import TrainingState
 from .differentiable import DifferentiableUNet
-from .inflation import LayerHook, TemporalStack, effective_state, require_inflation
+from .inflation import LayerHook, require_inflation
+from .temporal_stack import TemporalStack, effective_state
 from .unet import require_unet, transformer_blocks
 
 QUERIES = ("attn1.to_q", "attn2.to_q")
