@@ -20,8 +20,10 @@ CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
 BENCHMARKS = {
     "edit": "benchmarks.editbench.run",
     "long": "benchmarks.longclips.run",
+    "mask": "benchmarks.mask",
     "memory": "benchmarks.memory",
     "null-text": "benchmarks.null_text",
+    "recipes": "benchmarks.recipes",
     "speed": "benchmarks.speed.run",
 }
 
@@ -36,7 +38,10 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     add = lambda name, text, **options: commands.add_parser(name, help=text, description=text, **options)
     demo = add("demo", "edit the bundled clip on a real ComfyUI server and measure the result")
     demo.add_argument("--output", default="demo-output", help="folder for the results (default: demo-output)")
-    demo.add_argument("--workflow", default="quickstart", help="a file of workflows/api (default: quickstart)")
+    demo.add_argument(
+        "--workflow", nargs="+", default=["quickstart"], metavar="NAME",
+        help="files of workflows/api, run one after another (default: quickstart)",
+    )
     add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
     serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
@@ -65,7 +70,7 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
     if options.command == "serve":
         return ["-m", "devtools.serve", "--port", str(options.port)]
     output = os.path.abspath(options.output)
-    return ["-m", "devtools.demo", "--output", output, "--workflow", options.workflow]
+    return ["-m", "devtools.demo", "--output", output, "--workflow", *options.workflow]
 
 
 def main() -> int:

@@ -1,4 +1,5 @@
-"""Edits the bundled clip on a real ComfyUI server, shows how far it is, and measures the result.
+"""Edits the bundled clip on a real ComfyUI server, shows how far it is, and measures the result. Several workflows run
+one after another, and the animation shows their edits side by side.
 
 The clip is rendered, so the right result of the edit is known pixel by pixel ("truth").
 """
@@ -12,9 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from miniature.clips import quickstart_truth
+import torch
+
+from miniature.clips import QUICKSTART_FPS, quickstart_truth
 from miniature.world import render
 
+from .animation import animate
 from .client import Client, ClientError
 from .environment import ROOT, SetupError, say
 from .progress import Progress
@@ -24,6 +28,7 @@ from .server import CLIP, Server, ServerError
 WORKFLOWS = ROOT / "workflows" / "api"
 QUICKSTART = "quickstart"
 CLIPS = ("source", "reconstruction", "edit")
+ANIMATION, RIGHT = "animation.webp", "right result"
 FRAMES = "frames_"  # before a video's file name: its single frames
 
 
@@ -31,23 +36,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for the results")
     known = sorted(file.stem for file in WORKFLOWS.glob("*.json") if shows_the_edit(read(file.stem), file.stem))
-    parser.add_argument("--workflow", choices=known, default=QUICKSTART)
+    parser.add_argument("--workflow", choices=known, default=[QUICKSTART], nargs="+", metavar="NAME",
+                        help=f"one or more of {', '.join(known)}")  # fmt: skip
     options = parser.parse_args()
     output = options.output.resolve()
     try:
-        report = demonstrate(output, options.workflow)
+        runs, chosen = {}, list(dict.fromkeys(options.workflow))
+        for workflow in chosen:
+            folder = output / workflow if len(chosen) > 1 else output
+            report, runs[workflow] = demonstrate(folder, workflow)
+            summarize(report, folder)
+        animate(side_by_side(runs), output / ANIMATION, QUICKSTART_FPS)
     except KeyboardInterrupt:
         say("\nStopped.")
         return 130
     except (ClientError, ServerError, SetupError, TimeoutError, FileNotFoundError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    summarize(report, output)
+    say(f"Source and edit side by side: {output / ANIMATION}")
     return 0
 
 
-def demonstrate(output: Path, workflow: str) -> dict:
-    """Runs a bundled workflow, fills the folder `output`, returns the report."""
+def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Runs a bundled workflow and fills the folder `output`; returns the report and the clips, each `f 3 h w` in
+    0..1."""
     prompt, saved_as = with_frames(read(workflow)), prefix_of(workflow)
     start = time.monotonic()
     say("Starting ComfyUI ...")
@@ -83,7 +95,13 @@ def demonstrate(output: Path, workflow: str) -> dict:
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
-    return report
+    return report, clips
+
+
+def side_by_side(runs: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The columns of the animation: the source, each workflow's edit under its name, the right result."""
+    first = next(iter(runs.values()))
+    return {"source": first["source"], **{name: clips["edit"] for name, clips in runs.items()}, RIGHT: first["truth"]}
 
 
 def read(workflow: str) -> dict:

@@ -16,14 +16,16 @@ from .launch_host import repair_torchvision
 PACK = "ei2_pack"  # any name will do: a user's folder may be called anything
 
 
-def import_host(device: str = "auto") -> None:
-    """Makes ComfyUI's modules importable. `device`: `cpu`, or `auto` for a GPU where there is one. To be called before
-    anything imports them. Raises `SetupError` where ComfyUI is not to be found."""
+def import_host(device: str = "auto", torch_attention: bool = False) -> None:
+    """Makes ComfyUI's modules importable. `device`: `cpu`, or `auto` for a GPU where there is one; `torch_attention`:
+    as with --use-pytorch-cross-attention, which most GPUs have by themselves and CPUs are faster with. To be called
+    before anything imports them. Raises `SetupError` where ComfyUI is not to be found."""
     sys.path.insert(0, str(locate()))  # before the repository: `nodes` is the host's
     repair_torchvision()
     from comfy.cli_args import args
 
     args.cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    args.use_pytorch_cross_attention |= torch_attention
 
 
 def import_pack() -> None:

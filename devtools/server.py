@@ -17,6 +17,7 @@ from . import front_end, host
 from .environment import DEV, LAUNCHER, ROOT
 
 CLIP = ROOT / "assets" / "quickstart.mp4"
+CPU_OPTIONS = ("--cpu", "--use-pytorch-cross-attention")  # a CPU's default attention is slower
 PACK = "EI2"  # the pack's folder name inside custom_nodes
 
 
@@ -73,7 +74,7 @@ class Server:
         command = [
             python, str(LAUNCHER), str(folder),
             "--base-directory", str(self.base), "--port", str(port), "--disable-auto-launch", "--disable-api-nodes",
-            "--database-url", "sqlite:///:memory:", *([] if has_accelerator(python) else ["--cpu"]),
+            "--database-url", "sqlite:///:memory:", *([] if has_accelerator(python) else CPU_OPTIONS),
             *(["--front-end-root", str(pages)] if pages else []), *self._options,
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

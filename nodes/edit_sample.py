@@ -52,8 +52,10 @@ class EditSample(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="White where the edit may change the clip, one for all frames or one per frame, at the "
-                    "clip's size; grey changes in part. Black comes back exactly as it was encoded, at any cfg. Needs "
-                    "trajectory on in EI2 Invert. With LocalBlend, only what both allow changes.",
+                    "clip's size; grey changes in part. Black comes back exactly as it was encoded, at any cfg; VAE "
+                    "Decode then blurs some pixels across the edge. For the clip's own pixels outside, put edit and "
+                    "clip together with this mask by ImageCompositeMasked behind it. Needs trajectory on in EI2 "
+                    "Invert. With LocalBlend, only what both allow changes.",
                 ),
             ],
             outputs=[

@@ -56,7 +56,7 @@ def load(name: str, device: str) -> Subject:
     """`name`: one of `MODELS`; all but the miniature are made of random numbers and go through the host's checkpoint
     loader. `device`: auto, cpu or cuda. ComfyUI and the pack are imported unless they are already."""
     if in_process.PACK not in sys.modules:
-        in_process.import_host(device)
+        in_process.import_host(device, torch_attention=True)
         in_process.import_pack()
     with torch.inference_mode():
         model, vae = _load_miniature() if name == "miniature" else _load_random(name)

@@ -18,7 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from ...ei2.attention_control import MapEdit, attention_maps, controlled_attention, edited_maps, steps_of
 from ...ei2.local_blend import MapSum
 from ..control import Control
-from .inflation import TemporalStack
+from .temporal_stack import TemporalStack
 from .unet import Block, own_options, transformer_blocks
 
 BRANCH = "EI2 control"  # names the wrapper, and the running `Branch` among the transformer options

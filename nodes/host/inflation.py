@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from functools import partial
 
 import comfy.model_patcher
-import comfy.ops
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
@@ -21,64 +20,16 @@ from torch.utils.hooks import RemovableHandle
 from ...ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention
 from ...ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
 from ...ei2.settings import InflationSettings
-from ...ei2.spectral_norm import effective_weight
-from ...ei2.stam import STAM
-from ...ei2.temporal import TemporalModule
-from ...ei2.temporal_attention import TemporalAttention
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
 from ...ei2.windows import CoarseTokens
-from .unet import Block, own_options, require_unet, transformer_blocks, video_group_norms
+from .shared_text import hook_text_projections
+from .temporal_stack import TemporalStack, host_stack
+from .unet import Block, own_options, text_of, transformer_blocks, video_group_norms
 from .windows import WHOLE_CLIP, WholeClip
 
 KEY = "EI2"
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
-
-
-class TemporalStack(torch.nn.ModuleDict):
-    """The temporal modules of a UNet, by the path of their block (dots become underscores)."""
-
-    @classmethod
-    def build(cls, blocks: list[Block], settings: InflationSettings, linear: Callable[..., torch.nn.Linear]):
-        """New modules, whose weights are yet to be loaded or given by `initialize`."""
-        if settings.temporal == "none":
-            return cls()
-        kind = partial(STAM, centering=settings.centering) if settings.temporal == "stam" else TemporalAttention
-        return cls({cls.name(block): kind(block.channels, block.heads, linear=linear) for block in blocks})
-
-    def initialize(self, settings: InflationSettings) -> None:
-        """Initial weights, already normalized as `settings` ask."""
-        generator = torch.Generator("cpu").manual_seed(0)
-        for module in self.values():
-            module.initialize(generator)
-            self._normalize_once(module, settings)
-
-    @staticmethod
-    def name(block: Block) -> str:
-        return block.path.replace(".", "_")
-
-    @staticmethod
-    def _normalize_once(module: TemporalModule, settings: InflationSettings) -> None:
-        if settings.temporal != "stam" or settings.normalization == "off":
-            return
-        if settings.normalization == "strict":  # W / σ of a zero matrix does not exist
-            torch.nn.init.xavier_uniform_(module.to_out.weight, generator=torch.Generator("cpu").manual_seed(1))
-        plain = STAM(module.to_q.weight.shape[0], module.heads)
-        plain.load_state_dict(module.state_dict())
-        plain.restrict(settings.normalization, settings.normalization_scope)
-        module.load_state_dict(effective_state(plain))
-
-
-def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights a stack or module computes with: normalized matrices and biases, by plain names."""
-    state = {}
-    for name, layer in stack.named_modules():
-        if name.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v", "to_out"):
-            state[f"{name}.weight"] = effective_weight(layer)
-            if layer.bias is not None:
-                state[f"{name}.bias"] = layer.bias.detach().clone()
-    return state
 
 
 class InflatedUNet:
@@ -116,6 +67,9 @@ class InflatedUNet:
             if len(self.stack):
                 self._add_temporal_modules(blocks, options, frames, hooks)
             self._change_layers(unet, frames, hooks)
+            if not torch.is_grad_enabled():
+                for handle in hook_text_projections(blocks, text_of(args, kwargs), frames):
+                    hooks.callback(handle.remove)
             return executor(*args, **kwargs)
 
     def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
@@ -210,7 +164,7 @@ class InflatedUNet:
 def inflate(model, settings: InflationSettings):
     """A clone of the MODEL that treats a batch of latents as a video. An earlier inflation, with its tuning, is
     replaced. Raises `ValueError` for models that cannot be inflated."""
-    stack = _host_stack(model, settings)
+    stack = host_stack(model, settings)
     stack.initialize(settings)
     return attach(deflate(model), settings, stack)
 
@@ -269,7 +223,7 @@ def apply_tune(model, tune: TuneResult):
         raise ValueError(
             f"The tune was made with {wanted}, but the model is inflated with {found}: inflate it in the same way."
         )
-    stack = _host_stack(model, tune.settings)
+    stack = host_stack(model, tune.settings)
     stack.load_state_dict(tune.temporal)
     clone = attach(deflate(model), tune.settings, stack, tune, inflation.warned)
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
@@ -287,18 +241,6 @@ def require_inflation(model) -> InflatedUNet:
     if inflation is None:
         raise ValueError('This model is not inflated: put an "EI2 Inflate UNet" node between the loader and this node.')
     return inflation
-
-
-def _host_stack(model, settings: InflationSettings) -> TemporalStack:
-    """Temporal modules for the MODEL, of layers that the host casts and offloads; their weights are yet to come."""
-    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
-    return TemporalStack.build(transformer_blocks(require_unet(model)), settings, linear)
-
-
-def _module_dtype(model) -> torch.dtype:
-    """Temporal modules are kept as the UNet computes; fp8 weights compute in something larger."""
-    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
-    return dtype if dtype in FLOATS else torch.float16
 
 
 def _is_one_of(patch: tuple, identities: set[int]) -> bool:

@@ -27,11 +27,12 @@ from .differentiable import (
     make_differentiable,
     without_inference_tensors,
 )
-from .inflation import TemporalStack, inflation_of
+from .inflation import inflation_of
 from .memory import explained_out_of_memory
 from .memory_estimate import plan_training
 from .precision import training_precision
 from .prompts import same_text
+from .temporal_stack import TemporalStack
 from .unet import require_unet, sigma_schedule, transformer_blocks
 
 LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from safetensors import SafetensorError
 
 from ...ei2.digest import digest
 from ...ei2.snapshot_file import Run, load_snapshot, save_snapshot
-from ...ei2.tensor_file import part
 from ...ei2.tuning import TrainingState, TuneSettings
 from .fingerprint import identify
 from .inflation import require_inflation
@@ -63,17 +61,3 @@ class Snapshots:
             self.told = f"no snapshot at step {done}, the tuning goes on: {error}"
             logging.warning("EI2: %s", self.told)
         show_text(self.told)
-
-
-def restore(weights: dict[str, torch.Tensor], stack: torch.nn.Module, queries: dict[str, torch.nn.Parameter]) -> None:
-    """Puts the weights of a state back into what is trained."""
-    stack.load_state_dict(part(weights, "temporal."))
-    with torch.no_grad():
-        for path, weight in part(weights, "query.").items():
-            queries[path].copy_(weight)
-
-
-def with_weights(state: TrainingState, stack: torch.nn.Module, queries: dict[str, torch.nn.Parameter]) -> TrainingState:
-    """The state with all that is trained, as `restore` takes it."""
-    weights = {f"temporal.{name}": weight for name, weight in stack.state_dict().items()}
-    return replace(state, weights={**weights, **{f"query.{name}": delta.detach() for name, delta in queries.items()}})

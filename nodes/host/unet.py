@@ -10,7 +10,7 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 
-OPTIONS_POSITION = 5  # of transformer_options among the arguments of UNetModel.forward
+TEXT_POSITION, OPTIONS_POSITION = 2, 5  # of context and transformer_options among the arguments of UNetModel.forward
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ def own_options(args: tuple, kwargs: dict) -> tuple[list, dict, dict]:
     place = "transformer_options" if given is kwargs else OPTIONS_POSITION
     given[place] = dict(given[place])
     return args, kwargs, given[place]
+
+
+def text_of(args: list, kwargs: dict) -> torch.Tensor | None:
+    """The prompts' tokens `b l c` among the arguments of UNetModel.forward."""
+    return kwargs.get("context", args[TEXT_POSITION] if len(args) > TEXT_POSITION else None)
 
 
 def res_blocks(unet: UNetModel) -> list[ResBlock]:

@@ -90,8 +90,34 @@ def source(encode):
 
 
 @pytest.fixture(scope="session")
+def predicting_v():
+    """A MODEL, the miniature's, as a v-prediction model: the host converts nothing, so its ε is made v inside the
+    UNet's call."""
+    from comfy.patcher_extension import WrappersMP
+
+    def predicting_v(model):
+        from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+        (clone,) = ModelSamplingDiscrete().patch(model, "v_prediction", False)
+        sampling = clone.get_model_object("model_sampling")
+
+        def as_v(executor, x, timesteps, *args, **kwargs):
+            """v = √ᾱ ε - √(1-ᾱ) x₀, where x = √ᾱ x₀ + √(1-ᾱ) ε."""
+            noise = executor(x, timesteps, *args, **kwargs)
+            sigma = sampling.sigma(timesteps).view(-1, 1, 1, 1)
+            a, b = 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
+            return a * noise - b * (x - b * noise) / a
+
+        clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "as_v", as_v)
+        return clone
+
+    return predicting_v
+
+
+@pytest.fixture(scope="session")
 def control_net(model):
-    """A small ControlNet of random weights, and what puts prompts under it: `net, steer = control_net`."""
+    """A small ControlNet of random weights, and what puts prompts under it: `net, steer = control_net`, then
+    `steer(positive, negative)`, on request with pictures `f h w 3` of one's own."""
     import comfy.cldm.cldm
     import comfy.controlnet
     import comfy.ops
@@ -109,9 +135,13 @@ def control_net(model):
         for parameter in net.parameters():
             scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-        hint = torch.rand(1, 48, 80, 3, generator=generator)
-    control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
-    return net, lambda *prompts: ControlNetApplyAdvanced().apply_controlnet(*prompts, control, hint, 8.0, 0.0, 1.0)
+        one = torch.rand(1, 48, 80, 3, generator=generator)
+
+    def steer(positive: list, negative: list, hints: torch.Tensor = one) -> tuple[list, list]:
+        control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
+        return ControlNetApplyAdvanced().apply_controlnet(positive, negative, control, hints, 8.0, 0.0, 1.0)
+
+    return net, steer
 
 
 @pytest.fixture(scope="session")

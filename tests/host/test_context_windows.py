@@ -114,46 +114,19 @@ def test_prompts_per_frame_go_with_their_frames(model, inflate, windowed, evalua
     torch.testing.assert_close(found, torch.cat(halves), atol=1e-4, rtol=0)
 
 
-@pytest.fixture(scope="module")
-def controlnet(model):
-    """A small ControlNet of random weights; `controlnet(prompt, hints)`, hints `f h w 3`."""
-    import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.ops
-
-    from nodes import ControlNetApplyAdvanced
-
-    with torch.inference_mode():
-        net = comfy.cldm.cldm.ControlNet(
-            image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1],
-            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=128, num_heads=-1,
-            num_head_channels=32, use_spatial_transformer=True, dtype=torch.float32,
-            operations=comfy.ops.disable_weight_init,
-        )  # fmt: skip
-        generator = torch.Generator().manual_seed(0)
-        for parameter in net.parameters():
-            scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
-            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-
-    def apply(prompt, empty, hints):
-        control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)
-        return ControlNetApplyAdvanced().apply_controlnet(prompt, empty, control, hints, 4.0, 0.0, 1.0)
-
-    return apply
-
-
 def test_a_controlnets_hints_go_with_their_frames(
-    model, inflate, windowed, evaluate, controlnet, source, encode, random_clip
+    model, inflate, windowed, evaluate, control_net, source, encode, random_clip
 ):
     inflated, clip, empty = inflate(model, "Tune-A-Video"), random_clip(frames=8), encode("")
+    steer = control_net[1]
     hints = torch.rand(8, 48, 80, 3, generator=torch.Generator().manual_seed(1))
     batched = windowed(inflated, 4, 0, "batched")
-    found = evaluate(batched, clip, *controlnet(source, empty, hints), 3.0)
+    found = evaluate(batched, clip, *steer(source, empty, hints), 3.0)
     halves = [
-        evaluate(inflated, clip[part], *controlnet(source, empty, hints[part]), 3.0) for part in (slice(4), slice(4, 8))
+        evaluate(inflated, clip[part], *steer(source, empty, hints[part]), 3.0) for part in (slice(4), slice(4, 8))
     ]
     torch.testing.assert_close(found, torch.cat(halves), atol=1e-3, rtol=0)
-    first = evaluate(batched, clip, *controlnet(source, empty, hints[:4].repeat(2, 1, 1, 1)), 3.0)
+    first = evaluate(batched, clip, *steer(source, empty, hints[:4].repeat(2, 1, 1, 1)), 3.0)
     assert (first[4:] - found[4:]).abs().max() > 1e-2
 
 
@@ -300,14 +273,14 @@ def test_tuning_sees_a_window_of_frames_with_their_own_prompts(model, inflate, t
     assert len(set(starts)) > 2
 
 
-def test_tuning_under_a_controlnet(model, inflate, tune, controlnet, source, encode, clip):
+def test_tuning_under_a_controlnet(model, inflate, tune, control_net, source, encode, clip):
     """A window's loss is that of its own hints: the same noise, the same frames, other hints for the other frames."""
     hints = torch.rand(FRAMES, 48, 80, 3, generator=torch.Generator().manual_seed(1))
     draw = Random(0).randrange(FRAMES - LENGTH + 1)
     others = hints.flip(0).clone()
     others[draw : draw + LENGTH] = hints[draw : draw + LENGTH]
     losses = [
-        tune(inflate(model), clip, controlnet(source, encode(""), h)[0], steps=1, window_frames=LENGTH)[1].losses
+        tune(inflate(model), clip, control_net[1](source, encode(""), h)[0], steps=1, window_frames=LENGTH)[1].losses
         for h in (hints, others, hints.flip(0))
     ]
     assert losses[0] == losses[1] != losses[2]

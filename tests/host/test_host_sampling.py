@@ -109,26 +109,9 @@ def test_an_edit_is_not_the_clip(model, inflate, rendered, invert, sample, sourc
     assert (edit - latents).square().mean() > 4 * (plain - latents).square().mean()
 
 
-def predicting_v(model):
-    """The miniature as a v-prediction model: the host converts nothing, so its ε is made v inside the UNet's call."""
-    from comfy.patcher_extension import WrappersMP
-    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-
-    (clone,) = ModelSamplingDiscrete().patch(model, "v_prediction", False)
-    sampling = clone.get_model_object("model_sampling")
-
-    def as_v(executor, x, timesteps, *args, **kwargs):
-        """v = √ᾱ ε - √(1-ᾱ) x₀, where x = √ᾱ x₀ + √(1-ᾱ) ε."""
-        noise = executor(x, timesteps, *args, **kwargs)
-        sigma = sampling.sigma(timesteps).view(-1, 1, 1, 1)
-        a, b = 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
-        return a * noise - b * (x - b * noise) / a
-
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "as_v", as_v)
-    return clone
-
-
-def test_v_prediction_inverts_and_samples_like_epsilon(model, inflate, rendered, invert, sample, source, encode):
+def test_v_prediction_inverts_and_samples_like_epsilon(
+    model, inflate, predicting_v, rendered, invert, sample, source, encode
+):
     """The same knowledge in another form has to give the same noise and the same edit."""
     latents = rendered[1]
     results = []
@@ -155,7 +138,7 @@ def test_v_prediction_returns_to_the_clip(model, inflate, rendered, invert, samp
     assert errors[1] < 0.1 * latents.std()
 
 
-def test_v_prediction_tunes_with_its_own_loss(model, inflate, tune, source, random_clip):
+def test_v_prediction_tunes_with_its_own_loss(model, inflate, predicting_v, tune, source, random_clip):
     """At equal predictions, the error of v is that of ε times √(1 + σ²)."""
     (_, eps), (_, v) = (tune(inflate(m), random_clip(), steps=1) for m in (model, predicting_v(model)))
     generator = torch.Generator("cpu").manual_seed(0)

@@ -117,15 +117,15 @@ class Lab:
         return self.stacks[key]
 
     def random_tune(self, inflated):
-        inflation, settings = self.pack("nodes.host.inflation"), inflated.settings
+        stacks, settings = self.pack("nodes.host.temporal_stack"), inflated.settings
         blocks = self.pack("nodes.host.unet").transformer_blocks(self.unet)
-        stack = inflation.TemporalStack.build(blocks, settings, torch.nn.Linear)
+        stack = stacks.TemporalStack.build(blocks, settings, torch.nn.Linear)
         generator = torch.Generator().manual_seed(1)
         for parameter in stack.parameters():
             parameter.normal_(std=0.1, generator=generator)
         for module in stack.values() if settings.temporal == "stam" else ():
             module.restrict(settings.normalization, settings.normalization_scope)
-        return self.pack("ei2.tune_result").TuneResult(settings, inflation.effective_state(stack), {}, frames=3)
+        return self.pack("ei2.tune_result").TuneResult(settings, stacks.effective_state(stack), {}, frames=3)
 
 
 @pytest.fixture(scope="module")

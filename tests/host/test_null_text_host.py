@@ -168,24 +168,6 @@ def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty
     assert steered == [True] * STEPS and "control" not in empty[0][1]
 
 
-def predicting_v(model):
-    """The miniature as a v-prediction model: the host converts nothing, so its ε is made v inside the UNet's call."""
-    from comfy.patcher_extension import WrappersMP
-    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-
-    (clone,) = ModelSamplingDiscrete().patch(model, "v_prediction", False)
-    sampling = clone.get_model_object("model_sampling")
-
-    def as_v(executor, x, timesteps, *args, **kwargs):
-        noise = executor(x, timesteps, *args, **kwargs)
-        sigma = sampling.sigma(timesteps).view(-1, 1, 1, 1)
-        a, b = 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
-        return a * noise - b * (x - b * noise) / a
-
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "as_v", as_v)
-    return clone
-
-
 @pytest.fixture(scope="module")
 def like_sdxl():
     """A small UNet of random weights that reads a pooled vector, through the host's SDXL, and its prompts."""
@@ -217,7 +199,7 @@ def like_sdxl():
 
 @pytest.mark.parametrize("kind", ["not inflated", "EI2", "Tune-A-Video", "Vid2Vid-zero", "tuned", "v", "SDXL", "LoRA"])
 def test_the_first_loss_is_that_of_the_hosts_guided_step(
-    kind, model, inflate, tuned, optimize, evaluate, random_clip, source, empty, like_sdxl
+    kind, model, inflate, predicting_v, tuned, optimize, evaluate, random_clip, source, empty, like_sdxl
 ):
     """Whatever the model carries is in force while it is differentiated, and the guidance is the host's."""
     clip = random_clip()
@@ -242,7 +224,7 @@ def test_the_first_loss_is_that_of_the_hosts_guided_step(
     assert (embeddings[0] - empty[0][0]).abs().max() == pytest.approx(1e-2 * 50 / 3, rel=1e-2)  # Adam's first step
 
 
-def test_v_prediction_learns_what_epsilon_does(model, inflate, optimize, random_clip, source, empty):
+def test_v_prediction_learns_what_epsilon_does(model, inflate, predicting_v, optimize, random_clip, source, empty):
     (_, eps, *_), (_, v, *_) = (
         optimize(inflate(m), random_clip(), source, empty, inner=3) for m in (model, predicting_v(model))
     )
