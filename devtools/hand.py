@@ -63,7 +63,7 @@ class Hand:
 
     def move(self, node: object, x: float, y: float) -> None:
         """Drags a node by its title bar, so that its upper left corner (below the title) is there."""
-        grip = self._place("return [node.pos[0] + node.size[0] - 20, node.pos[1] - 15]", node)
+        grip = self._place("return [node.pos[0] + node.size[0] / 2, node.pos[1] - 15]", node)
         corner = self._place("return node.pos", node)
         if max(abs(corner[0] - x), abs(corner[1] - y)) > 2:
             self._drag(grip, (grip[0] + x - corner[0], grip[1] + y - corner[1]))
