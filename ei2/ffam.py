@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 CPU_SCORES = 2**19  # a head's, per group of frames
 GATHERED_TOKENS = 2**16  # keys of a group of frames on a GPU
+FEW = 2  # frames: so many at once gain less than the copies of their keys cost
 KEPT_BYTES = 2**25  # of all groups' gathered keys and values under autograd
 
 
@@ -93,22 +94,42 @@ def anchored_attention(
 def _attend_each(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:
     """Frames `b f n c`, each to its own tokens and to the coarse ones of `b a m c` that `others` picks for it, as many
     for each; -> `b f n c`."""
-    frames, others = len(others), torch.tensor(others, device=q.device)
+    frames, seen = len(others), k.shape[2] + len(others[0]) * coarse_k.shape[2]
+    group = frames_at_once(frames, k.shape[2], seen - k.shape[2], q.device)
+    if group <= FEW and not torch.is_grad_enabled():
+        return _attend_in_turn(q, k, v, coarse_k, coarse_v, others, attend)
+    picks = torch.tensor(others, device=q.device)
 
-    def attend_group(q, k, v, coarse_k, coarse_v, others):
-        keys, values = _fine_and_coarse(k, coarse_k, others), _fine_and_coarse(v, coarse_v, others)
+    def attend_group(q, k, v, coarse_k, coarse_v, picks):
+        keys, values = _fine_and_coarse(k, coarse_k, picks), _fine_and_coarse(v, coarse_v, picks)
         return attend(q.flatten(0, 1), keys, values)
 
-    group = frames_at_once(frames, k.shape[2], others.shape[1] * coarse_k.shape[2], q.device)
-    gathered = 2 * q.shape[0] * frames * (k.shape[2] + others.shape[1] * coarse_k.shape[2]) * k.shape[3]
+    gathered = 2 * q.shape[0] * frames * seen * k.shape[3]
     # kept for the backward pass, the gathered keys and values would grow with f²: where they are large, make them anew
     again = torch.is_grad_enabled() and group < frames and gathered * k.element_size() > KEPT_BYTES
     run = partial(checkpoint, attend_group, use_reentrant=False) if again else attend_group
     out = [
-        rearrange(run(q[:, i], k[:, i], v[:, i], coarse_k, coarse_v, others[i]), "(b f) n c -> b f n c", b=q.shape[0])
+        rearrange(run(q[:, i], k[:, i], v[:, i], coarse_k, coarse_v, picks[i]), "(b f) n c -> b f n c", b=q.shape[0])
         for i in (slice(start, start + group) for start in range(0, frames, group))
     ]
     return torch.cat(out, dim=1)
+
+
+def _attend_in_turn(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:
+    """The same frame by frame without gradients, which allows to keep one copy of keys and values: from a frame to the
+    next its own tokens are exchanged, and of the coarse ones those that differ, a single frame's of all."""
+    picks = torch.tensor(others[:1], device=q.device)
+    keys, values = _fine_and_coarse(k[:, :1], coarse_k, picks), _fine_and_coarse(v[:, :1], coarse_v, picks)
+    fine, size = k.shape[2], coarse_k.shape[2]
+    out = [attend(q[:, 0], keys, values)]
+    for i in range(1, len(others)):
+        for joint, own, coarse in ((keys, k, coarse_k), (values, v, coarse_v)):
+            joint[:, :fine] = own[:, i]
+            for slot, (before, now) in enumerate(zip(others[i - 1], others[i])):
+                if now != before:
+                    joint[:, fine + slot * size : fine + (slot + 1) * size] = coarse[:, now]
+        out.append(attend(q[:, i], keys, values))
+    return torch.stack(out, dim=1)
 
 
 def frames_at_once(frames: int, fine: int, coarse: int, device: torch.device) -> int:

@@ -190,6 +190,32 @@ def test_anchored_attention_equals_naive(own, videos):
         assert np.abs(found[row].numpy() - expected).max() <= 1e-5
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("own", [[None, 1, None, 0], [2, 0, None, 1]], ids=str)
+def test_large_frames_one_after_the_other(own, gradients):
+    """Without gradients one copy of keys and values goes from frame to frame."""
+    height, width, videos, frames = 24, 25, 2, len(own)
+    q, k, v = qkv(videos * frames, height * width)
+    coarse = torch.randn(2, videos, 3, height * width // 2, CHANNELS, generator=torch.Generator().manual_seed(1))
+    seen = []
+
+    def looking(q, k, v):
+        seen.append((k.data_ptr(), len(k)))
+        return attend(q, k, v)
+
+    with torch.set_grad_enabled(gradients):
+        clip = fine_coarse_attention(q, k, v, frames, height, width, 2, "average", looking)
+        copies, sizes = {pointer for pointer, _ in seen}, {size for _, size in seen}
+        window = anchored_attention(q, k, v, *coarse, own, attend)
+    assert len(seen) == frames and sizes == {videos} and (gradients or len(copies) == 1)
+    assert np.abs(clip.numpy() - naive(q, k, v, frames, height, width, 2, "average")).max() <= 1e-5
+    for row in range(videos * frames):
+        video, frame = divmod(row, frames)
+        others = [anchor for anchor in range(3) if anchor != own[frame]]
+        keys, values = (torch.cat([fine[row], *tokens[video, others]])[None] for fine, tokens in zip((k, v), coarse))
+        torch.testing.assert_close(window[row], attend(q[row : row + 1], keys, values)[0], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_a_clip_of_nothing_but_anchors_is_an_ordinary_one(factor):
     frames, height, width = 4, 5, 7
