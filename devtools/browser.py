@@ -127,6 +127,15 @@ class Editor:
             ".map(v => ({ source: decodeURIComponent(v.currentSrc), size: [v.videoWidth, v.videoHeight] }))"
         )
 
+    def text(self, node: int) -> str:
+        """What a node tells of its last run, in whichever of the two places: the front end's or the pack's own."""
+        names = ["$$node-text-preview", "EI2 shown text"]
+        return self.page.evaluate(
+            "([id, names]) => app.graph.getNodeById(id).widgets.filter(w => names.includes(w.name))"
+            ".map(w => w.value).join(' | ')",
+            [node, names],
+        )
+
     def prompt(self) -> dict:
         """The workflow in API format, as the Run button sends it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..ei2.model_identity import check_base
 from .host.fingerprint import identify
 from .host.inflation import apply_tune, inflate, inflation_of
-from .host.node_text import show_text
+from .host.show import shown
 
 
 class ApplyTune(io.ComfyNode):
@@ -56,5 +56,5 @@ class ApplyTune(io.ComfyNode):
             logging.warning("EI2: %s", warning)
         inflated = model if inflation_of(model) else inflate(model, tune.settings)
         tuned = apply_tune(inflated, tune.scaled(temporal_strength, query_strength))
-        show_text(warning or f"tuned on {tune.frames} frames, {len(tune.losses)} steps")
-        return io.NodeOutput(tuned)
+        text = warning or f"tuned on {tune.frames} frames, {len(tune.losses)} steps"
+        return io.NodeOutput(tuned, ui=shown(cls, text=text))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..ei2 import tensor_file
 from ..ei2.tune_file import KIND, load_tune
 from .host.latent_picture import decode_picture
-from .host.node_text import show_text
+from .host.show import shown
 from .host.tune_folder import list_tunes, resolve_tune
 
 
@@ -60,6 +60,5 @@ class LoadTune(io.ComfyNode):
     def execute(cls, tune_name) -> io.NodeOutput:
         saved = load_tune(resolve_tune(tune_name))
         info = saved.describe()
-        show_text(info)
-        picture = ui.PreviewImage(decode_picture(saved.tune.picture), cls=cls) if saved.tune.picture else None
-        return io.NodeOutput(saved.tune, info, ui=picture)
+        picture = decode_picture(saved.tune.picture) if saved.tune.picture else None
+        return io.NodeOutput(saved.tune, info, ui=shown(cls, picture, info))

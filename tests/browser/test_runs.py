@@ -18,6 +18,8 @@ def test_run_shows_the_edited_video(editor, picture):
     editor.page.wait_for_timeout(3000)  # the videos are being loaded
     picture(editor, "run-quickstart")
     assert editor.overlapping() == []
+    assert editor.text(INVERT).startswith("computed") and "|" not in editor.text(INVERT)  # newer front ends delete it
+    assert "shown text" not in str(editor.prompt())  # it is no input
     videos = editor.videos()
     for name in ("source", "reconstruction", "edit"):
         shown = [video["size"] for video in videos if f"filename={name}_" in video["source"]]
