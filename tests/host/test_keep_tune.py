@@ -60,8 +60,8 @@ def test_the_tuned_model_comes_back(saved, learned, pack, model, inflate, evalua
     assert (evaluate(inflate(model), clip, source) - expected).abs().max() > 1e-2
     assert "3 steps" in info and "a jeep" in info and "80 x 48" in info
     assert Image.open(io.BytesIO(tune.picture)).size[0] > 100
-    shown = pack("nodes.load_tune").LoadTune.execute(saved).ui.as_dict()
-    assert len(shown["images"]) == 1 and shown["images"][0]["type"] == "temp"
+    shown = pack("nodes.load_tune").LoadTune.execute(saved).ui
+    assert len(shown["images"]) == 1 and shown["images"][0]["type"] == "temp" and shown["text"][0] == info
 
 
 def test_the_list_shows_it_and_numbers_go_on(saved, pack, folder, learned):
