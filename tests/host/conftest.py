@@ -15,7 +15,18 @@ try:
 except SetupError as error:
     raise pytest.UsageError(str(error)) from error
 in_process.import_pack()
-os.environ["EI2_CACHE_MB"] = "0"  # every test inverts anew, and leaves nothing in the user's ComfyUI
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_inversion_cache():
+    """Every test here inverts anew, and leaves nothing in the user's ComfyUI; servers that other tests start do not."""
+    before = os.environ.get("EI2_CACHE_MB")
+    os.environ["EI2_CACHE_MB"] = "0"
+    yield
+    if before is None:
+        del os.environ["EI2_CACHE_MB"]
+    else:
+        os.environ["EI2_CACHE_MB"] = before
 
 
 @pytest.fixture(scope="session")
