@@ -21,6 +21,7 @@ EXHAUSTED = (
     "bad_alloc",
     "bad allocation",
     "could not create a memory object",
+    "could not create a primitive",
     "ALLOC_FAILED",
 )
 
