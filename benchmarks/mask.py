@@ -18,8 +18,8 @@ from statistics import fmean
 import torch
 
 from benchmarks.editbench.bench import Bench
-from benchmarks.editbench.clips import Clip, Edit, clips_of
-from benchmarks.machine import machine
+from benchmarks.editbench.clips import Clip, Edit, clips_of, motions_first
+from benchmarks.results_file import write_results
 from devtools.environment import ROOT
 from devtools.in_process import pack
 from ei2.measures import masked_psnr, psnr
@@ -39,10 +39,7 @@ def rows(bench: Bench, clip: Clip, steps: int) -> list[dict]:
     frames = render(list(clip.scenes))
     latents = bench.vae.encode(frames.movedim(1, -1))
     source, empty = bench.encode(clip.source_prompt), bench.encode("")
-    inflated = bench.inflation.inflate(bench.model, bench.settings.PRESETS["EI2"])
-    tuning = bench.tune_settings(TUNE_STEPS, LEARNING_RATE, 0, "fp32")
-    tune = bench.tuning.tune_model(inflated, latents, source, tuning, "auto", lambda step, loss: None)
-    model = bench.inflation.apply_tune(inflated, tune)
+    model = bench.tuned(latents, source, TUNE_STEPS, LEARNING_RATE, "fp32")
     inversion = pack("nodes.invert").invert_plainly(model, latents, source, steps, 0, keep=True)
     sample = lambda prompt, cfg, kept=None: bench.decode(
         bench.sampling.sample(model, inversion.noise, prompt, empty, cfg, inversion.sigmas, kept)
@@ -129,13 +126,11 @@ def main() -> int:
     device = "cuda" if bench.on_gpu else "cpu"
     output = options.output or ROOT / "benchmarks" / "results" / f"mask_{device}.json"
     fit = [clip for clip in clips_of("dev") if any(edit.kind in KINDS for edit in clip.edits)]
-    fit = sorted(fit, key=lambda clip: (len(clip.scenes), clip.name.rsplit("-")[-1]))  # all motions first
+    fit = sorted(motions_first(fit), key=lambda clip: len(clip.scenes))
     with torch.inference_mode():
         for done, clip in enumerate(fit[: options.clips], start=1):
             found += rows(bench, clip, options.steps)
-            about = {"command": f"python3 dev.py bench mask --clips {done} --steps {options.steps}",
-                     **machine(options.device)}  # fmt: skip
-            output.write_text(json.dumps({**about, "rows": found}, indent=2) + "\n", encoding="utf-8")
+            write_results(output, f"mask --clips {done} --steps {options.steps}", options.device, found)
     print(table(found))
     return 0
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import machine, peak_bytes, start_peak, uses_gpu
+from benchmarks.machine import peak_bytes, start_peak, uses_gpu
+from benchmarks.results_file import write_results
 from devtools import in_process
 from devtools.environment import ROOT
 
@@ -165,8 +166,7 @@ def main() -> int:
             print(json.dumps(new), flush=True)
             rows.sort(key=lambda row: (row["model"], row["pixels"], row["frames"], WORKS.index(row["work"])))
             if all(row["peak"] for row in rows):
-                about = {"command": "python3 dev.py bench memory", **machine(options.device)}
-                output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+                write_results(output, "memory", options.device, rows)
     print(table(rows))
     return 0
 

@@ -16,8 +16,8 @@ from statistics import fmean
 import torch
 
 from benchmarks.editbench.bench import Bench
-from benchmarks.editbench.clips import Clip, clips_of
-from benchmarks.machine import machine
+from benchmarks.editbench.clips import Clip, clips_of, motions_first
+from benchmarks.results_file import write_results
 from devtools.environment import ROOT
 from ei2.measures import psnr
 from miniature.world import render
@@ -32,10 +32,7 @@ def measure(bench: Bench, clip: Clip, steps: int) -> dict:
     frames = render(list(clip.scenes))
     latents = bench.vae.encode(frames.movedim(1, -1))
     source, empty = bench.encode(clip.source_prompt), bench.encode("")
-    inflated = bench.inflation.inflate(bench.model, bench.settings.PRESETS["EI2"])
-    tuning = bench.tune_settings(TUNE_STEPS, LEARNING_RATE, 0, "bf16")
-    tune = bench.tuning.tune_model(inflated, latents, source, tuning, "auto", lambda step, loss: None)
-    model, trajectory = bench.inflation.apply_tune(inflated, tune), []
+    model, trajectory = bench.tuned(latents, source, TUNE_STEPS, LEARNING_RATE, "bf16"), []
     noise, sigmas = bench.sampling.invert(model, latents, source, steps, 0, lambda x: trajectory.append(x.cpu()))
 
     begin = time.perf_counter()
@@ -82,14 +79,12 @@ def main() -> int:
     bench, rows = Bench(options.device, torch.get_num_threads()), []
     device = "cuda" if bench.on_gpu else "cpu"
     output = options.output or ROOT / "benchmarks" / "results" / f"null_text_{device}_{options.steps}.json"
-    first = sorted(clips_of("dev"), key=lambda clip: clip.name.rsplit("-")[-1])[: options.clips]  # all motions first
     with torch.inference_mode():
-        for clip in first:
+        for clip in motions_first(clips_of("dev"))[: options.clips]:
             rows.append(measure(bench, clip, options.steps))
             print(json.dumps(rows[-1]), flush=True)
-    about = {"command": f"python3 dev.py bench null-text --clips {len(rows)} --steps {options.steps}",
-             **machine(options.device), "threads": torch.get_num_threads()}  # fmt: skip
-    output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    command = f"null-text --clips {len(rows)} --steps {options.steps}"
+    write_results(output, command, options.device, rows, threads=torch.get_num_threads())
     print(table(rows))
     return 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.editbench.bench import Bench
-from benchmarks.machine import machine
+from benchmarks.results_file import write_results
 from devtools.environment import ROOT
 from devtools.in_process import pack
 from devtools.results import ATTRIBUTES, contact_sheet
@@ -84,13 +84,10 @@ def run(bench: Bench, name: str) -> Iterator[tuple[dict, torch.Tensor]]:
     recipes, kind = pack("nodes.recipe"), 1  # the bundled miniature
     frames, source = render(scenes), prompt(scenes[0])
     latents = bench.vae.encode(frames.movedim(1, -1))
-    inflated = bench.inflation.inflate(bench.model, bench.settings.PRESETS["EI2"])
     budget = {(one.steps[kind], recipes.LEARNING_RATE[kind]) for one in recipes.RECIPES.values()}
     (steps, learning_rate) = budget.pop()
     assert not budget, "recipes that tune differently need a tuning each"
-    tuning = bench.tune_settings(steps, learning_rate, 0, "fp32")
-    tune = bench.tuning.tune_model(inflated, latents, bench.encode(source), tuning, "auto", lambda step, loss: None)
-    model = bench.inflation.apply_tune(inflated, tune)
+    model = bench.tuned(latents, bench.encode(source), steps, learning_rate, "fp32")
     inversion = pack("nodes.invert").invert_plainly(model, latents, bench.encode(source), STEPS, 0)
     for case in cases:
         recipe, target = recipes.RECIPES[case.recipe], edited(scenes, **case.changes)
@@ -111,10 +108,8 @@ def score(bench: Bench, case: Case, pictures: torch.Tensor, scenes: list[Scene],
     """What a row says of the edited frames `f 3 h w`. `target`: what they should show."""
     truth, frames = render(target), render(scenes)
     ground = 1 - torch.maximum(object_mask(scenes), object_mask(target)).clamp(0, 1)
-    right = {
-        key: sum(seen[key] == getattr(scene, key) for seen, scene in zip(bench.judge.see(pictures), target))
-        for key in ATTRIBUTES
-    }
+    judged = list(zip(bench.judge.see(pictures), target))
+    right = {key: sum(seen[key] == getattr(scene, key) for seen, scene in judged) for key in ATTRIBUTES}
     return {
         "recipe": case.recipe,
         "changes": case.changes,
@@ -158,8 +153,7 @@ def main() -> int:
                 print(json.dumps(row), flush=True)
                 sheet[", ".join(row["changes"].values())] = pictures[::SHOWN]
             contact_sheet(sheet, options.output / f"{name}_{clip}.png")
-    about = {"command": "python3 dev.py bench recipes", **machine(options.device)}
-    (options.output / f"{name}.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    write_results(options.output / f"{name}.json", "recipes", options.device, rows)
     print(table(rows))
     return 0
 

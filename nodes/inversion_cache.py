@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .host import inversion_cache as cache
-from .host.node_text import show_text
+from .host.show import shown
 
 
 class InversionCache(io.ComfyNode):
@@ -43,5 +43,4 @@ class InversionCache(io.ComfyNode):
         report = f"{cache.usage()} in {cache.folder()}"
         if clear:
             report = f"deleted {cache.clear()}; left: {cache.usage()}"
-        show_text(report)
-        return io.NodeOutput(report, ui=ui.PreviewText(report))
+        return io.NodeOutput(report, ui=shown(cls, text=report))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.inversion_cache import cached_inversion
-from .host.node_text import show_text
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
 from .host.sampling import invert
+from .host.show import shown
 from .inversion import Inversion
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
@@ -160,13 +160,12 @@ class Invert(io.ComfyNode):
         else:
             compute = lambda: invert_plainly(model, source, positive, steps, refine, trajectory)
         inversion, how = cached_inversion(model, parts, compute) if cache else (compute(), "computed, not kept")
-        show_text(how)
         if null_text:
             negative = scheduled_negative(model, empty, inversion)
         else:
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
         latent = {"samples": inversion.noise}
-        return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=ui.PreviewText(how))
+        return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=shown(cls, text=how))
 
 
 def invert_plainly(model, source, positive: list, steps: int, refine: int, keep: bool = False) -> Inversion:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..ei2.tune_file import save_tune
-from .host.node_text import show_text
+from .host import show
 from .host.tune_folder import check_prefix, new_tune_path, shown
 
 
@@ -54,5 +54,4 @@ class SaveTune(io.ComfyNode):
         path = new_tune_path(filename_prefix)
         save_tune(path, tune, prompt)
         text = f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"
-        show_text(text)
-        return io.NodeOutput(ui=ui.PreviewText(text))
+        return io.NodeOutput(ui=show.shown(cls, text=text))

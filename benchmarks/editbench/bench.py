@@ -43,6 +43,13 @@ class Bench:
             work = Work(self, job)
             return [row for case in job.cases for row in work.rows(case, strips)]
 
+    def tuned(self, latents: torch.Tensor, source: list, steps: int, learning_rate: float, precision: str, **further):
+        """The model tuned as EI2 on a clip `f c h w` with its prompt `source`. `further`: settings of the tuning."""
+        inflated = self.inflation.inflate(self.model, self.settings.PRESETS["EI2"])
+        settings = self.tune_settings(steps, learning_rate, 0, precision, **further)
+        tune = self.tuning.tune_model(inflated, latents, source, settings, "auto", lambda step, loss: None)
+        return self.inflation.apply_tune(inflated, tune)
+
     def encode(self, text: str) -> list:
         return self.clip_model.encode_from_tokens_scheduled(self.clip_model.tokenize(text))
 

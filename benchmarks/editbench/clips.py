@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -123,6 +124,11 @@ def quick() -> list[Clip]:
 def clips_of(name: str) -> tuple[Clip, ...]:
     """The clips of `dev`, `test` or `quick`. Raises ValueError for another name."""
     return tuple(quick() if name == "quick" else split(name))
+
+
+def motions_first(clips: Iterable[Clip]) -> list[Clip]:
+    """Every motion's first clip, then every motion's second, and so on: the first few show all motions."""
+    return sorted(clips, key=lambda clip: clip.name.rsplit("-")[-1])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .clips import clips_of
+from .clips import clips_of, motions_first
 from .job import Case, Job
 from .methods import (
     ABLATIONS,
@@ -49,5 +49,5 @@ def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list
     for method, wanted in budgets.items():
         for budget in dict.fromkeys(wanted):
             shared.setdefault(learning(METHODS[method], budget), []).append(Case(method, budget))
-    found = sorted(clips_of(split), key=lambda clip: clip.name.rsplit("-")[-1])  # all motions' first clips first
+    found = motions_first(clips_of(split))
     return [Job(split, clip.name, seed, tuple(cases)) for clip in found for cases in shared.values()]

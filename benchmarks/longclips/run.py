@@ -89,10 +89,8 @@ class LongWork:
         self.frames = render(list(clip.scenes))
         self.latents = bench.vae.encode(self.frames.movedim(1, -1))
         self.source, self.empty = bench.encode(clip.source_prompt), bench.encode("")
-        inflated = bench.inflation.inflate(bench.model, bench.settings.PRESETS["EI2"])
-        settings = bench.tune_settings(steps, LEARNING_RATE, 0, "bf16", window_frames=bench.window)
-        tune = bench.tuning.tune_model(inflated, self.latents, self.source, settings, "auto", lambda step, loss: None)
-        self.model = bench.inflation.apply_tune(inflated, tune)
+        further = {"window_frames": bench.window}
+        self.model = bench.tuned(self.latents, self.source, steps, LEARNING_RATE, "bf16", **further)
         self.windows = bench.windows(self.model, len(clip.scenes))
         self.inverted: dict[str, tuple] = {}  # by mode: noise and sigmas
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 
 import pytest
 import torch
@@ -20,13 +19,9 @@ in_process.import_pack()
 @pytest.fixture(scope="module", autouse=True)
 def no_inversion_cache():
     """Every test here inverts anew, and leaves nothing in the user's ComfyUI; servers that other tests start do not."""
-    before = os.environ.get("EI2_CACHE_MB")
-    os.environ["EI2_CACHE_MB"] = "0"
-    yield
-    if before is None:
-        del os.environ["EI2_CACHE_MB"]
-    else:
-        os.environ["EI2_CACHE_MB"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EI2_CACHE_MB", "0")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def invert(pack, cache, source):
             output = node.execute(model, {"samples": latents}, positive or source, steps, refine, **others)
         finally:
             handle.remove()
-        return output.args, output.ui.as_dict()["text"][0], len(calls)
+        return output.args, output.ui["text"][0], len(calls)
 
     return invert
 

@@ -67,7 +67,7 @@ def test_the_tuned_model_comes_back(saved, learned, pack, model, inflate, evalua
 def test_the_list_shows_it_and_numbers_go_on(saved, pack, folder, learned):
     save, where = pack("nodes.save_tune").SaveTune, pack("nodes.host.tune_folder")
     output = save.execute(learned[1], "clips/jeep")
-    assert "clips/jeep_00002_.safetensors" in output.ui.as_dict()["text"][0]
+    assert "clips/jeep_00002_.safetensors" in output.ui["text"][0]
     (folder / "notes.txt").write_text("x")
     (folder / "snapshots").mkdir()
     (folder / "snapshots" / "run.safetensors").write_bytes(b"")
