@@ -225,6 +225,38 @@ def tune(pack, source):
     return tune
 
 
+@pytest.fixture(scope="session")
+def invert(pack):
+    """The outputs of EI2 Invert: `invert(model, clip, positive, steps=4, refine=0, **inputs)`."""
+
+    def invert(model, clip, positive, steps=4, refine=0, **inputs):
+        return pack("nodes.invert").Invert.execute(model, {"samples": clip}, positive, steps, refine, **inputs).args
+
+    return invert
+
+
+@pytest.fixture(scope="session")
+def sample(pack):
+    """The latents of EI2 Edit Sample: `sample(model, inversion, positive, negative, cfg=1.0, control=None)`."""
+
+    def sample(model, inversion, positive, negative, cfg=1.0, control=None):
+        node = pack("nodes.edit_sample").EditSample
+        return node.execute(model, inversion, positive, negative, cfg, control).args[0]["samples"]
+
+    return sample
+
+
+@pytest.fixture(scope="session")
+def windowed():
+    """A MODEL with the host's context windows: `windowed(model, length=4, overlap=1, ...)`."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+    def windowed(model, length=4, overlap=1, schedule="standard_static", loop=False, fuse="pyramid", dim=0):
+        return ContextWindowsManualNode.execute(model, length, overlap, schedule, 1, loop, fuse, dim).args[0]
+
+    return windowed
+
+
 def random_clip(frames: int = 3, height: int = 6, width: int = 10, seed: int = 0) -> torch.Tensor:
     """Latents `f 4 h w` in the host's scale. Odd sizes lie below the UNet's first level: 6 x 10 becomes 3 x 5."""
     return 5 * torch.randn(frames, 4, height, width, generator=torch.Generator().manual_seed(seed))

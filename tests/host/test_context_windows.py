@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import gc
 import weakref
-from random import Random
 
 import pytest
 import torch
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
-FRAMES, LENGTH, OVERLAP = 9, 4, 1
+FRAMES, LENGTH = 9, 4
 WINDOWS = [range(0, 4), range(3, 7), range(5, 9)]  # standard_static
 ANCHORS = [0, 4, 8]
 PYRAMID = torch.tensor([1.0, 2.0, 2.0, 1.0]).view(-1, 1, 1, 1)
-
-
-@pytest.fixture(scope="module")
-def windowed():
-    """A MODEL with the host's context windows: `windowed(model, length=4, overlap=1, ...)`."""
-    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
-
-    def windowed(model, length=LENGTH, overlap=OVERLAP, schedule="standard_static", loop=False, fuse="pyramid", dim=0):
-        return ContextWindowsManualNode.execute(model, length, overlap, schedule, 1, loop, fuse, dim).args[0]
-
-    return windowed
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +26,6 @@ def tuned(model, inflate, tune, clip):
     """Tuned on windows, and what was learned."""
     with torch.inference_mode():
         return tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
-
-
-@pytest.fixture(scope="module")
-def invert(pack):
-    return lambda model, clip, positive, steps=4, refine=0, **options: (
-        pack("nodes.invert").Invert.execute(model, {"samples": clip}, positive, steps, refine, **options).args
-    )
-
-
-@pytest.fixture(scope="module")
-def sample(pack):
-    def sample(model, inversion, positive, negative, cfg=1.0, control=None):
-        node = pack("nodes.edit_sample").EditSample
-        return node.execute(model, inversion, positive, negative, cfg, control).args[0]["samples"]
-
-    return sample
 
 
 def watched(model, see):
@@ -243,134 +215,6 @@ def test_edit_sample_is_the_hosts_sampler_custom(tuned, windowed, invert, sample
     inputs = (model, False, 1, 4.0, prompt, empty, sampler_object("ddim"), sigmas, noise)
     expected = host_node("nodes_custom_sampler", "SamplerCustom", *inputs)[0]["samples"]
     torch.testing.assert_close(sample(model, inversion, prompt, empty, 4.0), expected, atol=1e-5, rtol=0)
-
-
-# tuning
-
-
-def test_windows_are_learned_from(tuned, model, inflate, tune, clip):
-    _, result = tuned
-    assert result.frames == LENGTH and len(result.losses) == 3
-    _, again = tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
-    assert again.losses == result.losses
-    assert all(torch.equal(weight, again.query[name]) for name, weight in result.query.items())
-
-
-def test_tuning_sees_a_window_of_frames_with_their_own_prompts(model, inflate, tune, source, encode, clip):
-    texts = source[0][0] * torch.arange(1.0, FRAMES + 1).view(-1, 1, 1) / FRAMES  # tells the frames apart
-    seen = []
-
-    def watch(executor, x, timesteps, context, *args, **kwargs):
-        seen.append((len(x), (FRAMES * context[:, 0, 0] / source[0][0][0, 0, 0]).round().int().tolist()))
-        return executor(x, timesteps, context, *args, **kwargs)
-
-    inflated = inflate(model)
-    inflated.add_wrapper_with_key("diffusion_model", "spy", watch)
-    tune(inflated, clip, [[texts, dict(source[0][1])]], steps=8, window_frames=LENGTH)
-    assert all(frames == LENGTH for frames, _ in seen)
-    starts = [own[0] for _, own in seen]
-    assert all(own == list(range(start, start + LENGTH)) for start, (_, own) in zip(starts, seen))
-    assert len(set(starts)) > 2
-
-
-def test_tuning_under_a_controlnet(model, inflate, tune, control_net, source, encode, clip):
-    """A window's loss is that of its own hints: the same noise, the same frames, other hints for the other frames."""
-    hints = torch.rand(FRAMES, 48, 80, 3, generator=torch.Generator().manual_seed(1))
-    draw = Random(0).randrange(FRAMES - LENGTH + 1)
-    others = hints.flip(0).clone()
-    others[draw : draw + LENGTH] = hints[draw : draw + LENGTH]
-    losses = [
-        tune(inflate(model), clip, control_net[1](source, encode(""), h)[0], steps=1, window_frames=LENGTH)[1].losses
-        for h in (hints, others, hints.flip(0))
-    ]
-    assert losses[0] == losses[1] != losses[2]
-
-
-def test_tuning_ignores_context_windows(tuned, model, inflate, tune, windowed, clip):
-    """They may be on the model already."""
-    _, result = tune(windowed(inflate(model)), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
-    assert result.losses == tuned[1].losses
-
-
-def test_the_host_makes_room_for_a_window_only(model, inflate, tune, source, clip, pack):
-    """What is asked of the host's memory management while tuning."""
-    import comfy.patcher_extension
-
-    shapes, inflated = [], inflate(model)
-
-    def watch(executor, model, noise_shape, *args, **kwargs):
-        shapes.append(list(noise_shape))
-        return executor(model, noise_shape, *args, **kwargs)
-
-    kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
-    wrappers = pack("nodes.host.tuning")._room_for(LENGTH)
-    inflated.add_wrapper_with_key(kind, "first", wrappers)
-    inflated.add_wrapper_with_key(kind, "second", watch)
-    tune(inflated, clip, steps=1, window_frames=LENGTH)
-    assert shapes == [[LENGTH, *clip.shape[1:]]]
-
-
-# clear errors
-
-
-def test_a_long_clip_without_windows_is_told_how(tuned, invert, source, clip):
-    expected = (
-        'tuned on 4 frames, but the latent has 9: .*set window_frames of EI2 One-Shot Tune, and put a "Context Windows '
-        r'\(Manual\)" node with context_length 4 and dim 0 behind it'
-    )
-    with pytest.raises(ValueError, match=expected):
-        invert(tuned[0], clip, source)
-
-
-def test_a_short_clip_is_not_sent_to_windows(tuned, windowed, invert, source, clip):
-    for model in (tuned[0], windowed(tuned[0])):
-        with pytest.raises(ValueError, match="tuned on 4 frames, but the latent has 3: use the same clip.*edit.$"):
-            invert(model, clip[:3], source)
-
-
-def test_windows_of_another_length_are_refused(tuned, windowed, invert, sample, source, clip):
-    expected = "tuned on 4 frames at once, but its context windows have 5: set context_length .* to 4, or tune again"
-    with pytest.raises(ValueError, match=expected):
-        invert(windowed(tuned[0], 5), clip, source)
-    inversion = invert(windowed(tuned[0]), clip, source, 1)[0]
-    with pytest.raises(ValueError, match=expected):
-        sample(windowed(tuned[0], 5), inversion, source, source)
-
-
-@pytest.mark.parametrize("options, message", [
-    ({"dim": 2}, "cut dimension 2 of the latents, but a video's frames are dimension 0: set dim of"),
-    ({"overlap": 4}, "context_overlap is 4, but a window has 4 frames: set it in .* to fewer"),
-    ({"length": 1, "overlap": 0}, "context_length is 1: set it in .* to 2 or more"),
-], ids=str)  # fmt: skip
-def test_windows_that_cannot_cut_a_video_are_refused(
-    options, message, model, inflate, windowed, invert, evaluate, source, clip
-):
-    odd = windowed(inflate(model), **options)
-    with pytest.raises(ValueError, match=message):
-        invert(odd, clip, source)
-    with pytest.raises(ValueError, match=message):  # the host's own samplers
-        evaluate(odd, clip, source)
-
-
-def test_what_needs_the_whole_clip_says_so(pack, miniature, tuned, windowed, invert, sample, source, encode, clip):
-    model, whole = windowed(tuned[0]), "needs the whole clip at once, but the context windows cut its 9 frames into"
-    with pytest.raises(ValueError, match=f"null_text {whole}"):
-        invert(model, clip, source, null_text=True, empty=encode(""))
-    with pytest.raises(ValueError, match=f"EI2 Shift Probe {whole}"):
-        pack("nodes.shift_probe").ShiftProbe.execute(model, {"samples": clip}, source, "500")
-    inversion = invert(model, clip, source, 1)[0]
-    node = pack("nodes.attention_control").AttentionControl
-    options = {one.id: getattr(one, "default", None) for one in node.define_schema().inputs}
-    options |= {"clip": miniature[1], "source_prompt": "a blue square", "target_prompt": "a red square"}
-    control, positive, *_ = node.execute(**options).args
-    with pytest.raises(ValueError, match=f"Attention control {whole}"):
-        sample(model, inversion, positive, encode(""), 3.0, control)
-
-
-def test_a_window_of_one_frame_is_refused(pack, model, inflate, source, clip):
-    node, options = pack("nodes.one_shot_tune").OneShotTune, (1, 1e-3, 0, "auto", "auto")
-    with pytest.raises(ValueError, match="window_frames is 1: there is no motion in one frame, set it to 2 or more"):
-        node.execute(inflate(model), {"samples": clip}, source, *options, window_frames=1)
 
 
 # what stays behind

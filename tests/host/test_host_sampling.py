@@ -11,19 +11,8 @@ STEPS = 10
 
 
 @pytest.fixture(scope="module")
-def invert(pack):
-    return lambda model, clip, positive, steps=STEPS, refine=0: (
-        pack("nodes.invert").Invert.execute(model, {"samples": clip}, positive, steps, refine).args[:3]
-    )
-
-
-@pytest.fixture(scope="module")
-def sample(pack):
-    def sample(model, inversion, positive, negative, cfg=1.0):
-        node = pack("nodes.edit_sample").EditSample
-        return node.execute(model, inversion, positive, negative, cfg).args[0]["samples"]
-
-    return sample
+def invert(invert):
+    return lambda model, clip, positive, steps=STEPS, refine=0: invert(model, clip, positive, steps, refine)[:3]
 
 
 @pytest.fixture(scope="module")

@@ -251,3 +251,12 @@ def test_bad_input_is_refused_in_words(model, inflate, tune, random_clip, pack, 
     refused("repeated frames", {"samples": clip, "batch_index": [0, 0, 0]})
     two_prompts = [[torch.cat([source[0][0]] * 2), {}]]
     refused("holds 2 prompts, but the video has 3 frames", {"samples": clip}, positive=two_prompts)
+
+
+def test_tuning_under_a_controlnet(model, inflate, tune, control_net, random_clip, source, encode):
+    net, prompts = control_net
+    (_, steered), (_, plain) = (
+        tune(inflate(model), random_clip(), positive) for positive in (prompts(source, encode(""))[0], source)
+    )
+    assert steered.losses[0] != pytest.approx(plain.losses[0], rel=1e-3)
+    assert all(parameter.grad is None for parameter in net.parameters())

@@ -1,0 +1,82 @@
+"""Long clips and context windows that do not go together: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+FRAMES, LENGTH = 9, 4
+
+
+@pytest.fixture(scope="module")
+def clip(random_clip):
+    return random_clip(frames=FRAMES)
+
+
+@pytest.fixture(scope="module")
+def tuned(model, inflate, tune, clip):
+    """Tuned on windows, and what was learned."""
+    with torch.inference_mode():
+        return tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
+
+
+def test_a_long_clip_without_windows_is_told_how(tuned, invert, source, clip):
+    expected = (
+        'tuned on 4 frames, but the latent has 9: .*set window_frames of EI2 One-Shot Tune, and put a "Context Windows '
+        r'\(Manual\)" node with context_length 4 and dim 0 behind it'
+    )
+    with pytest.raises(ValueError, match=expected):
+        invert(tuned[0], clip, source)
+
+
+def test_a_short_clip_is_not_sent_to_windows(tuned, windowed, invert, source, clip):
+    for model in (tuned[0], windowed(tuned[0])):
+        with pytest.raises(ValueError, match="tuned on 4 frames, but the latent has 3: use the same clip.*edit.$"):
+            invert(model, clip[:3], source)
+
+
+def test_windows_of_another_length_are_refused(tuned, windowed, invert, sample, source, clip):
+    expected = "tuned on 4 frames at once, but its context windows have 5: set context_length .* to 4, or tune again"
+    with pytest.raises(ValueError, match=expected):
+        invert(windowed(tuned[0], 5), clip, source)
+    inversion = invert(windowed(tuned[0]), clip, source, 1)[0]
+    with pytest.raises(ValueError, match=expected):
+        sample(windowed(tuned[0], 5), inversion, source, source)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"dim": 2}, "cut dimension 2 of the latents, but a video's frames are dimension 0: set dim of"),
+    ({"overlap": 4}, "context_overlap is 4, but a window has 4 frames: set it in .* to fewer"),
+    ({"length": 1, "overlap": 0}, "context_length is 1: set it in .* to 2 or more"),
+], ids=str)  # fmt: skip
+def test_windows_that_cannot_cut_a_video_are_refused(
+    options, message, model, inflate, windowed, invert, evaluate, source, clip
+):
+    odd = windowed(inflate(model), **options)
+    with pytest.raises(ValueError, match=message):
+        invert(odd, clip, source)
+    with pytest.raises(ValueError, match=message):  # the host's own samplers
+        evaluate(odd, clip, source)
+
+
+def test_what_needs_the_whole_clip_says_so(pack, miniature, tuned, windowed, invert, sample, source, encode, clip):
+    model, whole = windowed(tuned[0]), "needs the whole clip at once, but the context windows cut its 9 frames into"
+    with pytest.raises(ValueError, match=f"null_text {whole}"):
+        invert(model, clip, source, null_text=True, empty=encode(""))
+    with pytest.raises(ValueError, match=f"EI2 Shift Probe {whole}"):
+        pack("nodes.shift_probe").ShiftProbe.execute(model, {"samples": clip}, source, "500")
+    inversion = invert(model, clip, source, 1)[0]
+    node = pack("nodes.attention_control").AttentionControl
+    options = {one.id: getattr(one, "default", None) for one in node.define_schema().inputs}
+    options |= {"clip": miniature[1], "source_prompt": "a blue square", "target_prompt": "a red square"}
+    control, positive, *_ = node.execute(**options).args
+    with pytest.raises(ValueError, match=f"Attention control {whole}"):
+        sample(model, inversion, positive, encode(""), 3.0, control)
+
+
+def test_a_window_of_one_frame_is_refused(pack, model, inflate, source, clip):
+    node, options = pack("nodes.one_shot_tune").OneShotTune, (1, 1e-3, 0, "auto", "auto")
+    with pytest.raises(ValueError, match="window_frames is 1: there is no motion in one frame, set it to 2 or more"):
+        node.execute(inflate(model), {"samples": clip}, source, *options, window_frames=1)

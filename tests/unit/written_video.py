@@ -1,0 +1,56 @@
+"""Real video files of known content, written with PyAV."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+
+def level(index: int) -> float:
+    """The grey, 0..1, of frame `index` of a written clip."""
+    return ((37 * index) % 200 + 20) / 255
+
+
+def grey_frame(index: int, width: int, height: int) -> np.ndarray:
+    return np.full((height, width, 3), round(level(index) * 255), np.uint8)
+
+
+def levels(images: torch.Tensor) -> list[float]:
+    return images.mean(dim=(1, 2, 3)).tolist()
+
+
+def tone(seconds: float, rate: int = 48000, channels: int = 2) -> np.ndarray:
+    """`channels samples`: a sine whose pitch is 200 Hz in the first second, 400 Hz in the second, and so on."""
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = 200 * (np.floor(time) + 1)
+    return np.tile(0.5 * np.sin(2 * np.pi * pitch * time), (channels, 1)).astype(np.float32)
+
+
+def write_video(path: Path, frames: int = 48, size=(64, 48), rate=24, picture=grey_frame,
+                sound: np.ndarray | None = None, codec: str = "libx264", pixels: str = "yuv444p", times=None,
+                aspect: Fraction | None = None) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options={"qp": "0"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if sound is not None:
+            audio = container.add_stream("aac", rate=48000, layout="mono" if sound.shape[0] == 1 else "stereo")
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(index, *size), "rgb24").reformat(format=pixels)
+            if times is not None:
+                frame.pts, frame.time_base = round(times[index] * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if sound is not None:
+            block = av.AudioFrame.from_ndarray(sound, "fltp", layout="mono" if sound.shape[0] == 1 else "stereo")
+            block.sample_rate, block.pts = 48000, 0
+            container.mux(audio.encode(block))
+            container.mux(audio.encode())
+    return path
