@@ -53,7 +53,7 @@ class InflationSettings:
     normalization: str = "bounded"  # STAM: how the spectral norm of the projections is restricted
     normalization_scope: str = "qkvo"
     position: str = "after_feed_forward"  # where in each transformer block the temporal module sits
-    group_norm: str = "video"  # statistics of the ResBlocks' GroupNorms over the whole video or per frame
+    group_norm: str = "frame"  # statistics of the ResBlocks' GroupNorms: of each frame, or of the whole video
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -79,13 +79,12 @@ class InflationSettings:
         return asdict(self)
 
 
-# What the rivals' public code does to the UNet. Their guidance (null-text optimisation, attention control) belongs to
-# inversion and sampling.
-# Vid2Vid-zero has no temporal module, but keeps the inflated ResBlocks, whose Group Norm is joint over frames.
+# What the rivals' public code does to the UNet: all have inflated ResBlocks, whose Group Norm is joint over frames.
+# Their guidance (null-text optimisation, attention control) belongs to inversion and sampling.
 PRESETS = {
     "EI2": InflationSettings(),
-    "Tune-A-Video": InflationSettings(spatial="sca", temporal="attention"),
-    "Video-P2P": InflationSettings(spatial="first_frame", temporal="attention"),
-    "Vid2Vid-zero": InflationSettings(spatial="dense_sca", temporal="none"),
-    "Per-frame": InflationSettings(spatial="none", temporal="none", group_norm="frame"),
+    "Tune-A-Video": InflationSettings(spatial="sca", temporal="attention", group_norm="video"),
+    "Video-P2P": InflationSettings(spatial="first_frame", temporal="attention", group_norm="video"),
+    "Vid2Vid-zero": InflationSettings(spatial="dense_sca", temporal="none", group_norm="video"),
+    "Per-frame": InflationSettings(spatial="none", temporal="none"),
 }

@@ -83,8 +83,8 @@ class InflateUNetAdvanced(io.ComfyNode):
             "position": "Only with temporal stam or attention, else leave it at after_feed_forward. Where the temporal "
             "module sits in each block. after_feed_forward: at its end. after_spatial: before the block reads the "
             "prompt.",
-            "group_norm": "video: one brightness and contrast for the whole clip inside the model, which reduces "
-            "flicker. frame: each frame for itself.",
+            "group_norm": "frame: each frame is normalized by itself, as the image model learned it. video: all frames "
+            "together, as Tune-A-Video and its successors do.",
         }
         options = {
             name: io.Combo.Input(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from benchmarks.editbench.methods import BLEND, CONTROL, CONTROL_CHOICES, OURS, REFERENCE
+from benchmarks.editbench.methods import BLEND, CONTROL, CONTROL_CHOICES, JOINT, REFERENCE
 from benchmarks.editbench.rows import budgets_of, case, select
 
 TOLERANCE = 0.02  # of success times preservation
@@ -41,7 +41,7 @@ def scores_of(rows: list[dict], method: str) -> dict[str, tuple[float, float]]:
     return {b: criterion([row for row in found if case(row) in shared]) for b, found in by_budget.items()}
 
 
-def chosen(rows: list[dict], methods: tuple[str, ...] = (OURS, REFERENCE)) -> dict[str, str]:
+def chosen(rows: list[dict], methods: tuple[str, ...] = (JOINT, REFERENCE)) -> dict[str, str]:
     """The budgets to choose, by `best_of`, from the development split's rows: each method's best, and under `equal`
     the best for all of them together, by the mean of their scores."""
     scores = {method: scores_of(rows, method) for method in methods}

@@ -8,6 +8,7 @@ from typing import Any
 REFERENCE = "Tune-A-Video"
 OURS = "EI2"
 CONTROL, BLEND = f"{OURS} + control", f"{OURS} + control + blend"
+JOINT = f"{OURS}, joint GroupNorm"  # with it all other settings were chosen, and of it the ablations change one part
 
 CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.4, 0.5, 0.5  # EI2's with control, and its LocalBlend's
 
@@ -60,7 +61,7 @@ class Method:
 
 
 def _changed(name: str, **inflation) -> Method:
-    return Method(name, tuple(inflation.items()))
+    return Method(name, tuple((_JOINT | inflation).items()))
 
 
 def _controlled(name: str, cross: float, itself: float, threshold: float | None = None) -> Method:
@@ -68,12 +69,15 @@ def _controlled(name: str, cross: float, itself: float, threshold: float | None 
     return Method(name, control=ControlSettings(cross, cross, itself, blend=blend))
 
 
+_JOINT = {"group_norm": "video"}
+
+
 # it inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
 _VID2VID_ZERO = Method(
     "Vid2Vid-zero attention",
     preset="Vid2Vid-zero",
     tuned=False,
-    inversion=(("spatial", "none"), ("temporal", "none")),
+    inversion=(("spatial", "none"), ("temporal", "none"), *_JOINT.items()),
 )
 COMPARED = (
     Method("Per-frame", preset="Per-frame"),
@@ -93,16 +97,16 @@ COMPARED = (
         null_text=1,
         control=ControlSettings(0.8, 0.4, 0.0, unconditional="late"),
     ),
+    _changed(JOINT),
     Method(OURS),
     _controlled(CONTROL, CROSS_REPLACE, SELF_REPLACE),
     _controlled(BLEND, CROSS_REPLACE, SELF_REPLACE, THRESHOLD),
 )
-ABLATIONS = (  # EI2 with one part changed
+ABLATIONS = (  # EI2 with joint Group Norm, and one part of that changed
     _changed("EI2, SCA for FFAM", spatial="sca"),
     _changed("EI2, Layer Norm for IC", centering="layer_norm"),
     _changed("EI2, no temporal attention", temporal="none"),
     _changed("EI2, no normalization", normalization="off"),
-    _changed("EI2, GroupNorm per frame", group_norm="frame"),
     _changed("EI2, after spatial attention", position="after_spatial"),
     _changed("EI2, coarse factor 4", coarse_factor=4),
     _changed("EI2, stride pooling", coarse_pool="stride"),
@@ -115,10 +119,13 @@ CHOICES = (  # the other values of what the paper leaves open, tried on the deve
     _changed("EI2, strict normalization", normalization="strict"),
     _changed("EI2, normalized v and o", normalization_scope="vo"),
 )
-CONTROL_CHOICES = (  # values of EI2's control, likewise
-    *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
-    _controlled(f"{OURS}, control 0.4 / 0", 0.4, 0.0),
-    *(_controlled(f"{OURS}, control 0.4 / 0.5, blend {t:g}", 0.4, 0.5, t) for t in (0.3, 0.5, 0.7)),
+CONTROL_CHOICES = tuple(  # values of EI2's control, likewise
+    replace(method, inflation=tuple(_JOINT.items()))
+    for method in (
+        *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
+        _controlled(f"{OURS}, control 0.4 / 0", 0.4, 0.0),
+        *(_controlled(f"{OURS}, control 0.4 / 0.5, blend {t:g}", 0.4, 0.5, t) for t in (0.3, 0.5, 0.7)),
+    )
 )
 METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOICES, *ABLATIONS)}
 

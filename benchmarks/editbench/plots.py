@@ -21,11 +21,10 @@ from benchmarks.editbench.statistics import paired_bootstrap
 # Okabe and Ito's colours, which colour-blind readers can tell apart; with control a method keeps its colour
 PLAIN = [method.name for method in COMPARED if not method.control]
 HOLLOW = [method.name for method in COMPARED if method.control]  # markers
-COLORS = dict(zip(PLAIN, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#D55E00")))
+COLORS = dict(zip(PLAIN, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#D55E00")))
 COLORS |= dict(zip(HOLLOW, ("#009E73", "#CC79A7", "#D55E00", "#D55E00")))
-OTHERS = ("#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7", "#882255", "#44AA99",
-          "#999933")  # ablations, in turn
-MARKERS = dict(zip(PLAIN + HOLLOW, "svPXoPXoD"))
+OTHERS = ("#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7", "#882255", "#44AA99", "#999933")  # in turn
+MARKERS = dict(zip(PLAIN + HOLLOW, "svPX^oPXoD"))
 OTHER_MARKERS = "D^<>hp*dH8s"
 
 

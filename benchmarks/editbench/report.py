@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.editbench import plots, sheets
 from benchmarks.editbench.choosing import chosen, chosen_control
 from benchmarks.editbench.clips import clips_of
-from benchmarks.editbench.methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, OURS, REFERENCE
+from benchmarks.editbench.methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, JOINT, OURS, REFERENCE
 from benchmarks.editbench.rows import budgets_of, case, load, methods_of, select
 from benchmarks.editbench.tables import COST, GOAL, QUALITY, SHIFT, all_settings, compare, difference, table
 
@@ -22,11 +22,11 @@ DESCRIBED = {
     "equal": "Equal budget: the same steps, learning rate and guidance for every method",
     "best": "Best budget: every method with the settings it did best with on the development split",
 }
-
-
 METHODS_COMPARED = [method.name for method in COMPARED]
 CONTROLLED = [method.name for method in COMPARED if method.control]
 TRIED_CONTROLS = [method.name for method in CONTROL_CHOICES]
+
+
 def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> str:
     """Per budget: the settings, a table of quality and one of shift and cost, a row per method, with intervals of the
     difference (or ratio) to the reference. `level`: of the headings."""
@@ -44,12 +44,10 @@ def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> st
 
 
 def ablations(rows: list[dict], level: int = 3) -> str:
-    """The same tables for EI2 and its ablations (`changed_parts`), with EI2 as the reference. Empty where the rows hold
-    no ablation."""
+    """The same tables for EI2 and its ablations (`changed_parts`), with `JOINT` as the reference. Empty where the rows
+    hold no ablation."""
     changed = changed_parts(rows)
-    budgets = {row["budget"] for row in changed}
-    own = [row for row in rows if row["method"] == OURS and row["budget"] in budgets]
-    return markdown(own + changed, reference=OURS, level=level) if changed else ""
+    return markdown(with_base(rows, changed, OURS, JOINT), reference=JOINT, level=level) if changed else ""
 
 
 def changed_parts(rows: list[dict]) -> list[dict]:
@@ -57,11 +55,15 @@ def changed_parts(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["method"] not in METHODS_COMPARED + TRIED_CONTROLS]
 
 
+def with_base(rows: list[dict], changed: list[dict], *base: str) -> list[dict]:
+    """Those rows, behind the rows of what they are compared with at their budgets."""
+    budgets = {row["budget"] for row in changed}
+    return [row for row in rows if row["method"] in base and row["budget"] in budgets] + changed
+
+
 def tried_controls(rows: list[dict]) -> list[dict]:
-    """The rows of other values of EI2's control, and of EI2 itself at their budget."""
-    tried = [row for row in rows if row["method"] in TRIED_CONTROLS]
-    budgets = {row["budget"] for row in tried}
-    return [row for row in rows if row["method"] == OURS and row["budget"] in budgets] + tried
+    """The rows of other values of EI2's control, and of EI2 itself at their budget, all with joint Group Norm."""
+    return with_base(rows, [row for row in rows if row["method"] in TRIED_CONTROLS], JOINT)
 
 
 def against_all(rows: list[dict], method: str, level: int = 3) -> str:
@@ -124,11 +126,12 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
         parts += ["## With attention control", said, *against]
     changed = ablations(rows)
     if changed:
-        parts += ["## Ablations", f"In brackets: the difference to {OURS}, or the ratio.", changed]
+        said = f"Each is {JOINT}, with one part changed. In brackets: the difference to {JOINT}, or the ratio."
+        parts += ["## Ablations", said, changed]
     tried = tried_controls(rows)
     if tried:
-        said = f"\"control 0.2 / 0.5\": cross_replace 0.2, self_replace 0.5. In brackets: the difference to {OURS}."
-        parts += ["## Values of the control", said, markdown(tried, reference=OURS, level=3)]
+        said = f"\"control 0.2 / 0.5\": cross_replace 0.2, self_replace 0.5. In brackets: the difference to {JOINT}."
+        parts += ["## Values of the control", said, markdown(tried, reference=JOINT, level=3)]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
@@ -148,7 +151,7 @@ def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
     ]
     changed, tried = changed_parts(rows), tried_controls(rows)
     if changed:
-        budget, own = fullest([row for row in rows if row["method"] == OURS] + changed)
+        budget, own = fullest(with_base(rows, changed, OURS, JOINT))
         wanted.append(("ablations", plots.success_against_flicker, own, f"{OURS} with one part changed, {budget}"))
     if tried:
         budget, own = fullest(tried)

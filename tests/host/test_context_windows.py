@@ -149,7 +149,7 @@ def test_every_frame_an_anchor_is_the_whole_clip(model, inflate, pack, windowed,
     from comfy.patcher_extension import WrappersMP
 
     clip = random_clip(frames=6)
-    inflated = inflate(model, temporal="none", group_norm="frame")
+    inflated = inflate(model, temporal="none")
     whole = windowed(inflated, 3, 1)
     windows = pack("nodes.host.windows")
 

@@ -26,7 +26,7 @@ OPTIONS = [  # the defaults are EI²
     {"normalization_scope": "vo"},
     {"position": "after_spatial"},
     {"position": "after_spatial", "temporal": "attention"},
-    {"group_norm": "frame"},
+    {"group_norm": "video"},
 ]
 NAMES = [" ".join(f"{key}={value}" for key, value in options.items()) or "EI2" for options in OPTIONS]
 
@@ -55,7 +55,7 @@ def test_one_untuned_frame_is_the_hosts_picture_bit_for_bit(preset, model, infla
 def test_untuned_frames_without_spatial_exchange_are_the_hosts(
     temporal, position, model, inflate, evaluate, source, random_clip
 ):
-    inflated = inflate(model, spatial="none", group_norm="frame", temporal=temporal, position=position)
+    inflated = inflate(model, spatial="none", temporal=temporal, position=position)
     clip = random_clip(frames=4)
     assert torch.equal(evaluate(inflated, clip, source), evaluate(model, clip, source))
 
@@ -69,9 +69,9 @@ def test_strict_normalization_changes_even_the_untuned_model(model, inflate, eva
 
 @pytest.mark.parametrize("options, seen", [
     ({}, True),
-    ({"group_norm": "frame"}, True),
-    ({"spatial": "none"}, True),  # through the joint GroupNorm
-    ({"spatial": "none", "group_norm": "frame"}, False),
+    ({"group_norm": "video"}, True),
+    ({"spatial": "none", "group_norm": "video"}, True),
+    ({"spatial": "none"}, False),
 ])  # fmt: skip
 def test_which_frames_see_each_other(options, seen, model, inflate, evaluate, source, random_clip):
     inflated, clip = inflate(model, **options), random_clip(frames=3)

@@ -11,7 +11,7 @@ import torch
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 MEASURES = ("mean", "log_std", "module_mean", "module_log_std")
-NO_EXCHANGE = {"spatial": "none", "group_norm": "frame"}
+NO_EXCHANGE = {"spatial": "none"}
 
 
 @pytest.fixture(scope="module")

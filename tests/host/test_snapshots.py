@@ -75,8 +75,8 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"normalization": "strict"}, {"spatial": "sca", "temporal": "attention"},
-    {"spatial": "none", "temporal": "none", "group_norm": "frame"}], ids=["EI2", "strict", "Tune-A-Video", "Per-frame"],
+    {}, {"normalization": "strict"}, {"spatial": "sca", "temporal": "attention", "group_norm": "video"},
+    {"spatial": "none", "temporal": "none"}], ids=["EI2", "strict", "Tune-A-Video", "Per-frame"],
 )  # fmt: skip
 def test_a_cancelled_run_goes_on_exactly(options, model, inflate, node, bar, folder, random_clip):
     inflated, clip = inflate(model, **options), random_clip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.editbench import choosing
+from benchmarks.editbench.methods import JOINT
 
 from .made_rows import row
 
@@ -38,9 +39,9 @@ def test_psnr_decides_between_budgets_of_about_equal_success():
 
 def test_the_equal_budget_is_the_best_for_both_together():
     made = [row(method, budget, psnr=psnr) for method, budget, psnr in [
-        ("EI2", "steps50", 20.0), ("EI2", "steps100", 23.0), ("EI2", "steps200", 24.0),
+        (JOINT, "steps50", 20.0), (JOINT, "steps100", 23.0), (JOINT, "steps200", 24.0),
         ("Tune-A-Video", "steps50", 22.0), ("Tune-A-Video", "steps100", 21.0), ("Tune-A-Video", "steps200", 16.0)]]
-    assert choosing.chosen(made) == {"EI2": "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
+    assert choosing.chosen(made) == {JOINT: "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
 
 
 def test_budgets_are_chosen_on_the_same_edits():

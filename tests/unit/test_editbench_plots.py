@@ -38,7 +38,7 @@ def test_interval_of_a_mean():
 
 def test_the_command_writes_report_and_plots(tmp_path):
     file = tmp_path / "editbench_test.json"
-    made = bench(METHODS[1::2] + ["EI2"], budgets=("equal", "steps50", "steps200")) + bench(["EI2, SCA for FFAM"])
+    made = bench(METHODS[1::2], budgets=("equal", "steps50", "steps200")) + bench(["EI2, SCA for FFAM"])
     file.write_text(json.dumps(made))
     written = report.write(file)
     names = ["editbench_test.md", *(f"editbench_test_{name}.png" for name in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.editbench import report, tables
+from benchmarks.editbench.methods import JOINT
 
 from .made_rows import row
 
@@ -81,13 +82,15 @@ def test_settings_are_said_once_where_they_are_the_same():
     assert "* EI2: steps 100, learning rate 0.001, cfg 5" in report.markdown(made)
 
 
-def test_ablations_are_compared_with_ei2_and_only_at_their_budgets():
+def test_ablations_are_compared_with_what_they_change_a_part_of_and_only_at_their_budgets():
     made = constant_bench() + [one | {"budget": "best"} for one in constant_bench()]
-    made += [one | {"method": "EI2, dense", "success": 0.5} for one in constant_bench() if one["method"] == "EI2"]
+    ours = [one for one in constant_bench() if one["method"] == "EI2"]
+    made += [one | {"method": JOINT, "success": one["success"] - 0.125} for one in ours]
+    made += [one | {"method": "EI2, dense", "success": 0.25} for one in ours]
     text = report.ablations(made)
     assert "Tune-A-Video" not in text and "Best budget" not in text
-    assert cells(text, "EI2")[1] == "62.5"
-    assert cells(text, "EI2, dense")[1].startswith("50.0 (") and cells(text, "EI2, dense")[2] == \
+    assert cells(text, JOINT)[1] == "50.0" and cells(text, "EI2")[1] == "62.5 (**+12.5 [+12.5, +12.5]**)"
+    assert cells(text, "EI2, dense")[1].startswith("25.0 (") and cells(text, "EI2, dense")[2] == \
         "50.0 (+0.0 [+0.0, +0.0])"
     assert report.ablations(constant_bench()) == ""
 
@@ -127,8 +130,9 @@ def test_control_is_compared_with_every_other_method():
     assert "With attention control" not in report.page(constant_bench(), "Title", {})
 
 
-def test_tried_controls_are_compared_with_ei2_and_are_no_ablations():
+def test_tried_controls_are_compared_with_ei2_as_they_were_tried_and_are_no_ablations():
     made = controlled_bench()
+    made += [one | {"method": JOINT} for one in made if one["method"] == "EI2"]
     tried = [one | {"method": "EI2, control 0.4 / 0.5"} for one in made if one["method"] == "EI2 + control"]
     text = report.page(made + tried, "Title", {})
     assert "## Ablations" not in text

@@ -35,10 +35,10 @@ def test_a_coarse_factor_below_one_is_refused():
 
 
 def test_what_the_rivals_change():
-    """As in their public code: Vid2Vid-zero has no temporal module, but inflated ResBlocks with a joint Group Norm."""
+    """As in their public code: even Vid2Vid-zero, without a temporal module, has inflated ResBlocks."""
     kinds = {name: (settings.spatial, settings.temporal, settings.group_norm) for name, settings in PRESETS.items()}
     assert kinds == {
-        "EI2": ("ffam", "stam", "video"),
+        "EI2": ("ffam", "stam", "frame"),
         "Tune-A-Video": ("sca", "attention", "video"),
         "Video-P2P": ("first_frame", "attention", "video"),
         "Vid2Vid-zero": ("dense_sca", "none", "video"),
