@@ -180,7 +180,7 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
 
 def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict]]]]:
     """The settings that are the same, and each method's rows by tuning steps, ascending; 0 where it is not tuned. Of
-    several such series the one with the most points."""
+    several such series the one with the most points, all of the same edits."""
     found: dict[str, dict[str, dict[int, dict]]] = {}
     for row in rows:
         settings = shared_settings(row)
@@ -193,13 +193,19 @@ def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict
     series = {}
     for fixed, lines in found.items():
         series[fixed] = {
-            method: {steps: list(points[steps].values()) for steps in sorted(points)}
+            method: _on_the_same(points)
             for method, points in lines.items() if len(points) >= 3 or list(points) == [0]
         }
     if not series:
         return {}, {}
     fixed = max(series, key=lambda name: sum(map(len, series[name].values())))
     return json.loads(fixed), {method: series[fixed][method] for method in methods_of(rows) if method in series[fixed]}
+
+
+def _on_the_same(points: dict[int, dict[tuple, dict]]) -> dict[int, list[dict]]:
+    """A method's rows by tuning steps, of the edits alone that it made with every number of steps."""
+    shared = set.intersection(*map(set, points.values()))
+    return {steps: [row for edit, row in points[steps].items() if edit in shared] for steps in sorted(points)}
 
 
 def _label_in_margin(axes, places: dict[str, tuple[float, float]], colors: dict[str, str]) -> None:

@@ -111,6 +111,7 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
         f"# {title}",
         made,
         summary(rows),
+        summary(rows, reference=JOINT),
         f"In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and "
         "seed, with its 95 % bootstrap interval over clips; bold where the interval does not hold \"no difference\". "
         "The intervals are not corrected for their number. ↑: more is better, ↓: less is better. n: edits. "

@@ -75,6 +75,9 @@ def test_steps_need_three_budgets_that_differ_in_steps_alone(tmp_path):
     fixed, lines = plots._steps_series(again + made)
     assert fixed == {"learning_rate": 1e-3, "cfg": 2.0} and list(lines) == ["EI2"]
     assert {steps: len(points) for steps, points in lines["EI2"].items()} == {50: 12, 100: 12, 200: 12}
+    first = made[0]["clip"]
+    fewer = [one for one in made if one["budget"] != "steps50" or one["clip"] == first]
+    assert {len(points) for points in plots._steps_series(fewer)[1]["EI2"].values()} == {2}  # the same edits everywhere
     for one in made:
         one["settings"]["cfg"] = float(one["settings"]["steps"])
     assert not plots.success_against_steps(made, tmp_path / "none.png")
