@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -198,7 +199,7 @@ def main() -> int:
     bench = LongBench(options.device, options.window, options.overlap)
     name = "long_cuda" if bench.on_gpu else "long_cpu"
     output = options.output or ROOT / "benchmarks" / "results" / f"{name}.json"
-    about = {"command": " ".join(["python3 dev.py bench long", *sys.argv[1:]]), **machine(options.device),
+    about = {"command": shlex.join(["python3", "dev.py", "bench", "long", *sys.argv[1:]]), **machine(options.device),
              "threads": torch.get_num_threads(), "window": options.window, "overlap": options.overlap,
              "tune_steps": options.steps, "cfg": CFG, "ddim_steps": DDIM_STEPS}  # fmt: skip
     output.parent.mkdir(parents=True, exist_ok=True)
