@@ -60,6 +60,9 @@ class Method:
         return {name: part for name, part in parts.items() if part}
 
 
+_JOINT = {"group_norm": "video"}
+
+
 def _changed(name: str, **inflation) -> Method:
     return Method(name, tuple((_JOINT | inflation).items()))
 
@@ -67,9 +70,6 @@ def _changed(name: str, **inflation) -> Method:
 def _controlled(name: str, cross: float, itself: float, threshold: float | None = None) -> Method:
     blend = None if threshold is None else BlendSettings(threshold)
     return Method(name, control=ControlSettings(cross, cross, itself, blend=blend))
-
-
-_JOINT = {"group_norm": "video"}
 
 
 # it inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
