@@ -131,15 +131,17 @@ def test_the_background_is_better_than_the_reconstructions(edit, free, rendered,
     assert inside(masked) < inside(reconstruction) - 5  # where it may, the edit did change the clip
 
 
-def test_mask_and_local_blend_must_both_allow_a_change(edit, masked, control, rendered):
+def test_mask_and_local_blend_must_both_allow_a_change(edit, control, rendered):
     """LocalBlend keeps the sampled source, the mask the clip itself."""
-    blend = control(blend_source="square", blend_target="circle", blend_start=0.0)
+    blend = control(blend_source="square", blend_target="circle", blend_start=0.0, blend_threshold=0.7)
     both, blended, latents = edit(control=blend, mask=left_half()), edit(control=blend), rendered[2]
     half = latents.shape[-1] // 2
     torch.testing.assert_close(both[..., half:], latents[..., half:], atol=1e-5, rtol=0)
-    changed = lambda found: ((found - latents).abs().amax(dim=1) > 0.5)[..., :half].float().mean()
-    assert 0 < changed(both) < changed(masked)
     assert ((blended - latents).abs().amax(dim=1) > 0.5)[..., half:].any()
+    sampled = edit(SOURCE, 1.0)  # the source as it runs beside the edit
+    kept = lambda found: ((found - sampled).abs().amax(dim=1) < 0.2)[..., :half].float().mean()
+    assert kept(edit(control=control(), mask=left_half())) < 0.1
+    assert 0.3 < kept(both) < 0.7
 
 
 @pytest.mark.parametrize(
