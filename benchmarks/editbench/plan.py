@@ -29,9 +29,9 @@ def plan(split: str) -> list[Job]:
     if split == "quick":
         return _jobs(split, {name: (QUICK,) for name in (REFERENCE, OURS, BLEND, "Vid2Vid-zero")}, seed=0)
     if split == "dev":
-        search = {name: (EQUAL, *SEARCH) for name in (JOINT, REFERENCE)} | {OURS: (EQUAL,)}
+        search = {name: (EQUAL, *SEARCH) for name in (JOINT, REFERENCE)} | {OURS: (EQUAL, SHORT)}
         options = {name: method for name, method in METHODS.items() if name not in search}
-        shares = {method.name for method in CONTROL_CHOICES}
+        shares = {CONTROL, BLEND, *(method.name for method in CONTROL_CHOICES)}
         first = search | {name: (SHORT,) for name in options if name in shares}
         rest = {name: (SHORT,) for name in options if name not in shares}
         return _jobs(split, first, seed=0) + _jobs(split, rest, seed=0)
