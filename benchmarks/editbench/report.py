@@ -153,7 +153,7 @@ def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
     changed, tried = changed_parts(rows), tried_controls(rows)
     if changed:
         budget, own = fullest(with_base(rows, changed, OURS, JOINT))
-        wanted.append(("ablations", plots.success_against_flicker, own, f"{OURS} with one part changed, {budget}"))
+        wanted.append(("ablations", plots.success_against_flicker, own, f"{JOINT}, with one part changed, {budget}"))
     if tried:
         budget, own = fullest(tried)
         wanted.append(("controls", plots.success_against_background, own, f"Values of {OURS}'s control, {budget}"))

@@ -97,8 +97,11 @@ def test_tuning_a_tuned_model_keeps_both_in_one_tune(pack, learned, model, tune,
 
 
 def test_other_inflation_is_refused_naming_both(saved, pack, model, inflate):
-    with pytest.raises(ValueError, match="made with spatial ffam, temporal stam, but the model is inflated with "
-                                         "spatial sca, temporal attention: inflate it in the same way"):  # fmt: skip
+    message = (
+        "made with spatial ffam, temporal stam, group_norm frame, but the model is inflated with "
+        "spatial sca, temporal attention, group_norm video: inflate it in the same way"
+    )
+    with pytest.raises(ValueError, match=message):
         apply(pack, inflate(model, "Tune-A-Video"), load(pack, saved)[0])
 
 

@@ -111,4 +111,4 @@ def test_a_tune_on_a_model_inflated_otherwise_is_refused(client, graph, first):
     inflate = node("EI2_InflateUNet", model=("mini", 0), preset="Tune-A-Video")
     failure = fail(client, {**other, "inflate": inflate})
     assert (failure.where, failure.node) == ("execution_error", "apply")
-    assert "made with spatial ffam, temporal stam, but the model is inflated with spatial sca" in failure.message
+    assert "made with spatial ffam, temporal stam, group_norm frame, but the model is inflated" in failure.message
