@@ -11,7 +11,7 @@ CENTERING = ("frames", "frames_space", "channels", "layer_norm")
 NORMALIZATION = ("bounded", "strict", "off")
 NORMALIZATION_SCOPE = ("qkvo", "vo")
 POSITION = ("after_feed_forward", "after_spatial")
-GROUP_NORM = ("video", "frame")
+GROUP_NORM = ("frame", "video")
 
 CHOICES = {
     "spatial": SPATIAL,

@@ -42,7 +42,7 @@ NODES = {
             "normalization": ("bounded", "strict", "off"),
             "normalization_scope": ("qkvo", "vo"),
             "position": ("after_feed_forward", "after_spatial"),
-            "group_norm": ("video", "frame"),
+            "group_norm": ("frame", "video"),
         },
         {"model": "MODEL"},
     ),

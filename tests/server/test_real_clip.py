@@ -34,7 +34,7 @@ def film() -> Path:
 def result(session_client, film):
     session_client.upload(film)
     clip = dict(source_prompt="a man rides a bicycle", edit_prompt="a red man rides a bicycle")
-    graph = edit_graph(FILM, SIZE, FRAMES, tune_steps=10, invert_steps=20, refine=1, **clip)
+    graph = edit_graph(FILM, SIZE, FRAMES, tune_steps=100, invert_steps=20, refine=1, **clip)
     graph["video"]["inputs"].update(frame_stride=STRIDE, start_frame=20)
     source = node("SaveImage", images=("video", 0), filename_prefix="frames_source")
     video = node("CreateVideo", images=("decode", 0), fps=("video", 1))
