@@ -18,6 +18,20 @@ def draw_window(frames: int, length: int, draws: Random) -> slice:
     return slice(start, min(start + length, frames))
 
 
+def static_windows(frames: int, length: int, overlap: int) -> list[list[int]]:
+    """The frames of each window: `length` frames that follow each other, each window sharing `overlap` with the next;
+    the last one ends with the clip, so it may share more. The same ones at every noise level."""
+    if frames <= length:
+        return [list(range(frames))]
+    starts = [*range(0, frames - length, length - overlap), frames - length]
+    return [list(range(start, start + length)) for start in starts]
+
+
+def pyramid_weights(length: int) -> list[float]:
+    """The weight of each frame of a window where windows overlap: its distance from the window's nearer end."""
+    return [float(min(i + 1, length - i)) for i in range(length)]
+
+
 def spread_frames(frames: int, count: int) -> list[int]:
     """The numbers of `count` of a clip's frames, evenly spread, the first and the last among them; of one, the middle
     one; none more than there are."""

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
 from .compare import Compare
+from .context_windows import ContextWindows
 from .edit_sample import EditSample
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
 from .inversion_cache import InversionCache
@@ -27,7 +28,7 @@ class EI2Extension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, AttentionControl, EditSample,
-            RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics,
-            ShiftProbe,
+            LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, ContextWindows, Invert,
+            AttentionControl, EditSample, RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache,
+            ReconstructionCheck, Compare, Metrics, ShiftProbe,
         ]  # fmt: skip

@@ -10,6 +10,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
+from .host.dynamic_vram import check_static_clone
 from .host.inversion_cache import cached_inversion
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
@@ -153,6 +154,7 @@ class Invert(io.ComfyNode):
             prompt = positive if null_source is None else null_source
             check_conditioning(prompt, source.shape[0], "null_source")
             check_null_text(prompt, empty, settings)
+            check_static_clone(model)
             parts |= {"null_text": asdict(settings), "null_source": prompt, "empty": empty}
             compute = lambda: invert_for_guidance(
                 model, source, positive, steps, refine, prompt, empty, settings, trajectory

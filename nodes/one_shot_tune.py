@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..ei2 import snapshot_file, tensor_file
 from ..ei2.tuning import TuneSettings
 from .host.checks import check_conditioning, clip_latents
+from .host.dynamic_vram import check_static_clone
 from .host.inflation import apply_tune, require_inflation
 from .host.node_text import show_text
 from .host.precision import training_precision
@@ -110,8 +111,8 @@ class OneShotTune(io.ComfyNode):
                     max=10_000,
                     optional=True,
                     tooltip="For clips too long to fit at once: each step learns from so many frames that follow each "
-                    "other, anywhere in the clip. 0: from the whole clip. To invert and edit, put a Context Windows "
-                    "(Manual) node behind, with this context_length and dim 0.",
+                    "other, anywhere in the clip. 0: from the whole clip. To invert and edit, put an EI2 Context "
+                    "Windows node after this one, with this context_length.",
                 ),
             ],
             outputs=[
@@ -152,6 +153,7 @@ class OneShotTune(io.ComfyNode):
             if value not in choices:
                 raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         require_inflation(model)
+        check_static_clone(model)
         latents = clip_latents(model, latent)
         frames = latents.shape[0]
         if frames < 2:

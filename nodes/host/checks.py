@@ -60,7 +60,7 @@ def check_frames(model, frames: int, what: str) -> None:
     """Raises `ValueError` when the UNet would see another number of frames at once than the model was tuned on, and for
     context windows that cannot cut a video."""
     windows = context_windows(model.model_options, frames)
-    at_once = windows.context_length if windows else frames
+    at_once = windows.length if windows else frames
     inflation = inflation_of(model)
     tune = inflation.tune if inflation else None
     if not tune or tune.frames == at_once:
@@ -68,13 +68,13 @@ def check_frames(model, frames: int, what: str) -> None:
     if windows:
         raise ValueError(
             f"The model was tuned on {tune.frames} frames at once, but its context windows have {at_once}: set "
-            f"context_length of {NODE} to {tune.frames}, or tune again with window_frames {at_once}."
+            f"context_length of {windows.node} to {tune.frames}, or tune again with window_frames {at_once}."
         )
     longer = ""
     if frames > tune.frames:
         longer = (
-            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and put a {NODE} node "
-            f"with context_length {tune.frames} and dim 0 behind it"
+            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and put an {NODE} node "
+            f"with context_length {tune.frames} after it"
         )
     raise ValueError(
         f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
@@ -88,5 +88,5 @@ def check_whole(model, frames: int, what: str) -> None:
     if windows:
         raise ValueError(
             f"{what} needs the whole clip at once, but the context windows cut its {frames} frames into windows of "
-            f"{windows.context_length}: take {NODE} off here, or use a shorter clip."
+            f"{windows.length}: take {windows.node} off here, or use a shorter clip."
         )

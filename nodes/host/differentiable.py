@@ -22,9 +22,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ...ei2.attention import attention
 from ...ei2.settings import InflationSettings
+from .dynamic_vram import static_clone
 from .inflation import KEY, InflatedUNet, LayerHook, detach
 from .sampling import without_guidance
 from .unet import own_options, res_blocks, transformer_blocks
+from .windows import without_windows
 
 STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that leave out steps much like the last one
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
@@ -82,7 +84,7 @@ def gradients():
 def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserve: int):
     """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
     `precision`: of the UNet's arithmetic; `reserve`: bytes for which the host makes room on the device beside it."""
-    clone = without_guidance(model)
+    clone = without_guidance(static_clone(model))
     detach(clone)
     for kind, key in itertools.product(clone.wrappers, STEP_CACHES):
         clone.remove_wrappers_with_key(kind, key)
@@ -92,7 +94,7 @@ def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserv
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
         clone.set_model_compute_dtype(torch.bfloat16)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
-    clone.model_options.pop("context_handler", None)  # whoever learns says which frames are seen
+    without_windows(clone)  # whoever learns says which frames are seen
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
     comfy.model_management.load_models_gpu([clone], memory_required=reserve, force_full_load=True)
     return clone

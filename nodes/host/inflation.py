@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-import comfy.model_patcher
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
@@ -23,10 +22,11 @@ from ...ei2.settings import InflationSettings
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
 from ...ei2.windows import CoarseTokens
+from .dynamic_vram import core_patcher
 from .shared_text import hook_text_projections
 from .temporal_stack import TemporalStack, host_stack
 from .unet import Block, own_options, text_of, transformer_blocks, video_group_norms
-from .windows import WHOLE_CLIP, WholeClip
+from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"
 LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
@@ -133,7 +133,7 @@ class InflatedUNet:
                 if shared.recording:
                     shared.keep(places, *(coarse_tokens(t, *pooling) for t in (k, v)))
                 elif (tokens := shared.of(places)) is not None:
-                    own = shared.own(extra_options["context_window"].index_list)
+                    own = shared.own(extra_options[WINDOW].index_list)
                     return anchored_attention(q, k, v, *tokens, own, attend)
             return fine_coarse_attention(q, k, v, frames, *pooling, attend)
         rivals = {"sca": sparse_causal_attention, "first_frame": first_frame_attention, "dense": dense_attention}
@@ -164,9 +164,7 @@ class InflatedUNet:
 def inflate(model, settings: InflationSettings):
     """A clone of the MODEL that treats a batch of latents as a video. An earlier inflation, with its tuning, is
     replaced. Raises `ValueError` for models that cannot be inflated."""
-    stack = host_stack(model, settings)
-    stack.initialize(settings)
-    return attach(deflate(model), settings, stack)
+    return attach(deflate(model), settings, host_stack(model, settings))
 
 
 def attach(
@@ -180,16 +178,18 @@ def attach(
     clone = model.clone()
     detach(clone)
     if len(stack):
-        patcher = comfy.model_patcher.ModelPatcher(stack, model.load_device, model.offload_device)
+        # The host's own kind: one of another kind makes it free memory the old way for all models.
+        patcher = core_patcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune, warned))
-    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, WholeClip(settings.spatial == "ffam"))
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, OwnWindows())
+    clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, VideoWindows(settings.spatial == "ffam"))
     return clone
 
 
 def detach(model) -> None:
     """Takes the wrappers and their modules off a MODEL that is not shared."""
-    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREDICT_NOISE):
+    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH):
         model.remove_wrappers_with_key(kind, KEY)
     model.remove_additional_models(KEY)
 
@@ -223,8 +223,7 @@ def apply_tune(model, tune: TuneResult):
         raise ValueError(
             f"The tune was made with {wanted}, but the model is inflated with {found}: inflate it in the same way."
         )
-    stack = host_stack(model, tune.settings)
-    stack.load_state_dict(tune.temporal)
+    stack = host_stack(model, tune.settings, tune.temporal)
     clone = attach(deflate(model), tune.settings, stack, tune, inflation.warned)
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
     return clone

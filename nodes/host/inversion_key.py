@@ -7,10 +7,11 @@ from ...ei2.digest import Unhashable, digest
 from .fingerprint import plain_patches, unpatched_weights, weight_sample
 from .inflation import KEY, inflation_of
 from .unet import prediction, sigma_schedule
+from .windows import WINDOWS
 
 VALUES_PER_WEIGHT = 64  # of the base model; what is put on it counts whole
 COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches that the name takes in
-WINDOWS, WINDOWS_WRAPPERS = "context_handler", "ContextWindows_"  # the host's context windows, which it takes in, too
+HANDLER, HANDLERS_WRAPPERS = "context_handler", "ContextWindows_"  # of the host's context windows
 
 
 def inversion_key(model, parts: dict) -> str:
@@ -37,8 +38,12 @@ def inversion_key(model, parts: dict) -> str:
 
 
 def _refuse_what_others_hang_on(model) -> None:
+    options = {key: value for key, value in model.model_options.items() if key != HANDLER}
+    options["transformer_options"] = {
+        key: value for key, value in options["transformer_options"].items() if key != WINDOWS
+    }
     carried = {
-        "options": {key: value for key, value in model.model_options.items() if key != WINDOWS},
+        "options": options,
         "wrappers": [_of_others(found) for found in model.wrappers.values()],
         "callbacks": model.callbacks,
         "injections": model.injections,
@@ -54,14 +59,16 @@ def _refuse_what_others_hang_on(model) -> None:
 
 
 def _of_others(found: dict) -> dict:
-    return {key: value for key, value in found.items() if key != KEY and not str(key).startswith(WINDOWS_WRAPPERS)}
+    own = (KEY, WINDOWS)
+    return {key: value for key, value in found.items() if key not in own and not str(key).startswith(HANDLERS_WRAPPERS)}
 
 
 def _windows(model) -> list | None:
-    """The settings of the host's context windows; its schedules and ways to blend count by their names."""
-    handler = model.model_options.get(WINDOWS)
+    """The settings of the context windows. The host's schedules and ways to blend count by their names."""
+    handler = model.model_options.get(HANDLER)
     if handler is None:
-        return None
+        own = model.model_options["transformer_options"].get(WINDOWS)
+        return own and ["EI2", own.length, own.overlap]
     settings = {name: getattr(value, "name", value) for name, value in vars(handler).items() if name[0] != "_"}
     return [type(handler).__name__, settings]
 

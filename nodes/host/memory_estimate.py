@@ -103,7 +103,7 @@ def clip_of(latents: torch.Tensor) -> Clip:
 def _seen_at_once(model, latents: torch.Tensor) -> torch.Tensor:
     """The clip, or as much of it as the host's context windows show the model."""
     windows = context_windows(model.model_options, len(latents))
-    return latents if windows is None else latents[: windows.context_length]
+    return latents if windows is None else latents[: windows.length]
 
 
 def _estimate(model, arithmetic: Arithmetic, prompt: list) -> Estimate:

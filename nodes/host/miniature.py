@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ...miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
+from .dynamic_vram import core_patcher
 
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
 
@@ -35,7 +36,8 @@ def load_miniature():
     return _load_model(), _load_clip(), _load_vae()
 
 
-def _load_model() -> comfy.model_patcher.ModelPatcher:
+def _load_model(disable_dynamic: bool = False):
+    """`disable_dynamic`: with ordinary weights, as the host asks where it pages them."""
     config = MiniatureConfig(UNET)
     config.set_inference_dtype(torch.float32, None)
     config.latent_format = comfy.latent_formats.SD15()
@@ -44,9 +46,12 @@ def _load_model() -> comfy.model_patcher.ModelPatcher:
     config.latent_format.latent_rgb_factors = preview["factors"]
     config.latent_format.latent_rgb_factors_bias = preview["bias"]
     model = config.get_model({}, "")
-    model.load_model_weights(load_file(WEIGHTS / "unet.safetensors"), "")
-    device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
+    model.load_model_weights(_float32(WEIGHTS / "unet.safetensors"), "")
+    management = comfy.model_management
+    devices = management.get_torch_device(), management.unet_offload_device()
+    patcher = core_patcher(model, *devices, static=disable_dynamic)
+    patcher.cached_patcher_init = (_load_model, ())  # how the host loads it again
+    return patcher
 
 
 def _load_clip() -> comfy.sd.CLIP:
@@ -58,7 +63,7 @@ def _load_clip() -> comfy.sd.CLIP:
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         model_options={"clip_l_model_config": dict(TEXT_ENCODER), "dtype": torch.float32},
     )
-    state = {name: weight.float() for name, weight in load_file(WEIGHTS / "text_encoder.safetensors").items()}
+    state = _float32(WEIGHTS / "text_encoder.safetensors")
     rows, tokens = state.pop("token_rows"), state.pop("tokens").long()
     table = torch.zeros(VOCABULARY, TEXT_WIDTH)  # an unknown word says nothing
     table[tokens] = rows
@@ -69,4 +74,9 @@ def _load_clip() -> comfy.sd.CLIP:
 
 
 def _load_vae() -> comfy.sd.VAE:
-    return comfy.sd.VAE(sd={name: weight.float() for name, weight in load_file(WEIGHTS / "vae.safetensors").items()})
+    return comfy.sd.VAE(sd=_float32(WEIGHTS / "vae.safetensors"))
+
+
+def _float32(file: Path) -> dict[str, torch.Tensor]:
+    """The file's weights, cast: newer hosts' layers keep the dtype that they are loaded with."""
+    return {name: weight.float() for name, weight in load_file(file).items()}

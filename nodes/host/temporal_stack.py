@@ -11,7 +11,6 @@ import torch
 from ...ei2.settings import InflationSettings
 from ...ei2.spectral_norm import effective_weight
 from ...ei2.stam import STAM
-from ...ei2.temporal import TemporalModule
 from ...ei2.temporal_attention import TemporalAttention
 from .unet import Block, require_unet, transformer_blocks
 
@@ -23,33 +22,15 @@ class TemporalStack(torch.nn.ModuleDict):
 
     @classmethod
     def build(cls, blocks: list[Block], settings: InflationSettings, linear: Callable[..., torch.nn.Linear]):
-        """New modules, whose weights are yet to be loaded or given by `initialize`."""
+        """New modules, whose weights are yet to be loaded."""
         if settings.temporal == "none":
             return cls()
         kind = partial(STAM, centering=settings.centering) if settings.temporal == "stam" else TemporalAttention
         return cls({cls.name(block): kind(block.channels, block.heads, linear=linear) for block in blocks})
 
-    def initialize(self, settings: InflationSettings) -> None:
-        """Initial weights, already normalized as `settings` ask."""
-        generator = torch.Generator("cpu").manual_seed(0)
-        for module in self.values():
-            module.initialize(generator)
-            self._normalize_once(module, settings)
-
     @staticmethod
     def name(block: Block) -> str:
         return block.path.replace(".", "_")
-
-    @staticmethod
-    def _normalize_once(module: TemporalModule, settings: InflationSettings) -> None:
-        if settings.temporal != "stam" or settings.normalization == "off":
-            return
-        if settings.normalization == "strict":  # W / σ of a zero matrix does not exist
-            torch.nn.init.xavier_uniform_(module.to_out.weight, generator=torch.Generator("cpu").manual_seed(1))
-        plain = STAM(module.to_q.weight.shape[0], module.heads)
-        plain.load_state_dict(module.state_dict())
-        plain.restrict(settings.normalization, settings.normalization_scope)
-        module.load_state_dict(effective_state(plain))
 
 
 def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -63,10 +44,29 @@ def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def host_stack(model, settings: InflationSettings) -> TemporalStack:
-    """Temporal modules for the MODEL, of layers that the host casts and offloads; their weights are yet to come."""
-    linear = partial(comfy.ops.manual_cast.Linear, dtype=_module_dtype(model), device=model.offload_device)
-    return TemporalStack.build(transformer_blocks(require_unet(model)), settings, linear)
+def initial_state(blocks: list[Block], settings: InflationSettings) -> dict[str, torch.Tensor]:
+    """The weights of untuned temporal modules, float32 on the CPU, already normalized as `settings` ask."""
+    stack = TemporalStack.build(blocks, settings, torch.nn.Linear)
+    generator = torch.Generator("cpu").manual_seed(0)
+    for module in stack.values():
+        module.initialize(generator)
+        if isinstance(module, STAM):
+            if settings.normalization == "strict":  # W / σ of a zero matrix does not exist
+                torch.nn.init.xavier_uniform_(module.to_out.weight, generator=torch.Generator("cpu").manual_seed(1))
+            module.restrict(settings.normalization, settings.normalization_scope)
+    return effective_state(stack)
+
+
+def host_stack(model, settings: InflationSettings, state: dict[str, torch.Tensor] | None = None) -> TemporalStack:
+    """Temporal modules for the MODEL, of layers that the host casts and offloads. `state`: their weights; untuned
+    ones where there is none. The host's layers may have no weights until a state dict is loaded, and then keep its
+    dtype, so it is cast before."""
+    blocks, dtype = transformer_blocks(require_unet(model)), _module_dtype(model)
+    linear = partial(comfy.ops.manual_cast.Linear, dtype=dtype, device=model.offload_device)
+    stack = TemporalStack.build(blocks, settings, linear)
+    state = initial_state(blocks, settings) if state is None else state
+    stack.load_state_dict({name: weight.to(model.offload_device, dtype) for name, weight in state.items()})
+    return stack
 
 
 def _module_dtype(model) -> torch.dtype:

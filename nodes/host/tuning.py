@@ -29,7 +29,7 @@ from .memory_estimate import plan_training
 from .trainable import Trainable, TrainingUNet
 from .tune_preview import TunePreview
 from .unet import prediction, sigma_schedule
-from .windows import at_frames
+from .windows import at_frames, room_for
 
 
 def tune_model(
@@ -82,7 +82,7 @@ def tune_model(
             start=start, on_state=lambda state: on_state(trained.with_weights(state)), state_every=state_every,
         )  # fmt: skip
         clone = differentiable_clone(model, TrainingUNet(trained, plan.checkpointing), settings.precision, plan.reserve)
-        clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _room_for(frames))
+        clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
         guider = comfy.samplers.CFGGuider(clone)
         guider.inner_set_conds({"positive": positive})
         first_sigma = sigma_schedule(model)[-1:]
@@ -137,12 +137,3 @@ class TuneSampler(comfy.samplers.Sampler):
             look_at, **self.state,
         )  # fmt: skip
         return latent_image
-
-
-def _room_for(frames: int):
-    """Around the host's preparation of a sampling: it is to make room for so many frames, not for all of the clip."""
-
-    def prepare(executor, model, noise_shape, *args, **kwargs):
-        return executor(model, [min(frames, noise_shape[0]), *noise_shape[1:]], *args, **kwargs)
-
-    return prepare

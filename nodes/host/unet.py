@@ -49,7 +49,17 @@ def require_unet(model) -> UNetModel:
             "model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix checkpoint."
         )
     prediction(model)
+    refuse_several_gpus(bool(model.get_additional_models_with_key("multigpu")))
     return unet
+
+
+def refuse_several_gpus(several: bool) -> None:
+    """Raises `ValueError` for a MODEL that newer hosts (0.33) have copied to several GPUs."""
+    if several:
+        raise ValueError(
+            "This model runs on several GPUs at once, but the temporal modules of an inflated model are on one: take "
+            'the "MultiGPU CFG Split" node off.'
+        )
 
 
 def prediction(model) -> str:

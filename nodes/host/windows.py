@@ -1,111 +1,226 @@
-"""Long clips through the host's context windows ("Context Windows (Manual)", dim 0), for inflated models.
+"""Long clips in context windows, for inflated models: as "EI2 Context Windows" asks, or the host's own node.
 
-The host cuts the clip into windows, runs the UNet on one after the other and blends what overlaps. Here every window
-is made to run as a video of its own length with its own frames' prompts, and to see the whole clip's coarse tokens:
+At every noise level the clip is cut into windows; the UNet runs on one after the other, and what overlaps is blended.
+Every window runs as a video of its own length with its own frames' prompts, and sees the whole clip's coarse tokens:
 before the windows of a noise level, the UNet runs once on frames spread over the clip, and FFAM keeps their tokens.
+
+The host's own handler of context windows is not run: what it does has changed with every release, and since ComfyUI
+0.4 it differs from what a batch of frames needs. Only its settings are read.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import comfy.context_windows
+import comfy.model_management
 import comfy.model_patcher
 import torch
+from comfy.patcher_extension import WrappersMP
 
-from ...ei2.windows import CoarseTokens, spread_frames
+from ...ei2.windows import CoarseTokens, pyramid_weights, spread_frames, static_windows
+from .unet import refuse_several_gpus
 
 WHOLE_CLIP = "EI2 whole clip"  # names the `CoarseTokens` among the transformer options
-NODE = '"Context Windows (Manual)"'
+WINDOWS = "EI2 context windows"  # names the `ClipWindows` there
+WINDOW = "context_window"  # names the `Window` there while the UNet runs on it; the host's own name
+NODE = '"EI2 Context Windows"'
+HOSTS_NODE = '"Context Windows (Manual)"'
+# inputs of the host's node that have no meaning for a video in the batch, and their values that do nothing
+WITHOUT_MEANING = {"cond_retain_index_list": "", "latent_retain_index_list": "", "split_conds_to_windows": False}
 
 
-def context_windows(model_options: dict, frames: int):
-    """The handler of the context windows that the host will cut `frames` into, if it will. Raises `ValueError` as
-    `check_handler`."""
+@dataclass(frozen=True)
+class Window:
+    """The frames of a clip that the UNet sees, as the host's own windows name them."""
+
+    index_list: list[int]
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class ClipWindows:
+    """How a clip is cut. `cut(frames, sigma, sigmas)`: the frames of each window at a noise level `sigma` of the
+    sampling's `sigmas`; `weigh(window, frames)`: how much each of its frames counts where windows overlap."""
+
+    length: int
+    overlap: int
+    cut: Callable[[int, torch.Tensor, torch.Tensor], list[list[int]]] = field(compare=False, default=None)
+    weigh: Callable[[list[int], int], Sequence[float]] = field(compare=False, default=None)
+    node: str = NODE
+
+    def windows(self, frames: int, sigma: torch.Tensor, sigmas: torch.Tensor) -> list[list[int]]:
+        return static_windows(frames, self.length, self.overlap) if self.cut is None else self.cut(frames, sigma, sigmas)
+
+    def weights(self, window: list[int], frames: int) -> Sequence[float]:
+        return pyramid_weights(len(window)) if self.weigh is None else self.weigh(window, frames)
+
+
+def with_windows(model, length: int, overlap: int):
+    """A clone of the MODEL that sees clips longer than `length` frames in windows that share `overlap` of them. Raises
+    `ValueError` for numbers that cut no video."""
+    windows = ClipWindows(length, overlap)
+    check_windows(windows)
+    clone = model.clone()
+    without_windows(clone)
+    clone.model_options["transformer_options"][WINDOWS] = windows
+    clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WINDOWS, room_for(length))
+    return clone
+
+
+def without_windows(model) -> None:
+    """Takes context windows off a MODEL that is not shared, those of the host's node, too."""
+    model.model_options.pop("context_handler", None)
+    model.model_options["transformer_options"].pop(WINDOWS, None)
+    model.remove_wrappers_with_key(WrappersMP.PREPARE_SAMPLING, WINDOWS)
+
+
+def room_for(frames: int):
+    """Around the host's preparation of a sampling: it is to make room for so many frames, not for all of the clip."""
+
+    def prepare(executor, model, noise_shape, *args, **kwargs):
+        return executor(model, [min(frames, noise_shape[0]), *noise_shape[1:]], *args, **kwargs)
+
+    return prepare
+
+
+def context_windows(model_options: dict, frames: int) -> ClipWindows | None:
+    """The windows that `frames` will be seen in, if they are more than one holds. Raises `ValueError` as
+    `check_windows` and for what the host's node asks and no video can have."""
     handler = model_options.get("context_handler")
-    if not isinstance(handler, comfy.context_windows.IndexListContextHandler) or frames <= handler.context_length:
-        return None
-    check_handler(handler)
-    return handler
+    if isinstance(handler, comfy.context_windows.IndexListContextHandler):
+        if frames <= handler.context_length:
+            return None
+        windows = _of_host(handler)
+    else:
+        windows = model_options.get("transformer_options", {}).get(WINDOWS)
+        if windows is None or frames <= windows.length:
+            return None
+    check_windows(windows)
+    return windows
 
 
-def check_handler(handler) -> None:
-    """Raises `ValueError` for context windows that cannot cut a video into shorter videos."""
+def check_windows(windows: ClipWindows) -> None:
+    """Raises `ValueError` for windows that cannot cut a video into shorter videos."""
+    if windows.length < 2:
+        raise ValueError(f"context_length is {windows.length}: set it in {windows.node} to 2 or more.")
+    if not 0 <= windows.overlap < windows.length:
+        raise ValueError(
+            f"context_overlap is {windows.overlap}, but a window has {windows.length} frames: set it in "
+            f"{windows.node} to fewer, a quarter of context_length for instance."
+        )
+
+
+def _of_host(handler) -> ClipWindows:
+    """What the host's "Context Windows (Manual)" asks for, by its settings."""
     if handler.dim != 0:
         raise ValueError(
             f"The context windows cut dimension {handler.dim} of the latents, but a video's frames are dimension 0: "
-            f"set dim of {NODE} to 0."
+            f"set dim of {HOSTS_NODE} to 0, or use {NODE} instead."
         )
-    if handler.context_length < 2:
-        raise ValueError(f"context_length is {handler.context_length}: set it in {NODE} to 2 or more.")
-    if not 0 <= handler.context_overlap < handler.context_length:
-        raise ValueError(
-            f"context_overlap is {handler.context_overlap}, but a window has {handler.context_length} frames: set it "
-            f"in {NODE} to fewer, a quarter of context_length for instance."
-        )
+    for name, nothing in WITHOUT_MEANING.items():
+        if getattr(handler, name, nothing) not in (nothing, []):
+            raise ValueError(
+                f"{name} of {HOSTS_NODE} has no meaning for a video whose frames are a batch: set it to "
+                f"{nothing or 'nothing'}, or use {NODE} instead."
+            )
+    schedule, fuse = handler.context_schedule.name, handler.fuse_method.name
+    length, overlap = handler.context_length, handler.context_overlap
+
+    def cut(frames: int, sigma: torch.Tensor, sigmas: torch.Tensor) -> list[list[int]]:
+        if schedule == "standard_static":
+            return static_windows(frames, length, overlap)
+        if schedule == "batched":
+            return [list(range(start, min(start + length, frames))) for start in range(0, frames, length)]
+        moving = copy.copy(handler)  # its windows move from step to step
+        # So that inversion and sampling take the same windows at the same noise level, steps are counted from noise to
+        # clean in both.
+        moving.set_step(sigma, {"transformer_options": {"sample_sigmas": sigmas.sort(descending=True).values}})
+        return moving.context_schedule.func(frames, moving, {})
+
+    def weigh(window: list[int], frames: int) -> Sequence[float]:
+        if fuse == "flat":
+            return [1.0] * len(window)
+        if fuse == "relative":
+            middle, half = (window[0] + window[-1]) / 2, (window[-1] - window[0] + 1e-2) / 2
+            return [max(1e-2, 1 - abs(frame - middle) / half) for frame in window]
+        if fuse == "overlap-linear":
+            weights, ramp = torch.ones(len(window)), torch.linspace(1e-37, 1, overlap)
+            if overlap and min(window) > 0:
+                weights[:overlap] = ramp
+            if overlap and max(window) < frames - 1:
+                weights[-overlap:] = ramp.flip(0)
+            return weights.tolist()
+        return pyramid_weights(len(window))
+
+    return ClipWindows(length, overlap, cut, weigh, HOSTS_NODE)
 
 
-class WholeClip:
-    """A wrapper around what a guider predicts for a clip `f c h w`: it stands between the guider and the host's
-    context windows, if the MODEL has some. `coarse`: whether the windows share coarse tokens of the whole clip."""
+class OwnWindows:
+    """A wrapper around what a guider predicts for a clip `f c h w`: the windows that the host's node asks for become
+    ours, before the host comes to cut the clip itself."""
+
+    def __call__(self, executor, x, timestep, model_options=None, *args, **kwargs):
+        model_options = model_options or {}
+        refuse_several_gpus("multigpu_clones" in model_options)
+        if isinstance(model_options.get("context_handler"), comfy.context_windows.IndexListContextHandler):
+            windows = context_windows(model_options, len(x))
+            model_options = comfy.model_patcher.create_model_options_clone(model_options)
+            del model_options["context_handler"]
+            model_options["transformer_options"][WINDOWS] = windows
+        return executor(x, timestep, model_options, *args, **kwargs)
+
+
+class VideoWindows:
+    """A wrapper around the prediction for a list of prompts: runs it on one window of the clip after the other.
+    `coarse`: whether the windows share coarse tokens of the whole clip."""
 
     def __init__(self, coarse: bool):
         self.coarse = coarse
 
-    def __call__(self, executor, x, timestep, model_options=None, *args, **kwargs):
-        model_options = model_options or {}
-        handler = context_windows(model_options, len(x))
-        if handler is None:
-            return executor(x, timestep, model_options, *args, **kwargs)
-        options = comfy.model_patcher.create_model_options_clone(model_options)
-        options["context_handler"] = VideoWindows(handler, self.coarse)
-        return executor(x, timestep, options, *args, **kwargs)
+    def __call__(self, executor, model, conds, x, timestep, model_options, *args, **kwargs):
+        """The denoised clip `f c h w` per prompt list."""
+        options = model_options.get("transformer_options", {})
+        windows: ClipWindows | None = options.get(WINDOWS)
+        if windows is None or len(x) <= windows.length:
+            return executor(model, conds, x, timestep, model_options, *args, **kwargs)
+        check_windows(windows)
+        own = dict(options)
 
+        def run(window: list[int]) -> list[torch.Tensor]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            own[WINDOW] = Window(window)
+            seen = at_frames(conds, window, len(x))
+            level = timestep[:1].expand(len(window))
+            return executor(model, seen, x[window], level, {**model_options, "transformer_options": own}, *args, **kwargs)
 
-class VideoWindows(comfy.context_windows.ContextHandlerABC):
-    """The user's context windows, as a video's batch of frames needs them. `handler`: the user's own, left as it is."""
-
-    def __init__(self, handler, coarse: bool):
-        self.handler, self.coarse = handler, coarse
-
-    def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
-        return self.handler.should_use_context(model, conds, x_in, timestep, model_options)
-
-    def get_resized_cond(self, cond_in, x_in, window, device=None) -> list:
-        return self.handler.get_resized_cond(cond_in, x_in, window, device)
-
-    def execute(self, calc_cond_batch, model, conds, x_in, timestep, model_options):
-        """The denoised clip per prompt list, `f c h w` each."""
-        own = dict(model_options["transformer_options"])
-        # Some schedules move their windows from step to step: so that inversion and sampling take the same ones at the
-        # same noise level, steps are counted from noise to clean in both.
-        own["sample_sigmas"] = own["sample_sigmas"].sort(descending=True).values
-        options = {**model_options, "transformer_options": own}
-
-        def run(model, conds, x, timestep, options):
-            window = options["transformer_options"]["context_window"].index_list
-            return calc_cond_batch(model, at_frames(conds, window, len(x_in)), x, timestep.expand(len(x)), options)
-
-        timestep = timestep[:1]  # by which the host looks up the step; ComfyUI 0.3.75 fails at one per frame
         tokens = None
         try:
             if self.coarse:
-                tokens = CoarseTokens(spread_frames(len(x_in), self.handler.context_length - 1))
-                own[WHOLE_CLIP] = tokens
-                self._record(tokens, run, model, conds, x_in, timestep, options)
-            return self.handler.execute(run, model, conds, x_in, timestep, options)
+                tokens = own[WHOLE_CLIP] = CoarseTokens(self._anchors(len(x), windows.length))
+                run(tokens.frames)
+                tokens.recording = False
+            return self._blend(run, conds, x, windows, windows.windows(len(x), timestep[:1], options["sample_sigmas"]))
         finally:
             if tokens is not None:
                 tokens.clear()
 
-    def _record(self, tokens: CoarseTokens, run, model, conds, x_in, timestep, options) -> None:
-        """Runs the UNet on the frames of `tokens`, as on a window, for what FFAM keeps of them."""
-        window = comfy.context_windows.IndexListContextWindow(tokens.frames, dim=0)
-        options["transformer_options"]["context_window"] = window
-        conds = [self.handler.get_resized_cond(cond, x_in, window) for cond in conds]
-        run(model, conds, window.get_tensor(x_in), timestep, options)
-        tokens.recording = False
+    @staticmethod
+    def _anchors(frames: int, length: int) -> list[int]:
+        """The frames whose coarse tokens all windows see; one less than a window has, which sees its own finely."""
+        return spread_frames(frames, length - 1)
+
+    @staticmethod
+    def _blend(run, conds: list, x: torch.Tensor, windows: ClipWindows, cuts: list[list[int]]) -> list[torch.Tensor]:
+        totals, weight = [torch.zeros_like(x) for _ in conds], x.new_zeros(len(x), 1, 1, 1)
+        for window in cuts:
+            weights = x.new_tensor(windows.weights(window, len(x))).view(-1, 1, 1, 1)
+            weight[window] += weights
+            for total, result in zip(totals, run(window)):
+                total[window] += weights * result
+        return [total.div_(weight) for total in totals]
 
 
 def at_frames(conds: list[list[dict] | None], frames: Sequence[int], total: int) -> list[list[dict] | None]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 
 import pytest
 import torch
@@ -251,8 +252,14 @@ def windowed():
     """A MODEL with the host's context windows: `windowed(model, length=4, overlap=1, ...)`."""
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
+    parameters = inspect.signature(ContextWindowsManualNode.execute).parameters
+
     def windowed(model, length=4, overlap=1, schedule="standard_static", loop=False, fuse="pyramid", dim=0):
-        return ContextWindowsManualNode.execute(model, length, overlap, schedule, 1, loop, fuse, dim).args[0]
+        settings = (model, length, overlap, schedule, 1, loop, fuse, dim)
+        # newer hosts ask for more, here by the defaults that their nodes show
+        known = {"freenoise": False}
+        more = {name: value for name, value in known.items() if name in parameters}
+        return ContextWindowsManualNode.execute(*settings, **more).args[0]
 
     return windowed
 

@@ -156,25 +156,11 @@ def test_every_frame_an_anchor_is_the_whole_clip(model, inflate, pack, windowed,
     class AllAnchors(windows.VideoWindows):
         """As many anchors as frames, in place of one less than a window has."""
 
-        def execute(self, *arguments):
-            self.handler = CountsMore(self.handler, 7)
-            return super().execute(*arguments)
-
-    class CountsMore:
-        def __init__(self, handler, length):
-            self.handler, self.context_length = handler, length
-
-        def __getattr__(self, name):
-            return getattr(self.handler, name)
-
-    class Wrapper:
-        def __call__(self, executor, x, timestep, options, *args, **kwargs):
-            options = {**options, "context_handler": AllAnchors(options["context_handler"], True)}
-            return executor(x, timestep, options, *args, **kwargs)
+        _anchors = staticmethod(lambda frames, length: list(range(frames)))
 
     key = pack("nodes.host.inflation").KEY
-    whole.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, key)
-    whole.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, key, Wrapper())
+    whole.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, key)
+    whole.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, AllAnchors(True))
     torch.testing.assert_close(evaluate(whole, clip, source), evaluate(inflated, clip, source), atol=1e-4, rtol=0)
 
 

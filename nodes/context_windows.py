@@ -1,0 +1,47 @@
+"""The node that lets clips longer than fit at once be inverted and edited."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host.inflation import require_inflation
+from .host.windows import with_windows
+
+
+class ContextWindows(io.ComfyNode):
+    """Context windows for an inflated model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_ContextWindows",
+            display_name="EI2 Context Windows (long clips)",
+            category="EI2",
+            description="Inverts and edits a long clip in windows: the model sees context_length frames at a time, and "
+            "the windows share coarse tokens of the whole clip. Memory then does not grow with the clip.",
+            inputs=[
+                io.Model.Input("model", tooltip="An inflated model, usually from EI2 One-Shot Tune."),
+                io.Int.Input(
+                    "context_length",
+                    default=16,
+                    min=2,
+                    max=10_000,
+                    tooltip="Frames the model sees at a time. Use the value of window_frames in EI2 One-Shot Tune. "
+                    "Clips that are no longer than this are not cut.",
+                ),
+                io.Int.Input(
+                    "context_overlap",
+                    default=4,
+                    min=0,
+                    max=9_999,
+                    tooltip="Frames that neighbouring windows share, where their results are blended. A quarter of "
+                    "context_length works well; more is smoother and slower.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with windows, for EI2 Invert and the edit.")],
+        )
+
+    @classmethod
+    def execute(cls, model, context_length, context_overlap) -> io.NodeOutput:
+        require_inflation(model)
+        return io.NodeOutput(with_windows(model, context_length, context_overlap))
