@@ -1,4 +1,5 @@
-"""The development environment: a virtual environment in `.dev/venv` with the exact packages of `requirements.txt`.
+"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`, and for a
+ComfyUI of the user's own (`COMFYUI_PATH`) one of its own, with what that one needs on top.
 
 Standard library only: this is what runs before anything is installed. Doing it again costs nothing: a stamp inside
 the virtual environment holds a digest of everything that was asked for.
@@ -16,11 +17,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / ".dev"
-VENV = DEV / "venv"
+
+
+def _environment_of(host: str) -> Path:
+    """The virtual environment for the ComfyUI in the folder `host`, ours where it is empty. Another ComfyUI has another
+    one, as it needs other versions of the same packages."""
+    folder = Path(host).expanduser().resolve() if host else DEV
+    if DEV in (folder, folder.parent):
+        return DEV / "venv"
+    return DEV / f"venv-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+
+
+VENV = _environment_of(os.environ.get("COMFYUI_PATH", "").strip())
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "devtools" / "requirements.txt"
 LAUNCHER = ROOT / "devtools" / "launch_host.py"
 NEEDED_BYTES = 4_000_000_000
+TORCHAUDIO = "torchaudio==2.11.1"  # for a ComfyUI that imports it; works without its compiled part, too
 
 # What pip says -> what to do about it.
 CAUSES = (
@@ -130,6 +143,17 @@ def _install_for_host(requirements: Path) -> None:
         f"Installing what {requirements.parent} needs",
         "install", "--requirement", str(filtered), "--constraint", str(constraint),
     )  # fmt: skip
+    if "torchaudio" in requirements.read_text(encoding="utf-8"):
+        _install_torchaudio()
+
+
+def _install_torchaudio() -> None:
+    """ComfyUI 0.8 and later import torchaudio when they start. Its compiled part fits one version of torch and CUDA;
+    where that cannot be loaded it is removed, and torchaudio does without."""
+    pip("Installing torchaudio", "install", "--no-deps", TORCHAUDIO)
+    if subprocess.run([str(PYTHON), "-c", "import torch, torchaudio"], capture_output=True).returncode:
+        for library in [*VENV.glob("**/torchaudio/lib/*.so"), *VENV.glob("**/torchaudio/lib/*.pyd")]:
+            library.unlink()
 
 
 def _check_imports() -> None:

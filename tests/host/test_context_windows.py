@@ -102,6 +102,26 @@ def test_a_controlnets_hints_go_with_their_frames(
     assert (first[4:] - found[4:]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("overlap", [0, 1, 3])
+def test_our_node_gives_what_the_hosts_does(overlap, pack, model, inflate, windowed, evaluate, source, encode, clip):
+    inflated = inflate(model)
+    ours = pack("nodes.context_windows").ContextWindows.execute(inflated, LENGTH, overlap).args[0]
+    arguments = (clip, source, encode("a red circle"), 3.0)
+    assert torch.equal(evaluate(ours, *arguments), evaluate(windowed(inflated, LENGTH, overlap), *arguments))
+    assert inflated.model_options["transformer_options"] == {}
+
+
+@pytest.mark.parametrize("fuse", ["flat", "pyramid", "relative", "overlap-linear"])
+@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "batched"])
+def test_frames_alone_are_the_same_whatever_blends_them(
+    schedule, fuse, model, inflate, windowed, evaluate, source, clip
+):
+    """Every frame gets weights that add up to one."""
+    inflated = inflate(model, "Per-frame")
+    found = evaluate(windowed(inflated, schedule=schedule, fuse=fuse), clip, source)
+    torch.testing.assert_close(found, evaluate(inflated, clip, source), atol=1e-4, rtol=0)
+
+
 # what windows share
 
 

@@ -80,3 +80,36 @@ def test_a_window_of_one_frame_is_refused(pack, model, inflate, source, clip):
     node, options = pack("nodes.one_shot_tune").OneShotTune, (1, 1e-3, 0, "auto", "auto")
     with pytest.raises(ValueError, match="window_frames is 1: there is no motion in one frame, set it to 2 or more"):
         node.execute(inflate(model), {"samples": clip}, source, *options, window_frames=1)
+
+
+def test_windows_on_a_model_that_is_not_inflated_are_refused(pack, model):
+    with pytest.raises(ValueError, match="This model is not inflated"):
+        pack("nodes.context_windows").ContextWindows.execute(model, 4, 1)
+
+
+@pytest.mark.parametrize("option, value", [
+    ("cond_retain_index_list", [0]), ("latent_retain_index_list", [0]), ("split_conds_to_windows", True),
+])  # fmt: skip
+def test_what_the_hosts_node_offers_for_other_models_is_refused(
+    option, value, model, inflate, windowed, invert, source, clip
+):
+    """Newer hosts offer it; it would be left out silently."""
+    odd = windowed(inflate(model))
+    setattr(odd.model_options["context_handler"], option, value)
+    with pytest.raises(ValueError, match=f"{option} of .Context Windows .Manual.. has no meaning for a video"):
+        invert(odd, clip, source)
+
+
+def test_several_gpus_are_refused(model, inflate, evaluate, invert, source, clip):
+    """As the host's "MultiGPU CFG Split" leaves a model: with copies of it, and while sampling with their list."""
+    inflated = inflate(model)
+    several = inflated.clone()
+    several.set_additional_models("multigpu", [inflated])
+    with pytest.raises(ValueError, match="runs on several GPUs at once.*take the .MultiGPU CFG Split. node off"):
+        invert(several, clip, source)
+    with pytest.raises(ValueError, match="runs on several GPUs at once"):
+        inflate(several)
+    running = inflated.clone()
+    running.model_options["multigpu_clones"] = {}
+    with pytest.raises(ValueError, match="runs on several GPUs at once"):  # the host's own samplers
+        evaluate(running, clip, source)

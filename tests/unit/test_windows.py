@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ei2.windows import CoarseTokens, draw_window, spread_frames
+from ei2.windows import CoarseTokens, draw_window, pyramid_weights, spread_frames, static_windows
 
 
 def test_windows_are_drawn_uniformly_and_lie_within_the_clip():
@@ -73,3 +73,16 @@ def test_clearing_frees_everything():
     tokens.keep(["a"], torch.zeros(1, 4, 2), torch.zeros(1, 4, 2))
     tokens.clear()
     assert tokens.bytes == 0 and tokens.of(["a"]) is None
+
+
+@pytest.mark.parametrize("frames, length, overlap, starts", [
+    (9, 4, 1, [0, 3, 5]), (8, 4, 0, [0, 4]), (9, 4, 0, [0, 4, 5]), (10, 4, 2, [0, 2, 4, 6]), (4, 4, 1, [0]), (5, 4, 3, [0, 1]),
+])  # fmt: skip
+def test_static_windows_cover_the_clip(frames, length, overlap, starts):
+    windows = static_windows(frames, length, overlap)
+    assert windows == [list(range(start, start + length)) for start in starts]
+    assert {frame for window in windows for frame in window} == set(range(frames))
+
+
+def test_a_window_counts_most_in_its_middle():
+    assert pyramid_weights(4) == [1, 2, 2, 1] and pyramid_weights(5) == [1, 2, 3, 2, 1] and pyramid_weights(1) == [1]
