@@ -16,6 +16,11 @@ SOURCE_PROMPT = "a blue square on a dotted white background"
 EDIT_PROMPT = "a red circle on a dotted white background"
 PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's names for them, and these graphs'
 LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
+# inputs that newer hosts' "Context Windows (Manual)" requires, and older ones do not look at
+NEWER_WINDOWS = dict(
+    freenoise=False, cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="",
+    causal_window_fix=True,
+)  # fmt: skip
 
 Graph = dict[str, dict]
 

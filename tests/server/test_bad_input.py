@@ -16,7 +16,7 @@ import pytest
 
 from devtools.server import CLIP
 
-from .graphs import LONG, Graph, changed, edit_graph, fail, node, run, same_pictures
+from .graphs import NEWER_WINDOWS, LONG, Graph, changed, edit_graph, fail, node, run, same_pictures
 
 pytestmark = pytest.mark.server
 
@@ -68,7 +68,7 @@ def windows(**options) -> Callable[[], Graph]:
     """The tuned model with the host's context windows."""
     defaults = dict(
         context_length=2, context_overlap=1, context_schedule="standard_static", context_stride=1, closed_loop=False,
-        fuse_method="pyramid", dim=0,
+        fuse_method="pyramid", dim=0, **NEWER_WINDOWS,
     )  # fmt: skip
     return lambda: {"windows": node("ContextWindowsManual", model=("tune", 0), **{**defaults, **options})}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 
 import av
+import numpy as np
 import pytest
 
 from devtools.demo import files_of
 
-from .graphs import bundled, changed, names, run
+from .graphs import NEWER_WINDOWS, bundled, changed, names, run
 
 pytestmark = pytest.mark.server
 
@@ -19,9 +20,8 @@ FRAMES, WINDOW, STEPS = 7, 4, 4
 @pytest.fixture(scope="module")
 def graph():
     graph = bundled("long_clip", FRAMES, STEPS, STEPS)
-    (tune,), (windows,) = names(graph, "EI2_OneShotTune"), names(graph, "ContextWindowsManual")
-    settings = graph[windows]["inputs"]
-    assert graph[tune]["inputs"]["window_frames"] == settings["context_length"] < 12 and settings["dim"] == 0
+    (tune,), (windows,) = names(graph, "EI2_OneShotTune"), names(graph, "EI2_ContextWindows")
+    assert graph[tune]["inputs"]["window_frames"] == graph[windows]["inputs"]["context_length"] < 12
     return changed(graph, {f"{tune}.window_frames": WINDOW, f"{windows}.context_length": WINDOW})
 
 
@@ -30,11 +30,15 @@ def first(session_client, graph):
     return run(session_client, graph)
 
 
+def video(client, graph, ran, name: str) -> list[np.ndarray]:
+    (file,) = files_of(graph, ran.outputs, f"EI2/long_clip_{name}")
+    with av.open(io.BytesIO(client.view(file))) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
 def test_videos_of_the_whole_clip(client, graph, first):
     for name in ("source", "reconstruction", "edit"):
-        (file,) = files_of(graph, first.outputs, f"EI2/long_clip_{name}")
-        with av.open(io.BytesIO(client.view(file))) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = video(client, graph, first, name)
         assert len(frames) == FRAMES and all(frame.std() > 5 for frame in frames), name
 
 
@@ -48,5 +52,17 @@ def test_another_edit_keeps_tuning_and_inversion(client, graph, first):
     prompts = names(graph, "CLIPTextEncode")
     (edit,) = [name for name in prompts if "red" in graph[name]["inputs"]["text"]]
     other = run(client, changed(graph, {f"{edit}.text": "a green circle on a dotted white background"}))
-    assert not other.executed() & set(names(graph, "EI2_OneShotTune", "EI2_Invert", "ContextWindowsManual"))
+    assert not other.executed() & set(names(graph, "EI2_OneShotTune", "EI2_Invert", "EI2_ContextWindows"))
     assert set(names(graph, "EI2_EditSample")) & other.executed()
+
+
+def test_graphs_with_the_hosts_own_windows_keep_working(client, graph, first, exact):
+    """As workflows saved with this pack's earlier versions have them, on every host that still has the node."""
+    (windows,) = names(graph, "EI2_ContextWindows")
+    settings = dict(context_schedule="standard_static", context_stride=1, closed_loop=False, fuse_method="pyramid", dim=0)
+    inputs = graph[windows]["inputs"] | settings | NEWER_WINDOWS
+    other = {**graph, windows: {**graph[windows], "class_type": "ContextWindowsManual", "inputs": inputs}}
+    ran = run(client, other)
+    if exact:
+        pairs = zip(video(client, other, ran, "edit"), video(client, graph, first, "edit"))
+        assert all(np.array_equal(*pair) for pair in pairs)

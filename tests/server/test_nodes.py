@@ -63,6 +63,11 @@ NODES = {
         },
         {"inversion": "EI2_INVERSION", "noise_latent": "LATENT", "sigmas": "SIGMAS", "negative": "CONDITIONING"},
     ),
+    "EI2_ContextWindows": (
+        "EI2 Context Windows (long clips)",
+        {"model": "MODEL", "context_length": ("INT", 16), "context_overlap": ("INT", 4)},
+        {"model": "MODEL"},
+    ),
     "EI2_AttentionControl": (
         "EI2 Attention Control",
         {
