@@ -26,6 +26,7 @@ from devtools import in_process
 from devtools.environment import ROOT
 from devtools.results import contact_sheet
 from ei2.measures import psnr
+from ei2.windows import static_windows
 from miniature.world import object_mask, render
 
 from .clips import LOOKS, long_clip
@@ -46,31 +47,22 @@ MOST_AT_ONCE = 48  # of them
 
 
 class LongBench(Bench):
-    """The models, and context windows as the host's own node makes them."""
+    """The models, and context windows."""
 
     def __init__(self, device: str, window: int, overlap: int):
         super().__init__(device, torch.get_num_threads())
-        from comfy_extras.nodes_context_windows import ContextWindowsManualNode
-
-        self.node, self.window, self.overlap = ContextWindowsManualNode, window, overlap
-        self.whole_clip = in_process.pack("nodes.host.windows").WholeClip
+        self.host_windows, self.window, self.overlap = in_process.pack("nodes.host.windows"), window, overlap
 
     def in_mode(self, model, mode: str):
         """A MODEL that edits in one of `MODES`."""
         if mode == "all at once":
             return model
-        arguments = (self.window, self.overlap, "standard_static", 1, False, "pyramid", 0)
-        windowed = self.node.execute(model, *arguments).args[0]
+        windowed = self.host_windows.with_windows(model, self.window, self.overlap)
         if mode == "windows alone":
-            kind, key = "predict_noise", self.inflation.KEY
+            kind, key = "calc_cond_batch", self.inflation.KEY
             windowed.remove_wrappers_with_key(kind, key)
-            windowed.add_wrapper_with_key(kind, key, self.whole_clip(False))
+            windowed.add_wrapper_with_key(kind, key, self.host_windows.VideoWindows(False))
         return windowed
-
-    def windows(self, model, frames: int) -> list[list[int]]:
-        """The windows that the host cuts a clip into."""
-        handler = self.in_mode(model, MODES[0]).model_options["context_handler"]
-        return handler.context_schedule.func(frames, handler, {})
 
     def peak(self, mode: str, frames: int) -> int:
         """Bytes of tensors that one guided step holds at its peak, besides the model and the clip."""
@@ -92,7 +84,7 @@ class LongWork:
         self.source, self.empty = bench.encode(clip.source_prompt), bench.encode("")
         further = {"window_frames": bench.window}
         self.model = bench.tuned(self.latents, self.source, steps, LEARNING_RATE, "bf16", **further)
-        self.windows = bench.windows(self.model, len(clip.scenes))
+        self.windows = static_windows(len(clip.scenes), bench.window, bench.overlap)
         self.inverted: dict[str, tuple] = {}  # by mode: noise and sigmas
 
     def rows(self, mode: str) -> list[tuple[dict, torch.Tensor]]:
