@@ -6,15 +6,31 @@ The graph stays as it is: the checkpoint loader becomes the miniature's, clips a
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
+
+from .browser import BrowserError, Editor
 
 CHECKPOINT, MINIATURE = "CheckpointLoaderSimple", "EI2_LoadMini"
-WORDS = {"car": "square", "bus": "circle", "yellow": "blue"}  # the miniature knows few
 SIZE, FRAMES, WINDOWED_FRAMES = 128, 4, 12
 SHORT = {
     "EI2_LoadVideo": {"width": SIZE, "height": SIZE, "max_frames": FRAMES},
     "EI2_OneShotTune": {"steps": 2, "learning_rate": 1e-3},
     "EI2_Invert": {"steps": 2, "null_inner_steps": 1},
 }
+
+
+def run_short(editor: Editor, workflow: dict, folder: Path, timeout: float = 300) -> None:
+    """Opens a short copy of a workflow in the editor's format, kept in `folder`, and runs it to its end: twice where it
+    loads the tune that its first run keeps. Raises `BrowserError` where it fails."""
+    file = folder / "short.json"
+    file.write_text(json.dumps(shortened(workflow)), encoding="utf-8")
+    editor.load(file)
+    for _ in range(2 if any(node["type"] == "EI2_LoadTune" for node in workflow["nodes"]) else 1):
+        editor.page.keyboard.press("Escape")  # should the editor have a message about the missing file
+        if (outcome := editor.run(timeout)) != "execution_success":
+            raise BrowserError(f"The run has ended with {outcome}: {editor.errors}")
+    editor.page.wait_for_timeout(2500)  # pictures and videos are being loaded
 
 
 def shortened(workflow: dict) -> dict:
