@@ -99,10 +99,15 @@ class Editor:
             call = "([content, name]) => app.loadApiJson(content, name)"
         self.page.evaluate(call, [content, workflow.stem])
         self.page.wait_for_timeout(500)  # widgets of the page (prompt boxes, videos) follow a moment later
+        self.page.evaluate("() => { if (app.canvas.graph !== app.graph) app.canvas.setGraph(app.graph) }")
 
     def version(self) -> str:
         """The front end's."""
         return self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+
+    def nodes_2(self) -> bool:
+        """Whether nodes are elements of the page, and not painted on a canvas."""
+        return bool(self.page.evaluate("() => LiteGraph.vueNodesMode"))
 
     def missing_nodes(self) -> list[str]:
         """Types of the nodes that the server does not know."""
@@ -151,9 +156,9 @@ class Editor:
             raise BrowserError(f"Node {node} has no input {name} to set.")
 
     def open_subgraph(self, node: object) -> None:
-        """Shows what is in a node of the open graph that stands for a subgraph."""
+        """Shows what is in a node that stands for a subgraph."""
         self.page.evaluate(
-            "id => { const node = app.canvas.graph.getNodeById(id); app.canvas.openSubgraph(node.subgraph, node) }", node
+            "id => { const node = app.graph.getNodeById(id); app.canvas.openSubgraph(node.subgraph, node) }", node
         )
         self.page.wait_for_timeout(500)
 

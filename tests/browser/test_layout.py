@@ -33,7 +33,7 @@ def renderer(request) -> str:
 @pytest.fixture(scope="module")
 def editor(server, renderer):
     with Editor(server.url, settings=RENDERERS[renderer]) as editor:
-        assert editor.page.evaluate("() => Boolean(LiteGraph.vueNodesMode)") == (renderer == "nodes-2")
+        assert editor.nodes_2() == (renderer == "nodes-2")
         yield editor
 
 
