@@ -12,7 +12,7 @@ from devtools.browser import NODES_2, Editor
 from devtools.short_run import run_short
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-INVERT = 9  # node of the quickstart
+INVERTED = ("computed", "from the cache")  # what EI2 Invert says
 BOX = "[data-ei2-text]"
 BLUEPRINT = WORKFLOWS.parent / "subgraphs" / "Edit video (EI²).json"
 LOADERS = (("EI2_LoadVideo", {"width": 128, "height": 128, "max_frames": 4}, {"images": "images"}),
@@ -41,7 +41,7 @@ def test_text_is_seen_without_a_name(editor, picture, tmp_path):
     run_short(editor, quickstart(), tmp_path)
     texts = shown(editor)
     picture(editor, f"text-{'nodes-2' if editor.nodes_2() else 'classic'}")
-    assert any(text.startswith("computed") or text.startswith("taken") for text in texts), texts
+    assert any(text.startswith(INVERTED) for text in texts), texts
     assert editor.page.get_by_text("shown text").count() == 0
     assert "shown text" not in str(editor.prompt()) + str(editor.serialize())
 
@@ -49,7 +49,7 @@ def test_text_is_seen_without_a_name(editor, picture, tmp_path):
 @pytest.mark.parametrize("opened", [False, True], ids=("closed", "open"))
 def test_text_in_a_subgraph(editor, picture, opened):
     node = graph_with_blueprint(editor)
-    editor.set_widget(node, "tune_steps", 3 if opened else 2)  # so that it is computed, not taken from the run before
+    editor.set_widget(node, "tune_steps", 3 if opened else 2)  # else ComfyUI takes the run before
     if opened:
         editor.open_subgraph(node)
     assert editor.run() == "execution_success", editor.errors
@@ -59,7 +59,7 @@ def test_text_in_a_subgraph(editor, picture, opened):
     texts = shown(editor)
     picture(editor, f"text-subgraph-{'nodes-2' if editor.nodes_2() else 'classic'}-{'open' if opened else 'closed'}")
     assert any("steps" in text for text in texts), texts
-    assert any(text.startswith("computed") for text in texts), texts
+    assert any(text.startswith(INVERTED) for text in texts), texts
 
 
 def graph_with_blueprint(editor) -> object:
