@@ -112,14 +112,13 @@ def stack(block: Block) -> None:
     block.group["bounding"] = [left - PADDING, top - HEAD, right - left + 2 * PADDING, bottom - top + HEAD + PADDING]
 
 
-def measured(editor, workflow: dict, run: bool, folder: Path) -> dict[str, float]:
+def measured(editor, path: Path, run: bool, folder: Path) -> dict[str, float]:
     """The height of each node below its title, by its id, in the units of the workflow's file."""
     if run:
-        run_short(editor, workflow, folder)
+        run_short(editor, path, folder)
     else:
-        file = folder / "workflow.json"
-        file.write_text(json.dumps(workflow), encoding="utf-8")
-        editor.load(file)
+        editor.load(path)
+    workflow = json.loads(path.read_text(encoding="utf-8"))
     widths = {str(node["id"]): node["size"][0] for node in workflow["nodes"]}
     found, _ = places(editor)
     scale = min((box.right - box.left) / widths[name] for name, box in found.items())  # some front ends enlarge graphs
@@ -139,9 +138,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for settings in ({}, NODES_2):
             with Server() as server, Editor(server.url, settings=settings) as editor:
-                for path, content in contents.items():
+                for path in contents:
                     for run in (False, True):
-                        for name, height in measured(editor, content, run, Path(folder)).items():
+                        for name, height in measured(editor, path, run, Path(folder)).items():
                             heights[path][name] = max(height, heights[path].get(name, 0))
     for path, content in contents.items():
         text = json.dumps(arranged(content, heights[path]), indent=2, ensure_ascii=False)

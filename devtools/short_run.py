@@ -20,10 +20,11 @@ SHORT = {
 }
 
 
-def run_short(editor: Editor, workflow: dict, folder: Path, timeout: float = 300) -> None:
+def run_short(editor: Editor, path: Path, folder: Path, timeout: float = 300) -> None:
     """Opens a short copy of a workflow in the editor's format, kept in `folder`, and runs it to its end: twice where it
     loads the tune that its first run keeps. Raises `BrowserError` where it fails."""
-    file = folder / "short.json"
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    file = folder / f"{path.stem}_short.json"  # of one name, the editor takes two for one and mixes what they show
     file.write_text(json.dumps(shortened(workflow)), encoding="utf-8")
     editor.load(file)
     for _ in range(2 if any(node["type"] == "EI2_LoadTune" for node in workflow["nodes"]) else 1):

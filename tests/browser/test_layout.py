@@ -37,10 +37,6 @@ def editor(server, renderer):
         yield editor
 
 
-def read(name: str) -> dict:
-    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_overlaps(editor, renderer, picture, name):
     editor.load(WORKFLOWS / f"{name}.json")
@@ -51,7 +47,7 @@ def test_nothing_overlaps(editor, renderer, picture, name):
 
 @pytest.mark.parametrize("name", RUN)
 def test_nothing_overlaps_after_a_run(editor, renderer, picture, name, tmp_path):
-    run_short(editor, read(name), tmp_path)
+    run_short(editor, WORKFLOWS / f"{name}.json", tmp_path)
     found = collisions(editor)
     picture(editor, f"layout-{renderer}-{name}-run")
     assert found == []
@@ -59,7 +55,7 @@ def test_nothing_overlaps_after_a_run(editor, renderer, picture, name, tmp_path)
 
 def test_overlap_is_noticed(editor, tmp_path):
     """A node upon another one, and a node half out of its group."""
-    content = read("quickstart")
+    content = json.loads((WORKFLOWS / "quickstart.json").read_text(encoding="utf-8"))
     nodes = {node["id"]: node for node in content["nodes"]}
     prompt, tune, loss = (nodes[number] for number in (3, 8, 20))
     loss["pos"] = [tune["pos"][0], tune["pos"][1] + tune["size"][1] - 10]

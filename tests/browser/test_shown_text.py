@@ -3,7 +3,6 @@ whether that is open during the run or not."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,6 @@ def editor(server, request):
         yield editor
 
 
-def quickstart() -> dict:
-    return json.loads((WORKFLOWS / "quickstart.json").read_text(encoding="utf-8"))
-
-
 def shown(editor) -> list[str]:
     """The texts that can be read in the open graph."""
     editor.fit()
@@ -38,7 +33,7 @@ def shown(editor) -> list[str]:
 
 
 def test_text_is_seen_without_a_name(editor, picture, tmp_path):
-    run_short(editor, quickstart(), tmp_path)
+    run_short(editor, WORKFLOWS / "quickstart.json", tmp_path)
     texts = shown(editor)
     picture(editor, f"text-{'nodes-2' if editor.nodes_2() else 'classic'}")
     assert any(text.startswith(INVERTED) for text in texts), texts
