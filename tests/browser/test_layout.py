@@ -1,5 +1,5 @@
-"""Nothing overlaps in the bundled workflows and the blueprint: in the classic renderer and in Nodes 2.0, whose nodes are
-higher, before and after a run, which makes nodes grow by texts, pictures and videos.
+"""Nothing overlaps in the bundled workflows and the blueprint: in the classic renderer and in Nodes 2.0, whose nodes
+are higher, before and after a run, which makes nodes grow by texts, pictures and videos.
 
 After a run five workflows are looked at, which between them have every kind of node; with EI2_ALL_LAYOUTS=1 all are.
 """
