@@ -3,9 +3,8 @@
     python -m devtools.layout workflows/*.json
 
 The editor shows each workflow in the classic renderer and in Nodes 2.0, as it is and after a short run, and tells how
-large every node then is. Boxes grow to that; in each group the nodes move down until they are clear, groups follow
-their nodes, and what lies below follows the groups. Nothing moves sideways, and no box shrinks: done with one front
-end after another (`front_end.py`), it suits all of them.
+large every node then is. In each group the nodes move down until there is room for that, groups follow their nodes, and what
+lies below follows the groups. Nothing moves sideways, and no box shrinks.
 """
 
 from __future__ import annotations
@@ -55,13 +54,17 @@ def edges(node: dict) -> tuple[float, float, float, float]:
     return x, y - TITLE, x + width, y + height
 
 
-def arranged(workflow: dict, heights: dict[str, float]) -> dict:
-    """A copy of a workflow in the editor's format with its nodes clear of each other. `heights`: what each node takes
-    below its title."""
+def arranged(workflow: dict, before: dict[str, float], after: dict[str, float]) -> dict:
+    """A copy of a workflow in the editor's format with its nodes clear of each other. `before`, `after` a run: what each
+    node takes below its title. The first becomes its size, the second is left free: in Nodes 2.0, a box that is higher
+    grows all the same by what is shown in it, since its text fields keep what they have."""
     workflow = copy.deepcopy(workflow)
+    sizes = {}
     for node in workflow["nodes"]:
-        node["pos"] = list(node["pos"])
-        node["size"] = [node["size"][0], max(node["size"][1], round(heights.get(str(node["id"]), 0)))]
+        name, (width, height) = str(node["id"]), node["size"]
+        height = max(height, round(before.get(name, 0)))
+        node["pos"], sizes[name] = list(node["pos"]), [width, height]
+        node["size"] = [width, max(height, round(after.get(name, 0)))]
     blocks = blocks_of(workflow)
     for block in blocks:
         if block.group:
@@ -71,6 +74,8 @@ def arranged(workflow: dict, heights: dict[str, float]) -> dict:
         above = [other for other in blocks[:i] if beside(other.edges, block.edges)]
         if above:
             block.shift(max(other.edges[3] for other in above) + BELOW - block.edges[1])
+    for node in workflow["nodes"]:
+        node["size"] = sizes[str(node["id"])]
     return workflow
 
 
@@ -134,16 +139,16 @@ def main() -> int:
     from .server import Server
 
     contents = {path: json.loads(path.read_text(encoding="utf-8")) for path in options.workflows}
-    heights = {path: {} for path in contents}
+    heights = {path: ({}, {}) for path in contents}  # before and after a run
     with tempfile.TemporaryDirectory() as folder:
         for settings in ({}, NODES_2):
             with Server() as server, Editor(server.url, settings=settings) as editor:
                 for path in contents:
                     for run in (False, True):
                         for name, height in measured(editor, path, run, Path(folder)).items():
-                            heights[path][name] = max(height, heights[path].get(name, 0))
+                            heights[path][run][name] = max(height, heights[path][run].get(name, 0))
     for path, content in contents.items():
-        text = json.dumps(arranged(content, heights[path]), indent=2, ensure_ascii=False)
+        text = json.dumps(arranged(content, *heights[path]), indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
     return 0
 
