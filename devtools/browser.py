@@ -17,7 +17,6 @@ README's picture of the graph, after a complete run:
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import re
 import sys
@@ -40,9 +39,10 @@ SETTINGS = {  # only for this browser: the server's are left as they are
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Minimap.Visible": False,
     "Comfy.Pointer.DoubleClickTime": 1000,  # ms; on a busy machine the second click arrives late
+    "Comfy.VueNodes.Enabled": False,  # the classic renderer, which paints nodes on a canvas
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw texts at any zoom
 }
-TITLE = 30  # height of a node's title bar, which its position leaves out
+NODES_2 = {"Comfy.VueNodes.Enabled": True}  # the renderer whose nodes are elements of the page
 START = 120  # seconds until the editor is there; its first start compiles a lot of JavaScript
 
 
@@ -99,26 +99,21 @@ class Editor:
             call = "([content, name]) => app.loadApiJson(content, name)"
         self.page.evaluate(call, [content, workflow.stem])
         self.page.wait_for_timeout(500)  # widgets of the page (prompt boxes, videos) follow a moment later
+        self.page.evaluate("() => { if (app.canvas.graph !== app.graph) app.canvas.setGraph(app.graph) }")
 
     def version(self) -> str:
         """The front end's."""
         return self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+
+    def nodes_2(self) -> bool:
+        """Whether nodes are elements of the page, and not painted on a canvas."""
+        return bool(self.page.evaluate("() => LiteGraph.vueNodesMode"))
 
     def missing_nodes(self) -> list[str]:
         """Types of the nodes that the server does not know."""
         return self.page.evaluate(
             "() => app.graph.nodes.map(n => n.type).filter(type => !LiteGraph.registered_node_types[type])"
         )
-
-    def overlapping(self) -> list[tuple[str, str]]:
-        """Titles of nodes that lie upon each other."""
-        boxes = self.page.evaluate("() => app.graph.nodes.map(n => [n.title, ...n.pos, ...n.size])")
-        edges = [(title, x, y - TITLE, x + width, y + height) for title, x, y, width, height in boxes]
-        return [
-            (a[0], b[0])
-            for a, b in itertools.combinations(edges, 2)
-            if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
-        ]
 
     def videos(self) -> list[dict]:
         """The videos that nodes show: `source` (an address), `size` (width, height in pixels; 0 until it is loaded)."""
@@ -160,12 +155,20 @@ class Editor:
         if not done:
             raise BrowserError(f"Node {node} has no input {name} to set.")
 
+    def open_subgraph(self, node: object) -> None:
+        """Shows what is in a node that stands for a subgraph."""
+        self.page.evaluate(
+            "id => { const node = app.graph.getNodeById(id); app.canvas.openSubgraph(node.subgraph, node) }", node
+        )
+        self.page.wait_for_timeout(500)
+
     def fit(self, margin: int = 20, left: int = 60, top: int = 140, bottom: int = 80) -> dict:
         """Moves and zooms so that the whole graph is seen, free of the editor's bars (`left`, `top`, `bottom`: their
         pixels; messages about jobs count as one). Returns where it is then, as `screenshot` takes it for `clip`."""
         return self.page.evaluate(
             """([margin, left, top, bottom]) => {
-                const items = [...app.graph.nodes, ...app.graph.groups].map(i => i.boundingRect ?? i._bounding)
+                const { nodes, groups } = app.canvas.graph
+                const items = [...nodes, ...groups].map(i => i.boundingRect ?? i._bounding)
                 const x0 = Math.min(...items.map(b => b[0])), y0 = Math.min(...items.map(b => b[1]))
                 const x1 = Math.max(...items.map(b => b[0] + b[2])), y1 = Math.max(...items.map(b => b[1] + b[3]))
                 const w = innerWidth - left - 2 * margin, h = innerHeight - top - bottom - 2 * margin

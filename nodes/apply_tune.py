@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..ei2.model_identity import check_base
 from .host.fingerprint import identify
 from .host.inflation import apply_tune, inflate, inflation_of
+from .host.newer_api import offered
 from .host.show import shown
 
 
@@ -24,6 +25,7 @@ class ApplyTune(io.ComfyNode):
             category="EI2",
             description="Gives a model what a tune learned, in place of what it learned before: the model that EI2 "
             "One-Shot Tune made, or a weaker one.",
+            **offered(search_aliases=["apply motion", "motion strength", "tune-a-video"], has_intermediate_output=True),
             inputs=[
                 io.Model.Input(
                     "model",

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..ei2.token_alignment import MODES, Prompt, parse_reweight, reweight_factors, token_map, word_tokens
 from .control import SELF_MAPS, UNCONDITIONAL, Blend, Control
 from .control_report import describe
+from .host.newer_api import ADVANCED, offered
 from .host.prompts import encode, read_prompt
 
 CHOICES = {"mode": MODES, "self_maps": SELF_MAPS, "unconditional": UNCONDITIONAL}
@@ -42,10 +43,16 @@ class AttentionControl(io.ComfyNode):
         share = {"min": 0.0, "max": 1.0, "step": 0.01}
         return io.Schema(
             node_id="EI2_AttentionControl",
-            display_name="EI2 Attention Control",
+            display_name="EI2 Attention Control (Prompt-to-Prompt)",
             category="EI2",
             description="Lets the edit look where the source video looks, so that it changes only what the words "
             "change. The defaults are Video-P2P's.",
+            **offered(
+                search_aliases=[
+                    "prompt to prompt", "p2p", "attention replace", "attention reweight", "local blend",
+                    "replace object", "keep background",
+                ],
+            ),  # fmt: skip
             inputs=[
                 io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),
                 io.String.Input(
@@ -100,11 +107,16 @@ class AttentionControl(io.ComfyNode):
                     min=0.0,
                     max=0.99,
                     step=0.01,
+                    **ADVANCED,
                     tooltip="Only with blend words, else leave it at 0.2. After which share of the steps LocalBlend "
                     "begins. Earlier keeps more of the source.",
                 ),
                 io.Combo.Input(
-                    "unconditional", options=list(UNCONDITIONAL), default="decoupled", tooltip=UNCONDITIONAL_TOOLTIP
+                    "unconditional",
+                    options=list(UNCONDITIONAL),
+                    default="decoupled",
+                    **ADVANCED,
+                    tooltip=UNCONDITIONAL_TOOLTIP,
                 ),
             ],
             outputs=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.images import check_video
+from .host.newer_api import offered
 from .host.progress import progress
 from .host.show import shown
 from .layouts import contact_sheet, fitted, grid, side_by_side, wipe
@@ -32,10 +33,11 @@ class Compare(io.ComfyNode):
         ]
         return io.Schema(
             node_id="EI2_Compare",
-            display_name="EI2 Compare",
+            display_name="EI2 Compare (Side by Side)",
             category="EI2",
             description="Several videos in one, frame by frame, with labels: side by side, as a grid or as a wipe. "
             "Save it with Create Video and Save Video at the source's fps.",
+            **offered(search_aliases=["side by side", "contact sheet", "grid", "wipe", "before after", "comparison"]),
             inputs=[
                 *videos,
                 io.String.Input(

@@ -11,6 +11,7 @@ from .attention_maps import draw_maps
 from .host.checks import check_conditioning, check_frames, clip_latents
 from .host.guidance import sample_controlled
 from .host.inflation import require_inflation
+from .host.newer_api import offered
 from .host.null_text import scheduled_negative
 from .host.sampling import sample
 from .inversion import Inversion
@@ -23,9 +24,15 @@ class EditSample(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="EI2_EditSample",
-            display_name="EI2 Edit Sample",
+            display_name="EI2 Edit Sample (Vid2Vid)",
             category="EI2",
             description="Makes the edited clip: the inverted noise, sampled with a new prompt.",
+            **offered(
+                search_aliases=[
+                    "vid2vid", "video to video", "edit video", "video editing", "restyle", "style transfer",
+                    "replace object", "temporal consistency", "tune-a-video",
+                ],
+            ),  # fmt: skip
             inputs=[
                 io.Model.Input("model", tooltip="The same tuned model that made the inversion."),
                 io.Custom("EI2_INVERSION").Input("inversion", tooltip="From EI2 Invert."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host import inversion_cache as cache
+from .host.newer_api import offered
 from .host.show import shown
 
 
@@ -20,6 +21,7 @@ class InversionCache(io.ComfyNode):
             description="Shows how many inversions EI2 Invert has kept on disk and where, and deletes them on request. "
             "The least recently used ones are deleted by themselves beyond 2000 MB, or as many as the environment "
             "variable EI2_CACHE_MB says; 0 keeps none.",
+            **offered(search_aliases=["clear cache", "delete inversions", "disk space"]),
             inputs=[
                 io.Boolean.Input(
                     "clear",

@@ -12,6 +12,7 @@ from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.dynamic_vram import check_static_clone
 from .host.inversion_cache import cached_inversion
+from .host.newer_api import ADVANCED, offered
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
 from .host.sampling import invert
@@ -28,10 +29,16 @@ class Invert(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="EI2_Invert",
-            display_name="EI2 Invert",
+            display_name="EI2 Invert (DDIM Inversion)",
             category="EI2",
             description="Finds the noise from which the tuned model makes this very clip. Sampling from it with "
             "another prompt keeps the motion.",
+            **offered(
+                search_aliases=[
+                    "ddim", "inversion", "null text", "null-text optimization", "unsample", "reverse sampling",
+                ],
+                has_intermediate_output=True,
+            ),  # fmt: skip
             inputs=[
                 io.Model.Input("model", tooltip="The tuned model from EI2 One-Shot Tune."),
                 io.Latent.Input("latent", tooltip="The same clip that was tuned on."),
@@ -99,6 +106,7 @@ class Invert(io.ComfyNode):
                     label_on="on",
                     label_off="off",
                     optional=True,
+                    **ADVANCED,
                     tooltip="Keeps the inversion on disk and takes it from there when clip, model, prompts and all "
                     "settings are the same, after a restart, too. The node shows what it did; EI2 Inversion Cache "
                     "shows how much is kept, and deletes it.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.miniature import load_miniature
+from .host.newer_api import offered
 
 
 class LoadMini(io.ComfyNode):
@@ -18,6 +19,7 @@ class LoadMini(io.ComfyNode):
             category="EI2",
             description="A tiny Stable Diffusion that comes with the pack, to try everything in minutes on a CPU. It "
             'knows one world, at 128 x 128 pixels: "a red circle on a striped blue background".',
+            **offered(search_aliases=["demo model", "tiny model", "test model"]),
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The UNet."),

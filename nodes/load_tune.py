@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..ei2 import tensor_file
 from ..ei2.tune_file import KIND, load_tune
 from .host.latent_picture import decode_picture
+from .host.newer_api import offered
 from .host.show import shown
 from .host.tune_folder import list_tunes, resolve_tune
 
@@ -22,6 +23,7 @@ class LoadTune(io.ComfyNode):
             category="EI2",
             description="Loads what EI2 Save Tune kept, for EI2 Apply Tune: the clip need not be learned again. It "
             "shows a rough picture of the clip.",
+            **offered(search_aliases=["load motion", "import tune", "tune-a-video"], has_intermediate_output=True),
             inputs=[
                 io.Combo.Input(
                     "tune_name",

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
 from .host.folders import list_input_videos, resolve_input
 from .host.memory import free_ram
+from .host.newer_api import offered
 from .host.progress import progress
 
 LARGEST_SIZE = 16384  # pixels, the host's own limit for images
@@ -23,6 +24,7 @@ class LoadVideo(io.ComfyNode):
             category="EI2",
             description="Load the frames and the sound of a part of a video, scaled to the size to edit. "
                         "Only the chosen frames take memory, however long the video is.",
+            **offered(search_aliases=["import video", "video to frames", "extract frames", "trim video", "video clip"]),
             inputs=[
                 io.Combo.Input("video", options=list_input_videos(), upload=io.UploadType.video,
                                tooltip="The video to edit: upload one, or choose a file of ComfyUI's input folder."),

@@ -17,6 +17,7 @@ from ..ei2.measures import (
 from ..ei2.ssim import WINDOW, masked_ssim
 from .host.clip_embeddings import image_embeddings, text_embedding
 from .host.images import check_same_clip, check_video
+from .host.newer_api import offered
 from .host.progress import progress
 from .host.show import shown
 from .score_plots import Panel, plot_metrics
@@ -32,11 +33,16 @@ class Metrics(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="EI2_Metrics",
-            display_name="EI2 Metrics",
+            display_name="EI2 Metrics (Flicker, CLIP)",
             category="EI2",
             description="Scores an edit against its source: flicker; with clip_vision how alike the frames are; with "
             "clip and prompt too, how well they show the prompt; with mask, how well the rest was kept. Made to "
             "compare edits of one clip: a score alone says little.",
+            **offered(
+                search_aliases=[
+                    "flicker", "temporal consistency", "frame consistency", "clip score", "text alignment", "evaluate",
+                ],
+            ),  # fmt: skip
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames before the edit."),
                 io.Image.Input("edit", tooltip="The edited frames, as many and of the same size."),

@@ -9,6 +9,7 @@ from ..ei2.tuning import TuneSettings
 from .host.checks import check_conditioning, clip_latents
 from .host.dynamic_vram import check_static_clone
 from .host.inflation import apply_tune, require_inflation
+from .host.newer_api import ADVANCED, offered
 from .host.node_text import show_text
 from .host.precision import training_precision
 from .host.progress import progress
@@ -32,6 +33,12 @@ class OneShotTune(io.ComfyNode):
             display_name="EI2 One-Shot Tune",
             category="EI2",
             description="Teaches an inflated model the motion of one clip. Done once per clip; every edit reuses it.",
+            **offered(
+                search_aliases=[
+                    "tune-a-video", "one-shot tuning", "fine-tune", "train", "learn motion", "motion",
+                ],
+                has_intermediate_output=True,
+            ),  # fmt: skip
             inputs=[
                 io.Model.Input("model", tooltip="A model from EI2 Inflate UNet."),
                 io.Latent.Input("latent", tooltip="The clip to learn: its frames through VAE Encode."),
@@ -65,6 +72,7 @@ class OneShotTune(io.ComfyNode):
                     "precision",
                     options=list(PRECISION),
                     default="auto",
+                    **ADVANCED,
                     tooltip="Arithmetic of the model while it learns. auto: bf16 or fp16 on a GPU, fp32 on a CPU. What "
                     "is learned is always kept in fp32.",
                 ),
@@ -72,6 +80,7 @@ class OneShotTune(io.ComfyNode):
                     "gradient_checkpointing",
                     options=list(CHECKPOINTING),
                     default="auto",
+                    **ADVANCED,
                     tooltip="Saves memory by computing things twice, about a third slower. auto: only when memory is "
                     "short.",
                 ),
@@ -81,6 +90,7 @@ class OneShotTune(io.ComfyNode):
                     min=0,
                     max=10_000,
                     optional=True,
+                    **ADVANCED,
                     tooltip="Every so many steps, and at the end, the state of the tuning is written to a file in "
                     "models/ei2_tunes/snapshots, so that a crash or cancelling costs at most so many steps. One file "
                     "per clip and settings, about three times as large as a tune, overwritten each time and kept until "
@@ -91,6 +101,7 @@ class OneShotTune(io.ComfyNode):
                     options=[NONE, *list_snapshots()],
                     default=NONE,
                     optional=True,
+                    **ADVANCED,
                     tooltip="A snapshot to go on from, to what an unbroken run gives. Everything but steps has to be "
                     "as it was; with more steps a finished run goes on, too. Press R to find new ones.",
                 ),
@@ -100,6 +111,7 @@ class OneShotTune(io.ComfyNode):
                     min=0,
                     max=10_000,
                     optional=True,
+                    **ADVANCED,
                     tooltip="Every so many steps the node shows three frames of the clip and, below, what the model "
                     "makes of them out of much noise: they grow alike while it learns. A look takes about a third of "
                     "a step. 0: never.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
+from .host.newer_api import offered
 from .host.show import shown
 
 MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
@@ -71,10 +72,17 @@ class RecipeNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="EI2_Recipe",
-            display_name="EI2 Recipe",
+            display_name="EI2 Recipe (Restyle, Swap, Background)",
             category="EI2",
             description="Starting values for a kind of edit, to be wired into EI2 One-Shot Tune, EI2 Attention Control "
             "and EI2 Edit Sample, and a note that says what to do when they fail.",
+            **offered(
+                search_aliases=[
+                    "restyle", "style transfer", "recolour", "recolor", "replace object", "swap object", "background",
+                    "starting values",
+                ],
+                has_intermediate_output=True,
+            ),  # fmt: skip
             inputs=[
                 io.Combo.Input("recipe", options=list(RECIPES), default=next(iter(RECIPES)), tooltip=_tooltip()),
                 io.Combo.Input(

@@ -9,6 +9,7 @@ from ..ei2.measures import psnr
 from ..ei2.ssim import ssim
 from .attention_maps import HEAT
 from .host.images import check_same_clip, check_video
+from .host.newer_api import offered
 from .host.progress import progress
 from .host.show import shown
 from .score_plots import Panel, plot_reconstruction
@@ -33,6 +34,7 @@ class ReconstructionCheck(io.ComfyNode):
             category="EI2",
             description="Compares the reconstruction (EI2 Edit Sample with the source prompt at cfg 1, decoded) with "
             "the clip. What the inversion loses, no edit can keep: look here before editing.",
+            **offered(search_aliases=["inversion quality", "psnr", "ssim"]),
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames, as they were encoded for the inversion."),
                 io.Image.Input(

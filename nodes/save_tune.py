@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..ei2.tune_file import save_tune
 from .host import show
+from .host.newer_api import offered
 from .host.tune_folder import check_prefix, new_tune_path, shown
 
 
@@ -20,6 +21,7 @@ class SaveTune(io.ComfyNode):
             category="EI2",
             description="Keeps what EI2 One-Shot Tune learned, in ComfyUI's models/ei2_tunes, to use it again another "
             "day: EI2 Load Tune, then EI2 Apply Tune.",
+            **offered(search_aliases=["save motion", "export tune", "tune-a-video"]),
             inputs=[
                 io.Custom("EI2_TUNE").Input("tune", tooltip="From EI2 One-Shot Tune."),
                 io.String.Input(

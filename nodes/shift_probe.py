@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..ei2.settings import PRESETS
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.inflation import require_inflation
+from .host.newer_api import ADVANCED, offered
 from .host.progress import progress
 from .host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
 from .host.unet import require_unet, transformer_blocks
@@ -26,6 +27,7 @@ class ShiftProbe(io.ComfyNode):
             category="EI2",
             description="Shows how far an inflated model moves the features that the image model's frozen layers "
             "expect: the covariate shift, which makes edits flicker and ignore words. Lower is better.",
+            **offered(search_aliases=["covariate shift", "feature shift", "flicker", "diagnose"]),
             inputs=[
                 io.Model.Input("model", tooltip="An inflated model, as a rule a tuned one from EI2 One-Shot Tune."),
                 io.Latent.Input("latent", tooltip="The clip to look at: the one that was tuned on."),
@@ -33,6 +35,7 @@ class ShiftProbe(io.ComfyNode):
                 io.String.Input(
                     "timesteps",
                     default=", ".join(map(str, TIMESTEPS)),
+                    **ADVANCED,
                     tooltip="Noise levels to look at and average over, 0 (clean) to 999 (noise), with commas between. "
                     "The plain and the inflated model run once for each.",
                 ),

@@ -1,56 +1,83 @@
-// Newer front ends take the text that a node shows while it runs away when the job ends. EI2's nodes keep theirs.
+// What EI2's nodes say of their run: a box at the node's end, in every front end and both of its renderers. The front
+// end has a box of its own only while a job runs, only in the graph that is open, and newer ones delete it at the end.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { ComfyWidgets } from "../../scripts/widgets.js";
 
-const KEPT = "EI2 shown text", FRONT_ENDS = "$$node-text-preview";
-const AFTER_CLEARING = 200; // ms behind a job's end
-const told = new Map(); // the last text of every node, by its id
+const OURS = "EI2 shown text", FRONT_ENDS = "$$node-text-preview";
+const LINE = 15, MOST_LINES = 8, LETTER = 5.6, EDGES = 32; // pixels, of the box's text and around it
+const STYLE = {
+  boxSizing: "border-box", width: "100%", padding: "5px 8px", overflowY: "auto", whiteSpace: "pre-wrap",
+  overflowWrap: "anywhere", userSelect: "text", font: `10px/${LINE}px sans-serif`, borderRadius: "6px",
+  color: "var(--input-text, #ddd)", background: "var(--comfy-input-bg, #222)",
+};
 
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
 
-function ours(id) {
-  const node = app.graph?.getNodeById(id);
-  return node?.comfyClass?.startsWith("EI2_") ? node : null;
+function linesOf(text, width) {
+  const perLine = Math.max(10, (width - EDGES) / LETTER);
+  return text.split("\n").reduce((lines, line) => lines + Math.max(1, Math.ceil(line.length / perLine)), 0);
+}
+
+function addBox(node) {
+  const element = document.createElement("div");
+  Object.assign(element.style, STYLE);
+  element.dataset.ei2Text = "";
+  const least = () => LINE * Math.min(MOST_LINES, linesOf(element.textContent, node.size[0])) + 10;
+  const widget = node.addDOMWidget(OURS, "EI2_TEXT", element, {
+    serialize: false, // in the prompt
+    hideOnZoom: false,
+    getMinHeight: () => least() + 20, // in the classic renderer it has a margin of 10 pixels
+    getValue: () => element.textContent,
+    setValue: (text) => {
+      element.textContent = text;
+      element.style.minHeight = element.style.maxHeight = `${least()}px`;
+    },
+  });
+  widget.serialize = false; // in the workflow's file
+  return widget;
 }
 
 function show(node, text) {
-  let widget = widgetOf(node, KEPT);
-  if (!widget) {
-    widget = ComfyWidgets.STRING(node, KEPT, ["STRING", { multiline: true }], app).widget;
-    widget.serialize = false; // in the workflow's file
-    widget.options.serialize = false; // in the prompt
-    widget.inputEl.readOnly = true;
-  }
-  widget.value = text;
-  app.canvas?.setDirty(true, true);
+  (widgetOf(node, OURS) ?? addBox(node)).value = text;
+  const [width, height] = node.computeSize();
+  if (node.size[1] < height) node.setSize([Math.max(width, node.size[0]), height]);
+  node.graph?.setDirtyCanvas(true, true);
 }
 
-function hide(node) {
-  const widget = widgetOf(node, KEPT);
+function removeFrontEnds(node) {
+  const widget = widgetOf(node, FRONT_ENDS);
   if (!widget) return;
+  if (node.removeWidget) return node.removeWidget(widget);
   widget.onRemove?.();
   node.widgets.splice(node.widgets.indexOf(widget), 1);
 }
 
-function keepWhatIsGone() {
-  for (const [id, text] of told) {
-    const node = ours(id);
-    if (node && !widgetOf(node, FRONT_ENDS)) show(node, text);
+// "5:3" is node 3 in the subgraph of node 5.
+function nodeOf(executionId) {
+  let graph = app.rootGraph ?? app.graph, node = null;
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById(id);
+    graph = node?.subgraph;
   }
+  return node?.comfyClass?.startsWith("EI2_") ? node : null;
 }
 
 app.registerExtension({
   name: "EI2.ShownText",
+  beforeRegisterNodeDef(nodeType, { name }) {
+    if (!name.startsWith("EI2_")) return;
+    const before = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (output) {
+      before?.apply(this, arguments);
+      if (output?.text) show(this, [output.text].flat().join("\n"));
+    };
+  },
   setup() {
     api.addEventListener("progress_text", ({ detail }) => {
-      const id = String(detail.nodeId), node = ours(id);
+      const node = nodeOf(detail.nodeId);
       if (!node) return;
-      told.set(id, detail.text);
-      hide(node); // while a job runs, the front end shows it
+      show(node, detail.text);
+      setTimeout(() => removeFrontEnds(node)); // its own listener may come later
     });
-    for (const end of ["execution_success", "execution_error", "execution_interrupted"])
-      api.addEventListener(end, () => setTimeout(keepWhatIsGone, AFTER_CLEARING));
   },
-  afterConfigureGraph: () => told.clear(), // another workflow has other nodes
 });

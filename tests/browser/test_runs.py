@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from devtools.boxes import collisions
+
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TUNE, INVERT = 8, 9  # nodes of the quickstart
 
@@ -17,8 +19,8 @@ def test_run_shows_the_edited_video(editor, picture):
     editor.fit()
     editor.page.wait_for_timeout(3000)  # the videos are being loaded
     picture(editor, "run-quickstart")
-    assert editor.overlapping() == []
-    assert editor.text(INVERT).startswith("computed") and "|" not in editor.text(INVERT)  # newer front ends delete it
+    assert collisions(editor) == []
+    assert editor.text(INVERT).startswith("computed") and "|" not in editor.text(INVERT)  # in one box, not in two
     assert "shown text" not in str(editor.prompt())  # it is no input
     videos = editor.videos()
     for name in ("source", "reconstruction", "edit"):
@@ -38,5 +40,5 @@ def test_the_first_run_keeps_the_tune_that_the_second_one_loads(editor, picture)
     editor.fit()
     editor.page.wait_for_timeout(3000)
     picture(editor, "run-reuse_tune")
-    assert editor.overlapping() == []  # nodes grow with what they show
+    assert collisions(editor) == []  # nodes grow with what they show
     assert [video for video in editor.videos() if "filename=reuse_tune_" in video["source"]]

@@ -17,6 +17,7 @@ TUNE = 8  # node of the quickstart
 BLUEPRINT = "Edit video (EI²)"
 SHOWN = ("video-preview", "preview")  # the editor's own inputs
 
+
 def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -51,7 +52,7 @@ def test_the_chosen_front_end_is_shown(editor):
 
 @pytest.mark.parametrize("workflow", PAIRS, ids=lambda path: path.stem)
 def test_workflow_opens(editor, picture, workflow):
-    """Without errors, all nodes known, none upon another, and it would run what its twin in API format says."""
+    """Without errors, all nodes known, and it would run what its twin in API format says."""
     editor.errors.clear()
     editor.load(workflow)
     editor.fit()
@@ -59,7 +60,6 @@ def test_workflow_opens(editor, picture, workflow):
     assert editor.missing_nodes() == []
     # The editor asks the registry about packs; where it may not, the browser calls that an error.
     assert [error for error in editor.errors if "Content Security Policy" not in error] == []
-    assert editor.overlapping() == []
     assert plain(editor.prompt()) == plain(read(WORKFLOWS / "api" / workflow.name))
 
 

@@ -56,7 +56,7 @@ NODES = {
         {"model": "MODEL", "tune": "EI2_TUNE", "loss_plot": "IMAGE"},
     ),
     "EI2_Invert": (
-        "EI2 Invert",
+        "EI2 Invert (DDIM Inversion)",
         {
             "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 50),
             "refine": ("INT", 0),
@@ -69,7 +69,7 @@ NODES = {
         {"model": "MODEL"},
     ),
     "EI2_AttentionControl": (
-        "EI2 Attention Control",
+        "EI2 Attention Control (Prompt-to-Prompt)",
         {
             "clip": "CLIP", "source_prompt": ("STRING", ""), "target_prompt": ("STRING", ""),
             "mode": ("auto", "replace", "refine"), "cross_replace": ("FLOAT", 0.2), "self_replace": ("FLOAT", 0.5),
@@ -80,7 +80,7 @@ NODES = {
         {"control": "EI2_CONTROL", "positive": "CONDITIONING", "report": "STRING"},
     ),
     "EI2_EditSample": (
-        "EI2 Edit Sample",
+        "EI2 Edit Sample (Vid2Vid)",
         {
             "model": "MODEL", "inversion": "EI2_INVERSION", "positive": "CONDITIONING", "negative": "CONDITIONING",
             "cfg": ("FLOAT", 7.5),
@@ -112,15 +112,15 @@ NODES = {
         {"advice": "STRING", "psnr": "FLOAT", "ssim": "FLOAT", "difference": "IMAGE", "plot": "IMAGE"},
     ),
     "EI2_Compare": (
-        "EI2 Compare",
+        "EI2 Compare (Side by Side)",
         {"video_1": "IMAGE", "labels": ("STRING", "source\nedit"), "layout": ("side by side", "grid", "wipe")},
         {"images": "IMAGE", "contact_sheet": "IMAGE"},
     ),
     "EI2_Metrics": (
-        "EI2 Metrics", {"source": "IMAGE", "edit": "IMAGE"}, {"table": "STRING", "plot": "IMAGE"},
+        "EI2 Metrics (Flicker, CLIP)", {"source": "IMAGE", "edit": "IMAGE"}, {"table": "STRING", "plot": "IMAGE"},
     ),
     "EI2_Recipe": (
-        "EI2 Recipe",
+        "EI2 Recipe (Restyle, Swap, Background)",
         {
             "recipe": ("recolour / restyle", "swap the object", "new background", "subtle"),
             "model_kind": ("Stable Diffusion", "bundled miniature"),

@@ -1,0 +1,78 @@
+"""Nothing overlaps in the bundled workflows and the blueprint: in the classic renderer and in Nodes 2.0, whose nodes
+are higher, before and after a run, which makes nodes grow by texts, pictures and videos.
+
+After a run five workflows are looked at, which between them have every kind of node; with EI2_ALL_LAYOUTS=1 all are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from devtools.boxes import collisions
+from devtools.browser import NODES_2, Editor
+from devtools.hand import Hand
+from devtools.short_run import run_short
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+SOME = ("compare_tune_a_video", "ei2_control_blend", "quickstart", "reuse_tune", "sd15_object_swap")
+RUN = NAMES if os.environ.get("EI2_ALL_LAYOUTS") else SOME
+BLUEPRINT = "Edit video (EI²)"
+RENDERERS = {"classic": {}, "nodes-2": NODES_2}
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def renderer(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def editor(server, renderer):
+    with Editor(server.url, settings=RENDERERS[renderer]) as editor:
+        assert editor.nodes_2() == (renderer == "nodes-2")
+        yield editor
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_overlaps(editor, renderer, picture, name):
+    editor.load(WORKFLOWS / f"{name}.json")
+    found = collisions(editor)
+    picture(editor, f"layout-{renderer}-{name}")
+    assert found == []
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_nothing_overlaps_after_a_run(editor, renderer, picture, name, tmp_path):
+    run_short(editor, WORKFLOWS / f"{name}.json", tmp_path)
+    found = collisions(editor)
+    picture(editor, f"layout-{renderer}-{name}-run")
+    assert found == []
+
+
+def test_overlap_is_noticed(editor, tmp_path):
+    """A node upon another one, and a node half out of its group."""
+    content = json.loads((WORKFLOWS / "quickstart.json").read_text(encoding="utf-8"))
+    nodes = {node["id"]: node for node in content["nodes"]}
+    prompt, tune, loss = (nodes[number] for number in (3, 8, 20))
+    loss["pos"] = [tune["pos"][0], tune["pos"][1] + tune["size"][1] - 10]
+    prompt["pos"][0] -= 40
+    file = tmp_path / "copy.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    editor.load(file)
+    found = collisions(editor)
+    assert (tune["title"], loss["title"]) in found
+    assert (prompt["title"], content["groups"][1]["title"]) in found
+
+
+def test_nothing_overlaps_inside_the_blueprint(editor, renderer, picture):
+    hand = Hand(editor)
+    hand.new_workflow()
+    node = hand.add(BLUEPRINT, 600, 400)
+    editor.open_subgraph(node)
+    found = collisions(editor)
+    picture(editor, f"layout-{renderer}-blueprint")
+    assert found == []
