@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import ui
 
+from .extras import extra
 from .node_text import show_text
+from .plain_text import plain
 
 
 def shown(node, pictures: torch.Tensor | None = None, text: str = "") -> dict:
-    """The `ui` of a node's output. `node`: the running node's class; `pictures`: `f h w 3` in 0..1. The text is among
-    the outputs as well, where scripts find it."""
-    output = ui.PreviewImage(pictures, cls=node).as_dict() if pictures is not None else {}
+    """The `ui` of a node's output. `node`: the running node's class; `pictures`: `f h w 3` in 0..1, left out where the
+    folder for temporary files is full. The text, made plain, is among the outputs as well, where scripts find it."""
+    output = {}
+    if pictures is not None:
+        output = extra("picture in the node", lambda: ui.PreviewImage(pictures, cls=node).as_dict(), {})
     if text:
         show_text(text)
-        output |= ui.PreviewText(text).as_dict()
+        output |= ui.PreviewText(plain(text)).as_dict()
     return output
