@@ -11,6 +11,7 @@ import torch
 T = TypeVar("T")
 KINDS = {"str": str, "int": int, "float": float}  # of a dataclass's fields
 MOST = 1_000_000  # numbers in a list; no tuning has so many steps
+MOST_TEXT = 1000  # letters of a name
 
 
 class Damaged(ValueError):
@@ -40,6 +41,9 @@ def made(kind: type[T], values: dict, **others) -> T:
         if name not in known:
             raise Damaged(f"it holds {str(name)[:40]!r}, which is unknown")
     plain = {name: value(values, name, KINDS[known[name].type]) for name in values}
+    for name, one in plain.items():
+        if isinstance(one, str) and len(one) > MOST_TEXT:
+            raise Damaged(f"{name} has {len(one)} letters")
     for name, field in known.items():
         if field.default is MISSING and name not in plain:
             raise Damaged(f"it lacks {name}")
@@ -83,6 +87,8 @@ def _of_kind(found: object, key: str, kind: type[T]) -> T:
         found = float(found)
     if not isinstance(found, kind) or isinstance(found, bool):
         raise Damaged(f"{key[:40]} is of the wrong type, {type(found).__name__}")
+    if isinstance(found, int) and not -(2**63) <= found < 2**64:
+        raise Damaged(f"{key[:40]} is a number of {found.bit_length()} bits")
     if isinstance(found, float) and not math.isfinite(found):
         raise Damaged(f"{key[:40]} is {found}")
     return found
