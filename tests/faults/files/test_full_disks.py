@@ -129,7 +129,7 @@ def test_nodes_give_their_results_without_pictures(pack, no_room, learned, caplo
     clip = torch.rand(3, 64, 64, 3)
     runs: dict[str, Callable] = {
         "load tune": lambda: pack("nodes.load_tune").LoadTune.execute("jeep_00001_.safetensors"),
-        "compare": lambda: pack("nodes.compare").Compare.execute("", "columns", video_1=clip, video_2=clip),
+        "compare": lambda: pack("nodes.compare").Compare.execute("", "side by side", video_1=clip, video_2=clip),
         "check": lambda: pack("nodes.reconstruction_check").ReconstructionCheck.execute(clip, clip),
         "metrics": lambda: pack("nodes.metrics").Metrics.execute(clip, clip),
     }
