@@ -10,6 +10,10 @@ import torch
 
 T = TypeVar("T")
 KINDS = {"str": str, "int": int, "float": float}  # of a dataclass's fields
+WORDS = {
+    type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
+    dict: "a record",
+}  # fmt: skip
 MOST = 1_000_000  # numbers in a list; no tuning has so many steps
 MOST_TEXT = 1000  # letters of a name
 
@@ -86,7 +90,7 @@ def _of_kind(found: object, key: str, kind: type[T]) -> T:
     if kind is float and isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**64:
         found = float(found)
     if not isinstance(found, kind) or isinstance(found, bool):
-        raise Damaged(f"{key[:40]} is of the wrong type, {type(found).__name__}")
+        raise Damaged(f"{key[:40]} is {WORDS.get(type(found), 'something else')} instead of {WORDS[kind]}")
     if isinstance(found, int) and not -(2**63) <= found < 2**64:
         raise Damaged(f"{key[:40]} is a number of {found.bit_length()} bits")
     if isinstance(found, float) and not math.isfinite(found):
