@@ -117,7 +117,7 @@ def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameter
 def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
     tensors, record, _ = tensor_file.read(path, KIND, look)
     with tensor_file.making_sense(path):
-        if len(tensors) != record.get("tensors", len(tensors)):
+        if "tensors" in record and len(tensors) != value(record, "tensors", int):  # the first version did not say
             raise Damaged(f"it holds {len(tensors)} tensors instead of {record['tensors']}")
         prompts, parameters = value(record, "prompts", int), value(record, "parameters", int)
         if prompts > len(tensors) or parameters > len(tensors):

@@ -89,8 +89,6 @@ def making_sense(path: Path) -> Iterator[None]:
         yield
     except BadFile:
         raise
-    except Damaged as error:
-        raise BadFile(f"{name} is damaged or was not made by this pack ({error}): delete it and make it anew.") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise BadFile(
             f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it anew."

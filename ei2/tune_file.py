@@ -104,7 +104,7 @@ def _read(path: Path, look: bool = False) -> SavedTune:
             base = made(ModelIdentity, value(record, "base", dict), sample=tensor(tensors, "base.sample", dims=1))
         if record["training"] is not None:
             training = made(TuneSettings, value(record, "training", dict))
-        _check_weights(tensors, settings, record.get("tensors", len(tensors)))
+        _check_weights(tensors, settings, _count(record, tensors))
         tune = TuneResult(
             settings=settings,
             temporal=tensor_file.part(tensors, "temporal."),
@@ -120,7 +120,12 @@ def _read(path: Path, look: bool = False) -> SavedTune:
         return SavedTune(tune, value(record, "version", str), value(record, "prompt", str))
 
 
-def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings, count: object) -> None:
+def _count(record: dict, tensors: dict) -> int:
+    """How many tensors there are to be, which the pack's first version did not say."""
+    return value(record, "tensors", int) if "tensors" in record else len(tensors)
+
+
+def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings, count: int) -> None:
     """What can be told without the model: names, shapes, that every block has the same layers, and numbers."""
     if len(tensors) != count:
         raise Damaged(f"it holds {len(tensors)} tensors instead of {count}")

@@ -92,7 +92,7 @@ LOADERS = {
 def test_killed_at_random_moments(kind, tmp_path, writers, rounds):
     """Whatever stands under a file's own name is whole; what is left beside it is found, counted and swept."""
     random, left, whole, made = Random(kind), 0, 0, writers(kind)
-    for _ in range(rounds(4, 20)):
+    for _ in range(rounds(3, 20)):
         (child,) = made.start(tmp_path)
         time.sleep(random.uniform(0.0, 0.4))
         os.kill(child, signal.SIGKILL)
