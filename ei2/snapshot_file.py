@@ -111,7 +111,8 @@ def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameter
         if len(state.moments) != len(parameters):
             raise Damaged(f"it holds moments of {len(state.moments)} weights instead of {len(parameters)}")
         for moments, parameter in zip(state.moments, parameters):
-            same_shapes(moments, {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}, "its moments")
+            wanted = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            same_shapes(moments, wanted, "its moments")
 
 
 def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:

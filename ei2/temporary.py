@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 OURS = re.compile(r"\.ei2-(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<since>\d{1,12})-[0-9a-f]{8}\.tmp")
-EARLIER = re.compile(r"\..+\.safetensors\.tmp|\.tmp[A-Za-z0-9]{6}")  # of this pack's first version, and safetensors' own
+EARLIER = re.compile(r"\..+\.safetensors\.tmp|\.tmp[A-Za-z0-9]{6}")  # the first version's, safetensors' own
 OLD = 3600  # seconds without a change, after which nobody writes any more
 
 # Whether that process of this machine, which wrote at that time (seconds since 1970), still runs.

@@ -28,8 +28,8 @@ class InversionCache(io.ComfyNode):
                     default=False,
                     label_on="delete all",
                     label_off="only look",
-                    tooltip="Deletes all kept inversions, and what writing of inversions, tunes and snapshots left when "
-                    "ComfyUI was killed. As long as it is on, it does so in every run that finds any.",
+                    tooltip="Deletes all kept inversions, and what writing of inversions, tunes and snapshots left "
+                    "when ComfyUI was killed. As long as it is on, it does so in every run that finds any.",
                 )
             ],
             outputs=[io.String.Output(display_name="report", tooltip="Number, size and folder.")],
@@ -53,4 +53,5 @@ class InversionCache(io.ComfyNode):
 def leftovers(found: Litter) -> str:
     """For the report; empty without any."""
     plural = "" if found.entries == 1 else "s"
-    return f", {found.entries} leftover{plural} of broken-off writing, {found.size / 1e6:.1f} MB" if found.entries else ""
+    size = f"{found.size / 1e6:.1f} MB"
+    return f", {found.entries} leftover{plural} of broken-off writing, {size}" if found.entries else ""

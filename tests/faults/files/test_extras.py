@@ -1,4 +1,4 @@
-"""What is nice to have fails: previews, pictures, plots. The work goes on and its result is the same; the log has one line."""
+"""What is nice to have fails: previews, pictures, plots. The work goes on, its result is the same, the log has a line."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def test_tuning_with_a_decoder_that_cannot_be_read(tuned, taesd, pictures, caplo
 
 
 def test_sampling_with_a_decoder_that_cannot_be_read(pack, model, inflate, source, encode, taesd, learned, caplog):
-    inversion = pack("nodes.invert").Invert.execute(inflate(model), {"samples": learned[2]}, source, 2, 0, cache=False).args[0]
+    clip = {"samples": learned[2]}
+    inversion = pack("nodes.invert").Invert.execute(inflate(model), clip, source, 2, 0, cache=False).args[0]
     sample = pack("nodes.edit_sample").EditSample.execute
     run = lambda: sample(inflate(model), inversion, source, encode(""), 2.0).args[0]["samples"]
     expected = run()
@@ -96,7 +97,8 @@ def test_sampling_with_a_decoder_that_cannot_be_read(pack, model, inflate, sourc
 
 def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, learned, monkeypatch, caplog, tuned):
     """As of a decoder on another device than the latents: the fault comes with the first picture."""
-    inversion = pack("nodes.invert").Invert.execute(inflate(model), {"samples": learned[2]}, source, 2, 0, cache=False).args[0]
+    clip = {"samples": learned[2]}
+    inversion = pack("nodes.invert").Invert.execute(inflate(model), clip, source, 2, 0, cache=False).args[0]
     sample = pack("nodes.edit_sample").EditSample.execute
     run = lambda: sample(inflate(model), inversion, source, encode(""), 2.0).args[0]["samples"]
     expected, tune = run(), tuned().args[1]

@@ -1,7 +1,7 @@
-"""No room: what is wanted is refused with advice or goes on without what is only nice to have, and nothing is half there.
+"""No room: what is wanted is refused with advice, or goes on without what is only nice to have; nothing is half there.
 
-A small file system in memory where this process may mount one; and everywhere but on Windows, a limit to how large this
-process's files may be, which gives the same errors.
+A small file system in memory where this process may mount one; and everywhere but on Windows, a limit to how large
+this process's files may be, which gives the same errors.
 """
 
 from __future__ import annotations

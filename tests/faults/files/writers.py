@@ -1,7 +1,7 @@
 """Processes that write and can be killed: `python -m tests.faults.files.writers KIND`.
 
-It makes ready what is to be written, then for each line "N COUNT FOLDER" on its input starts N children that write it to
-that folder COUNT times, or with 0 until they are killed. It prints their numbers, then how they ended. Children are
+It makes ready what is to be written, then for each line "N COUNT FOLDER" on its input starts N children that write it
+to that folder COUNT times, or with 0 until they are killed. It prints their numbers, then how they ended. Children are
 forked, which is quick.
 """
 
