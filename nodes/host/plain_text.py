@@ -1,8 +1,8 @@
 """Text on its way out of the pack: to the graph editor, the log, or the host's report of an error.
 
 Part of it comes from files, prompts and names that others made. Older front ends put a node's text into the page as
-HTML, newer ones show it letter by letter; so escaping would be right in one and wrong in the other. Look-alikes read well in
-both.
+HTML, newer ones show it letter by letter; so escaping would be right in one and wrong in the other. Look-alikes read
+well in both.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ def tensors(names: list[str]) -> Iterator[tuple[str, Change]]:
 
 def texts(kind: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Metadata that holds no record."""
-    for text in ("", "x", "null", "[]", "1", '"x"', "{}", "[" * 200_000, '{"a":' * 200_000, "9" * 5000, '{"format": 1}'):
+    deep = "[" * 200_000, '{"a":' * 200_000
+    for text in ("", "x", "null", "[]", "1", '"x"', "{}", *deep, "9" * 5000, '{"format": 1}'):
         yield f"record {text[:12]}", {kind: text}
 
 

@@ -1,4 +1,4 @@
-"""What is nice to have fails: previews, pictures, plots. The work goes on, its result is the same, the log has a line."""
+"""What is nice to have fails: previews, pictures, plots. The work goes on, its result is the same, the log a line."""
 
 from __future__ import annotations
 
@@ -190,7 +190,8 @@ def test_covers_of_a_tune(pack, folder, learned, monkeypatch):
         "text": b"<svg onload=alert(1)>", "nothing": b"", "noise": bytes(range(256)),
     }  # fmt: skip
     texts = {name: json.dumps([base64.b64encode(content).decode()]) for name, content in covers.items()}
-    texts |= {"no JSON": "[", "no list": "1", "no text": "[1]", "none": "[]", "deep": "[" * 200_000, "no base64": '["ä"]',
+    texts |= {"no JSON": "[", "no list": "1", "no text": "[1]", "none": "[]", "deep": "[" * 200_000,
+              "no base64": '["ä"]',
               "null": "[null]", "a dictionary": '{"0": "x"}', "large": json.dumps(["A" * 4_000_000])}  # fmt: skip
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: started.append(args))

@@ -43,7 +43,8 @@ def small_disk(tmp_path):
     Disk.path.mkdir()
     mounted = None
     if os.name == "posix" and os.geteuid() == 0:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(Disk.path)], capture_output=True)
+        command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(Disk.path)]
+        mounted = subprocess.run(command, capture_output=True)
     if mounted is None or mounted.returncode:
         pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode() if mounted else 'not root'}")
     yield Disk()
@@ -94,7 +95,7 @@ def tune_folder(pack):
 def test_a_tune_gives_advice_and_can_be_saved_afterwards(pack, no_room, learned):
     save = pack("nodes.save_tune").SaveTune
     with no_room():
-        with pytest.raises(OSError, match="the disk is full. Make room on it and run again. What was learned is kept in"):
+        with pytest.raises(OSError, match="the disk is full. Make room on it and run again. What was learned is kept"):
             save.execute(learned[1], "clips/jeep")
         assert not files(tune_folder(pack)) or [path.name for path in files(tune_folder(pack))] == ["other"]
     save.execute(learned[1], "clips/jeep")
@@ -120,7 +121,8 @@ def test_an_inversion_is_there_though_it_is_not_kept(pack, no_room, model, infla
     told = output.ui["text"][0]
     assert told.startswith("computed, not kept: ") and "the disk is full" in told
     assert cache.usage().entries == 0 and not (cache.folder().exists() and list(cache.folder().iterdir()))
-    assert node.execute(inflate(model), {"samples": learned[2]}, source, 1, 0).ui["text"][0].startswith("computed and kept")
+    told = node.execute(inflate(model), {"samples": learned[2]}, source, 1, 0).ui["text"][0]
+    assert told.startswith("computed and kept")
 
 
 def test_nodes_give_their_results_without_pictures(pack, no_room, learned, caplog):

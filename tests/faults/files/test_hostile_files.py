@@ -1,4 +1,4 @@
-"""Tunes, snapshots and kept inversions that anybody may have made: one sentence that names the file, and nothing raw."""
+"""Tunes, snapshots and kept inversions that anybody may have made: one sentence names the file, nothing is raw."""
 
 from __future__ import annotations
 
