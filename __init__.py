@@ -10,9 +10,12 @@ WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node i
 _complaint = complaint()
 if _complaint is None:
     from .nodes import EI2Extension
+    from .nodes.host.extras import extra
+    from .nodes.host.litter import sweep
 
     async def comfy_entrypoint() -> EI2Extension:
-        """What ComfyUI calls to learn of the pack's nodes."""
+        """What ComfyUI calls once, when it starts, to learn of the pack's nodes."""
+        extra("sweeping of what killed servers left", sweep)
         return EI2Extension()
 else:
     logging.error(_complaint)

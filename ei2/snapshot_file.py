@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 
 from . import tensor_file
+from .checked import Damaged, finite, made, numbers, same_shapes, tensor, value
 from .digest import digest
 from .model_identity import ModelIdentity, check_base
 from .settings import InflationSettings
 from .tuning import TrainingState, TuneSettings
 
 KIND = "ei2_snapshot"
+SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")  # of torch's GradScaler
 CLOSE = 0.02  # of the spread: a GPU does not encode the same frames or words to the same bits twice
 
 
@@ -85,24 +87,80 @@ def save_snapshot(path: Path, run: Run, state: TrainingState) -> None:
         "scaler": state.scaler,
         "prompts": len(run.prompt),
         "parameters": len(state.moments),
+        "tensors": len(tensors),
     }
     tensor_file.write(path, KIND, tensors, record)
 
 
 def load_snapshot(path: Path) -> tuple[Run, TrainingState]:
-    """Reads what `save_snapshot` wrote. Raises `BadFile` for anything else."""
-    tensors, record, _ = tensor_file.read(path, KIND)
-    part = lambda prefix: tensor_file.part(tensors, prefix)
-    run = Run(
-        clip=tensors["clip"],
-        prompt=[tensors[f"prompt.{i}"] for i in range(record["prompts"])],
-        training=TuneSettings(**record["training"]),
-        inflation=InflationSettings(**record["inflation"]),
-        base=ModelIdentity(sample=tensors["base.sample"], **record["base"]),
-        earlier=record["earlier"],
-    )
-    moments = [part(f"moment.{i}.") for i in range(record["parameters"])]
-    return run, TrainingState(record["losses"], moments, tensors["random"], record["scaler"], part("weight."))
+    """Reads what `save_snapshot` wrote. Raises `BadFile` for anything else, and for numbers that are none. Whether it
+    fits a model is for `check_fits`."""
+    return _read(path)
+
+
+def check_snapshot(path: Path) -> None:
+    """Raises `BadFile` as `load_snapshot`, without a look at the tensors' values, which takes long with large files."""
+    _read(path, look=True)
+
+
+def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameters: list[torch.Tensor]) -> None:
+    """Raises `BadFile` unless a snapshot's state has all that a tuning goes on from: the names and shapes of what is
+    trained, `weights`, and moments for each of the `parameters`."""
+    with tensor_file.making_sense(Path(state.file)):
+        same_shapes(state.weights, weights, "its weights")
+        if len(state.moments) != len(parameters):
+            raise Damaged(f"it holds moments of {len(state.moments)} weights instead of {len(parameters)}")
+        for moments, parameter in zip(state.moments, parameters):
+            wanted = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            same_shapes(moments, wanted, "its moments")
+
+
+def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
+    tensors, record, _ = tensor_file.read(path, KIND, look)
+    with tensor_file.making_sense(path):
+        if "tensors" in record and len(tensors) != value(record, "tensors", int):  # the first version did not say
+            raise Damaged(f"it holds {len(tensors)} tensors instead of {record['tensors']}")
+        prompts, parameters = value(record, "prompts", int), value(record, "parameters", int)
+        if prompts > len(tensors) or parameters > len(tensors):
+            raise Damaged("it lacks prompts or moments")
+        run = Run(
+            clip=tensor(tensors, "clip", dims=4),
+            prompt=[tensor(tensors, f"prompt.{i}", dims=3) for i in range(prompts)],
+            training=made(TuneSettings, value(record, "training", dict)),
+            inflation=made(InflationSettings, value(record, "inflation", dict)),
+            base=made(ModelIdentity, value(record, "base", dict), sample=tensor(tensors, "base.sample", dims=1)),
+            earlier=value(record, "earlier", str),
+        )
+        weights = tensor_file.part(tensors, "weight.")
+        moments = [{} for _ in range(parameters)]
+        for name, moment in tensor_file.part(tensors, "moment.").items():
+            i, _, rest = name.partition(".")
+            moments[int(i)][rest] = moment
+        known = 3 + prompts + len(weights) + sum(map(len, moments))
+        if known != len(tensors):
+            raise Damaged(f"it holds {len(tensors) - known} tensors that no snapshot has")
+        for name, one in tensors.items():
+            if name not in ("base.sample", "random"):
+                finite(name, tensor(tensors, name))
+        if not value(record, "losses", list):
+            raise Damaged("it has done no step")
+        scaler = value(record, "scaler", dict)
+        scaler = {name: value(scaler, name, int if type(one) is int else float) for name, one in scaler.items()}
+        for name in SCALER if run.training.precision == "fp16" else ():
+            value(scaler, name, float)
+        return run, TrainingState(numbers(record, "losses"), moments, _random(tensors), scaler, weights, path.name)
+
+
+def _random(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The state of a generator, which torch takes."""
+    state = tensors["random"]
+    if state.is_meta:
+        return state
+    try:
+        torch.Generator("cpu").set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise Damaged("its random numbers' state is none") from error
+    return state
 
 
 def _close(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,41 +15,65 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from . import VERSION
+from .checked import Damaged, value
+from .printable import printable_name
+from .temporary import writing_folder
 
 FORMAT = 1  # of the records; a newer one may hold what this version cannot read
+MOST_TENSORS = 50_000  # SDXL with everything that is trained in it has some two thousand
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+# what the system calls a disk without room, this process's own limit among it, and a folder one may not write to
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)} | ({39, 112} if os.name == "nt" else set())
+LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}
+NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 class BadFile(ValueError):
     """The file is broken or holds something else."""
 
 
+class NotWritten(OSError):
+    """The file could not be written; nothing of it is left."""
+
+
 def write(path: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict, extra: dict | None = None) -> None:
     """Writes tensors and a JSON-able `record` of this `kind`, and `extra` texts for other readers of the file's
-    metadata. Folders are made where they are missing; the file appears when all of it is on the disk."""
-    record = {"format": FORMAT, "version": VERSION, **record}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(plain, temporary, {kind: json.dumps(record), **(extra or {})})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    metadata. Folders are made where they are missing; the file appears when all of it is on the disk, in place of an
+    older one. Raises `NotWritten`."""
+    with _written(path, kind, tensors, record, extra) as file:
+        os.replace(file, path)
 
 
-def read(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict, dict[str, str]]:
-    """The tensors, on the CPU, the record, and all metadata. Raises `BadFile`, also for a file of another kind."""
+def write_new(
+    paths: Iterable[Path], kind: str, tensors: dict[str, torch.Tensor], record: dict, extra: dict | None = None
+) -> Path:
+    """The same to the first of `paths`, which lie in one folder, that nobody has taken until it is on the disk.
+    Returns which."""
+    paths = iter(paths)
+    path = next(paths)
+    with _written(path, kind, tensors, record, extra) as file:
+        while True:
+            try:
+                _move_to_new(file, path)
+                return path
+            except FileExistsError:
+                path = next(paths)
+
+
+def read(path: Path, kind: str, look: bool = False) -> tuple[dict[str, torch.Tensor], dict, dict[str, str]]:
+    """The tensors, on the CPU, the record, and all metadata. `look`: the tensors come on torch's meta device, without
+    values, which is quick however large the file is. Raises `BadFile`, also for a file of another kind."""
     with _opened(path, kind) as (file, record, metadata):
+        names = list(file.keys())
+        if len(names) > MOST_TENSORS:
+            raise Damaged(f"it holds {len(names)} tensors")
         # copies: the file's own are mapped into memory, and it could then not be replaced while they live
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, record, metadata
-
-
-def read_record(path: Path, kind: str) -> dict:
-    """The record alone, which is quick however large the file is. Raises as `read`."""
-    with _opened(path, kind) as (_, record, _):
-        return record
+        get = (lambda name: _without_values(file, name)) if look else (lambda name: file.get_tensor(name).clone())
+        return {name: get(name) for name in names}, record, metadata
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -56,18 +82,113 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[tuple]:
+def making_sense(path: Path) -> Iterator[None]:
+    """Around what is made of a file's content. Whatever is wrong with it becomes one sentence, a `BadFile`."""
+    name = printable_name(path.name)
     try:
-        with safe_open(path, "pt") as file:
+        yield
+    except BadFile:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise BadFile(
+            f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it anew."
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[tuple]:
+    name = printable_name(path.name)
+    try:
+        with making_sense(path), safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if kind not in metadata:
-                raise BadFile(f"{path.name} is a file of another kind: it holds no record {kind} of this pack.")
+                raise BadFile(f"{name} is a file of another kind: it holds no record {kind} of this pack.")
             record = json.loads(metadata[kind])
-            if record["format"] != FORMAT:
+            if value(record, "format", int) != FORMAT:
                 raise BadFile(
-                    f"{path.name} was written by version {record['version']} of this pack, which this one ({VERSION}) "
-                    "cannot read: update the pack."
+                    f"{name} was written by version {printable_name(record.get('version'))[:20]} of this pack, which "
+                    f"this one ({VERSION}) cannot read: update the pack."
                 )
             yield file, record, metadata
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise BadFile(f"{path.name} cannot be read ({error}): it is broken, cut off or no safetensors file.") from error
+    except (SafetensorError, OSError) as error:
+        if not _is_unicode(path):
+            raise BadFile(f"{name} cannot be read, since its name or folder is not in Unicode: rename it.") from error
+        raise BadFile(
+            f"{name} cannot be read ({_reason(error)}): it is broken, cut off or no safetensors file."
+        ) from error
+
+
+def _without_values(file, name: str) -> torch.Tensor:
+    header = file.get_slice(name)
+    if header.get_dtype() not in DTYPES:
+        raise Damaged(f"{name[:80]!r} is of the type {header.get_dtype()}")
+    return torch.empty(header.get_shape(), dtype=DTYPES[header.get_dtype()], device="meta")
+
+
+@contextmanager
+def _written(path: Path, kind: str, tensors: dict, record: dict, extra: dict | None) -> Iterator[Path]:
+    """The file on the disk, of a name that nobody else has, to be moved to its place."""
+    record = {"format": FORMAT, "version": VERSION, **record}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {kind: json.dumps(record), **(extra or {})}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing_folder(path.parent) as folder:
+            file = folder / "file"
+            save_file(plain, file, texts)
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise NotWritten(f"{printable_name(path.name)} cannot be written: {why_not_written(error)}") from error
+
+
+def _move_to_new(file: Path, path: Path) -> None:
+    """Raises `FileExistsError` where there is a file already, whoever made it and when."""
+    if os.name == "nt":
+        os.rename(file, path)  # replaces nothing there
+        return
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # now it is ours
+        os.replace(file, path)
+
+
+def why_not_written(error: Exception) -> str:
+    """The end of a sentence, and what to do."""
+    number = error.errno if isinstance(error, OSError) else _number(str(error))
+    if number in FULL:
+        return "the disk is full. Make room on it and run again."
+    if number in LOCKED:
+        return "ComfyUI may not write to that folder. Change the folder's rights and run again."
+    return f"{_reason(error)}."
+
+
+def _number(text: str) -> int | None:
+    """The system's, out of what safetensors says."""
+    found = re.search(r"os error (\d+)", text)
+    return int(found[1]) if found else None
+
+
+def _reason(error: Exception) -> str:
+    """On one line, without Python's names for things."""
+    if isinstance(error, KeyError):
+        return f"it lacks {printable_name(error.args[0])[:80]}" if error.args else "something is missing"
+    if isinstance(error, RecursionError):
+        return "its record is nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        return "its record is no JSON"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable_name(error)[:300].rstrip(".")
+
+
+def _is_unicode(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

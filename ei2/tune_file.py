@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from . import tensor_file
+from .checked import Damaged, finite, made, numbers, tensor, value
 from .model_identity import ModelIdentity
 from .settings import PRESETS, InflationSettings
 from .tune_result import TuneResult
@@ -16,6 +22,10 @@ from .tuning import TuneSettings
 KIND = "ei2_tune"
 PIXELS = 8  # per latent pixel
 COVERS = "ssmd_cover_images"  # where the host's model browser looks for pictures: a JSON list of base64
+MOST_PICTURE = 2_000_000  # letters of base64; ours have a tenth of it
+
+TEMPORAL = re.compile(r"(?P<block>[A-Za-z0-9_]+)\.(?P<layer>to_[qkv]\.weight|to_out\.(weight|bias))")
+QUERY = re.compile(r"[A-Za-z0-9_.]+\.attn[12]\.to_q\.weight")
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,31 @@ class SavedTune:
 
 
 def save_tune(path: Path, tune: TuneResult, prompt: str = "") -> None:
-    """Writes the file, whole or not at all."""
+    """Writes the file, whole or not at all, in place of an older one. Raises `NotWritten`."""
+    tensor_file.write(path, KIND, *_content(tune, prompt))
+
+
+def save_new_tune(paths: Iterable[Path], tune: TuneResult, prompt: str = "") -> Path:
+    """The same to the first of `paths`, all in one folder, that is still free then. Returns which."""
+    return tensor_file.write_new(paths, KIND, *_content(tune, prompt))
+
+
+def load_tune(path: Path) -> SavedTune:
+    """Reads what `save_tune` wrote. Raises `BadFile` for anything else, and for numbers that are none."""
+    return _read(path)
+
+
+def check_tune(path: Path) -> None:
+    """Raises `BadFile` as `load_tune`, without a look at the weights' values, which takes long with large files."""
+    _read(path, look=True)
+
+
+def _content(tune: TuneResult, prompt: str) -> tuple[dict, dict, dict | None]:
     base = tune.base
     tensors = {f"temporal.{name}": weight for name, weight in tune.temporal.items()}
     tensors |= {f"query.{name}": weight for name, weight in tune.query.items()}
+    if base:
+        tensors["base.sample"] = base.sample
     record = {
         "settings": tune.settings.to_dict(),
         "frames": tune.frames,
@@ -58,27 +89,81 @@ def save_tune(path: Path, tune: TuneResult, prompt: str = "") -> None:
         "prompt": prompt,
         "training": tune.training and asdict(tune.training),
         "base": base and {key: value for key, value in vars(base).items() if key != "sample"},
+        "tensors": len(tensors),
     }
-    if base:
-        tensors["base.sample"] = base.sample
     picture = base64.b64encode(tune.picture).decode()
-    tensor_file.write(path, KIND, tensors, record, {COVERS: json.dumps([picture])} if picture else None)
+    return tensors, record, {COVERS: json.dumps([picture])} if picture else None
 
 
-def load_tune(path: Path) -> SavedTune:
-    """Reads what `save_tune` wrote. Raises `BadFile` for anything else."""
-    tensors, record, metadata = tensor_file.read(path, KIND)
-    covers = json.loads(metadata.get(COVERS, "[]"))
-    base, training = record["base"], record["training"]
-    tune = TuneResult(
-        settings=InflationSettings(**record["settings"]),
-        temporal=tensor_file.part(tensors, "temporal."),
-        query=tensor_file.part(tensors, "query."),
-        losses=record["losses"],
-        frames=record["frames"],
-        size=tuple(record["size"]),
-        training=training and TuneSettings(**training),
-        base=base and ModelIdentity(sample=tensors["base.sample"], **base),
-        picture=base64.b64decode(covers[0]) if covers else b"",
-    )
-    return SavedTune(tune, record["version"], record["prompt"])
+def _read(path: Path, look: bool = False) -> SavedTune:
+    tensors, record, metadata = tensor_file.read(path, KIND, look)
+    with tensor_file.making_sense(path):
+        settings = made(InflationSettings, value(record, "settings", dict))
+        base = training = None
+        if record["base"] is not None:
+            base = made(ModelIdentity, value(record, "base", dict), sample=tensor(tensors, "base.sample", dims=1))
+        if record["training"] is not None:
+            training = made(TuneSettings, value(record, "training", dict))
+        _check_weights(tensors, settings, _count(record, tensors))
+        tune = TuneResult(
+            settings=settings,
+            temporal=tensor_file.part(tensors, "temporal."),
+            query=tensor_file.part(tensors, "query."),
+            losses=numbers(record, "losses"),
+            frames=value(record, "frames", int),
+            size=_size(record),
+            training=training,
+            base=base,
+            picture=_picture(metadata),
+            file=path.name,
+        )
+        return SavedTune(tune, value(record, "version", str), value(record, "prompt", str))
+
+
+def _count(record: dict, tensors: dict) -> int:
+    """How many tensors there are to be, which the pack's first version did not say."""
+    return value(record, "tensors", int) if "tensors" in record else len(tensors)
+
+
+def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings, count: int) -> None:
+    """What can be told without the model: names, shapes, that every block has the same layers, and numbers."""
+    if len(tensors) != count:
+        raise Damaged(f"it holds {len(tensors)} tensors instead of {count}")
+    blocks: dict[str, set[str]] = {}
+    sizes: dict[str, int] = {}
+    for name in tensors:
+        kind, _, rest = name.partition(".")
+        temporal = TEMPORAL.fullmatch(rest) if kind == "temporal" else None
+        if not temporal and name != "base.sample" and not (kind == "query" and QUERY.fullmatch(rest)):
+            raise Damaged(f"it holds {name[:80]!r}, which no tune has")
+        weight = tensor(tensors, name, dims=1 if name == "base.sample" or rest.endswith(".bias") else 2)
+        if temporal:
+            blocks.setdefault(temporal["block"], set()).add(temporal["layer"])
+            channels = sizes.setdefault(temporal["block"], len(weight))
+            if any(side != channels for side in weight.shape):
+                raise Damaged(f"{name!r} has the shape {list(weight.shape)} where others have {channels} channels")
+        if name != "base.sample":  # of the model, whatever that holds
+            finite(name, weight)
+    layers = set().union(*blocks.values())
+    for block, found in blocks.items():
+        if found != layers:
+            raise Damaged(f"it lacks {sorted(layers - found)[0]} of {block}")
+    if bool(blocks) != (settings.temporal != "none"):
+        raise Damaged(f"it holds {len(blocks)} temporal modules, but was made with temporal {settings.temporal}")
+
+
+def _size(record: dict) -> tuple[int, int]:
+    size = value(record, "size", list)
+    if len(size) != 2 or not all(type(side) is int for side in size):
+        raise Damaged("size is no height and width")
+    return tuple(size)
+
+
+def _picture(metadata: dict[str, str]) -> bytes:
+    """The cover; none where it is not one of ours. It is not looked into here."""
+    covers = metadata.get(COVERS, "[]")
+    if len(covers) > MOST_PICTURE:
+        return b""
+    with suppress(ValueError, TypeError, LookupError, RecursionError):
+        return base64.b64decode(json.loads(covers)[0], validate=True)
+    return b""

@@ -18,7 +18,7 @@ class TuneResult:
     `temporal`: effective weights of the temporal modules, by block and layer; `query`: what was added to the q
     projections, by the UNet's weight name, with what earlier tunings of the same model added; all on the CPU.
     For the record: `losses` of every step, `frames` and `size` (height, width in latent pixels) of the clip, how it was
-    trained, the model it was `base`d on, and a small PNG `picture` of the clip.
+    trained, the model it was `base`d on, a small PNG `picture` of the clip, and the name of the `file` it came from.
     """
 
     settings: InflationSettings
@@ -30,6 +30,7 @@ class TuneResult:
     training: TuneSettings | None = None
     base: ModelIdentity | None = None
     picture: bytes = b""
+    file: str = ""
 
     def scaled(self, strength: float, query_strength: float | None = None) -> TuneResult:
         """The same at another strength: 1 is this one, 0 leaves nothing of it. What the temporal modules add to the

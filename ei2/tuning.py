@@ -36,7 +36,8 @@ class TrainingState:
 
     `losses` of the steps done; `moments`: what AdamW keeps, per parameter; `random`: the state of the noise's
     generator; `scaler`: of the gradient scaler of fp16; `weights`: everything trained, by name, with the singular
-    vectors of the spectral norms, for whoever calls `tune` to fill in and to put back.
+    vectors of the spectral norms, for whoever calls `tune` to fill in and to put back; `file`: the name of the one it
+    came from.
     """
 
     losses: list[float]
@@ -44,6 +45,7 @@ class TrainingState:
     random: torch.Tensor
     scaler: dict[str, float]
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    file: str = ""
 
 
 class NonFiniteLoss(RuntimeError):

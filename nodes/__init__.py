@@ -9,6 +9,7 @@ from .attention_control import AttentionControl
 from .compare import Compare
 from .context_windows import ContextWindows
 from .edit_sample import EditSample
+from .host.plain_errors import with_plain_errors
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
 from .inversion_cache import InversionCache
 from .invert import Invert
@@ -22,13 +23,17 @@ from .reconstruction_check import ReconstructionCheck
 from .save_tune import SaveTune
 from .shift_probe import ShiftProbe
 
+NODES = [
+    LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, ContextWindows, Invert, AttentionControl,
+    EditSample, RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics,
+    ShiftProbe,
+]  # fmt: skip
+for _node in NODES:
+    with_plain_errors(_node)
+
 
 class EI2Extension(ComfyExtension):
     """Tells the host which nodes there are."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [
-            LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, ContextWindows, Invert,
-            AttentionControl, EditSample, RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache,
-            ReconstructionCheck, Compare, Metrics, ShiftProbe,
-        ]  # fmt: skip
+        return NODES

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from ..ei2.model_identity import check_base
 from .host.fingerprint import identify
 from .host.inflation import apply_tune, inflate, inflation_of
 from .host.newer_api import offered
+from .host.plain_text import warn
 from .host.show import shown
 
 
@@ -55,7 +54,7 @@ class ApplyTune(io.ComfyNode):
     def execute(cls, model, tune, temporal_strength, query_strength) -> io.NodeOutput:
         warning = check_base(tune.base, identify(model)) if tune.base else ""
         if warning:
-            logging.warning("EI2: %s", warning)
+            warn(warning)
         inflated = model if inflation_of(model) else inflate(model, tune.settings)
         tuned = apply_tune(inflated, tune.scaled(temporal_strength, query_strength))
         text = warning or f"tuned on {tune.frames} frames, {len(tune.losses)} steps"

@@ -10,6 +10,7 @@ from ..ei2.token_alignment import MODES, Prompt, parse_reweight, reweight_factor
 from .control import SELF_MAPS, UNCONDITIONAL, Blend, Control
 from .control_report import describe
 from .host.newer_api import ADVANCED, offered
+from .host.plain_text import plain
 from .host.prompts import encode, read_prompt
 
 CHOICES = {"mode": MODES, "self_maps": SELF_MAPS, "unconditional": UNCONDITIONAL}
@@ -171,7 +172,7 @@ class AttentionControl(io.ComfyNode):
             source, target, _conditioning(clip, source_prompt, source), _conditioning(clip, target_prompt, target),
             tokens, factors, cross_replace, self_replace, self_maps, unconditional, blend,
         )  # fmt: skip
-        report = describe(control, chosen, mode == "auto", weights, old, new)
+        report = plain(describe(control, chosen, mode == "auto", weights, old, new))
         return io.NodeOutput(control, control.target_conditioning, report)
 
 

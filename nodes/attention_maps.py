@@ -45,7 +45,7 @@ def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
     axes = figure.add_subplot(facecolor=BACKGROUND)
     axes.imshow(sheet, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([(i + 0.5) * width + i * gap - 0.5 for i in range(columns)], frames)
-    axes.set_yticks([(i + 0.5) * height + i * gap - 0.5 for i in range(rows)], labels)
+    axes.set_yticks([(i + 0.5) * height + i * gap - 0.5 for i in range(rows)], labels, parse_math=False)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("frame", color=INK, fontsize=9)
@@ -53,7 +53,7 @@ def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
     axes.tick_params(axis="x", labelsize=9)
     axes.spines[:].set_visible(False)
     if left_out:
-        figure.supxlabel("\n".join(below), color=INK, fontsize=8)
+        figure.supxlabel("\n".join(below), color=INK, fontsize=8, parse_math=False)
     return to_image(figure)
 
 

@@ -9,6 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..ei2.masks import KeptOutside, frame_masks
 from .attention_maps import draw_maps
 from .host.checks import check_conditioning, check_frames, clip_latents
+from .host.extras import drawn
 from .host.guidance import sample_controlled
 from .host.inflation import require_inflation
 from .host.newer_api import offered
@@ -95,7 +96,7 @@ class EditSample(io.ComfyNode):
             nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
             return io.NodeOutput({"samples": edited}, nothing, nothing)
         found = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
-        maps = draw_maps(found.maps, list(control.target.texts))
+        maps = drawn(lambda: draw_maps(found.maps, list(control.target.texts)))
         return io.NodeOutput({"samples": found.target}, {"samples": found.source}, maps)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..ei2.temporary import Litter
 from .host import inversion_cache as cache
+from .host import litter
 from .host.newer_api import offered
 from .host.show import shown
 
@@ -28,7 +30,8 @@ class InversionCache(io.ComfyNode):
                     default=False,
                     label_on="delete all",
                     label_off="only look",
-                    tooltip="Deletes all kept inversions. As long as it is on, it does so in every run that finds any.",
+                    tooltip="Deletes all kept inversions, and what writing of inversions, tunes and snapshots left "
+                    "when ComfyUI was killed. As long as it is on, it does so in every run that finds any.",
                 )
             ],
             outputs=[io.String.Output(display_name="report", tooltip="Number, size and folder.")],
@@ -38,11 +41,19 @@ class InversionCache(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, clear) -> str:
         """Changes with the cache."""
-        return str(cache.usage())
+        return f"{cache.usage()} {litter.find_litter()}"
 
     @classmethod
     def execute(cls, clear) -> io.NodeOutput:
-        report = f"{cache.usage()} in {cache.folder()}"
         if clear:
-            report = f"deleted {cache.clear()}; left: {cache.usage()}"
+            report = f"deleted {cache.clear()}{leftovers(litter.sweep())}; left: {cache.usage()}"
+        else:
+            report = f"{cache.usage()}{leftovers(litter.find_litter())} in {cache.folder()}"
         return io.NodeOutput(report, ui=shown(cls, text=report))
+
+
+def leftovers(found: Litter) -> str:
+    """For the report; empty without any."""
+    plural = "" if found.entries == 1 else "s"
+    size = f"{found.size / 1e6:.1f} MB"
+    return f", {found.entries} leftover{plural} of broken-off writing, {size}" if found.entries else ""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ei2 import tensor_file
-from ..ei2.tune_file import KIND, load_tune
+from ..ei2.tune_file import check_tune, load_tune
 from .host.latent_picture import decode_picture
 from .host.newer_api import offered
+from .host.plain_text import plain
 from .host.show import shown
 from .host.tune_folder import list_tunes, resolve_tune
 
@@ -45,7 +45,7 @@ class LoadTune(io.ComfyNode):
         """Names a wrong file before anything runs. None comes from another node."""
         try:
             if tune_name is not None:
-                tensor_file.read_record(resolve_tune(tune_name), KIND)
+                check_tune(resolve_tune(tune_name))
         except ValueError as error:
             return str(error)
         return True
@@ -61,6 +61,6 @@ class LoadTune(io.ComfyNode):
     @classmethod
     def execute(cls, tune_name) -> io.NodeOutput:
         saved = load_tune(resolve_tune(tune_name))
-        info = saved.describe()
+        info = plain(saved.describe())
         picture = decode_picture(saved.tune.picture) if saved.tune.picture else None
         return io.NodeOutput(saved.tune, info, ui=shown(cls, picture, info))

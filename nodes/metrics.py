@@ -16,6 +16,7 @@ from ..ei2.measures import (
 )
 from ..ei2.ssim import WINDOW, masked_ssim
 from .host.clip_embeddings import image_embeddings, text_embedding
+from .host.extras import drawn
 from .host.images import check_same_clip, check_video
 from .host.newer_api import offered
 from .host.progress import progress
@@ -107,7 +108,7 @@ class Metrics(io.ComfyNode):
                 _alignment(theirs, ours, text_embedding(clip, prompt, ours.shape[1]), table, panels)
         if kept is not None:
             _background(source, edit, kept, table, panels, advance)
-        plot = plot_metrics(panels, frames)
+        plot = drawn(lambda: plot_metrics(panels, frames))
         return io.NodeOutput(table.markdown(), plot, ui=shown(cls, plot, table.lines()))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..ei2 import snapshot_file, tensor_file
+from ..ei2.snapshot_file import check_snapshot
 from ..ei2.tuning import TuneSettings
 from .host.checks import check_conditioning, clip_latents
 from .host.dynamic_vram import check_static_clone
+from .host.extras import drawn
 from .host.inflation import apply_tune, require_inflation
 from .host.newer_api import ADVANCED, offered
 from .host.node_text import show_text
+from .host.plain_text import plain
 from .host.precision import training_precision
 from .host.progress import progress
 from .host.snapshots import NONE, Snapshots, describe_run, resume
@@ -139,7 +141,7 @@ class OneShotTune(io.ComfyNode):
         """Names a wrong snapshot before anything runs. None comes from another node."""
         try:
             if resume_from not in (None, NONE):
-                tensor_file.read_record(resolve_snapshot(resume_from), snapshot_file.KIND)
+                check_snapshot(resolve_snapshot(resume_from))
         except ValueError as error:
             return str(error)
         return True
@@ -189,4 +191,5 @@ class OneShotTune(io.ComfyNode):
         )  # fmt: skip
         told = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
         text = f"{told}\n{snapshots.told}".strip()
-        return io.NodeOutput(apply_tune(model, tune), tune, plot_losses(tune.losses), ui=ui.PreviewText(text))
+        plot = drawn(lambda: plot_losses(tune.losses))
+        return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=ui.PreviewText(plain(text)))

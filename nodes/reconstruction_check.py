@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..ei2.measures import psnr
 from ..ei2.ssim import ssim
 from .attention_maps import HEAT
+from .host.extras import drawn
 from .host.images import check_same_clip, check_video
 from .host.newer_api import offered
 from .host.progress import progress
@@ -85,7 +86,7 @@ class ReconstructionCheck(io.ComfyNode):
             Panel(f"PSNR, dB: {whole:.1f} over all frames", {"PSNR": psnrs}, span=4),
             Panel(f"SSIM: mean {structure:.3f}", {"SSIM": ssims}, span=0.1, most=1.01),
         ]
-        plot = plot_reconstruction(source, again, difference, worst, panels, text)
+        plot = drawn(lambda: plot_reconstruction(source, again, difference, worst, panels, text))
         return io.NodeOutput(text, whole, structure, difference, plot, ui=shown(cls, plot, text))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ei2.tune_file import save_tune
+from ..ei2.tensor_file import NotWritten
+from ..ei2.tune_file import save_new_tune
 from .host import show
 from .host.newer_api import offered
-from .host.tune_folder import check_prefix, new_tune_path, shown
+from .host.tune_folder import check_prefix, new_tune_paths, shown
 
 
 class SaveTune(io.ComfyNode):
@@ -53,7 +54,9 @@ class SaveTune(io.ComfyNode):
 
     @classmethod
     def execute(cls, tune, filename_prefix, prompt="") -> io.NodeOutput:
-        path = new_tune_path(filename_prefix)
-        save_tune(path, tune, prompt)
+        try:
+            path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
+        except NotWritten as error:
+            raise NotWritten(f"{error} What was learned is kept in memory until ComfyUI ends.") from error
         text = f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"
         return io.NodeOutput(ui=show.shown(cls, text=text))

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
+from .host.extras import drawn
 from .host.inflation import require_inflation
 from .host.newer_api import ADVANCED, offered
 from .host.progress import progress
@@ -86,7 +87,7 @@ class ShiftProbe(io.ComfyNode):
             label = f"{name} ({method(one)})"
             found[label] = covariate_shift(one, clip, positive, chosen, on_step=advance)
         tables = [f"{label}, timesteps {', '.join(map(str, chosen))}\n\n{s.table()}\n" for label, s in found.items()]
-        return io.NodeOutput(plot_shift(found), "\n".join(tables))
+        return io.NodeOutput(drawn(lambda: plot_shift(found)), "\n".join(tables))
 
 
 def parse_timesteps(text: str) -> list[int]:

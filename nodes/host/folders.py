@@ -6,13 +6,16 @@ from pathlib import Path
 
 import folder_paths
 
+from .plain_text import is_markup
+
 
 def list_input_videos() -> list[str]:
     """Names of the videos (and GIFs) that lie directly in the input folder, sorted."""
     folder = Path(folder_paths.get_input_directory())
     names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
     videos = folder_paths.filter_files_content_types(names, ["video"])
-    return sorted({*videos, *(name for name in names if name.lower().endswith(".gif"))})
+    videos = {*videos, *(name for name in names if name.lower().endswith(".gif"))}
+    return sorted(name for name in videos if not is_markup(name))
 
 
 def resolve_input(name: str) -> Path:

@@ -6,7 +6,6 @@ clones share carry hooks only during the call.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -16,19 +15,23 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch.utils.hooks import RemovableHandle
 
+from ...ei2.checked import Damaged, same_shapes
 from ...ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention
 from ...ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
+from ...ei2.printable import printable_name
 from ...ei2.settings import InflationSettings
 from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
 from ...ei2.windows import CoarseTokens
 from .dynamic_vram import core_patcher
+from .plain_text import warn
 from .shared_text import hook_text_projections
 from .temporal_stack import TemporalStack, host_stack
-from .unet import Block, own_options, text_of, transformer_blocks, video_group_norms
+from .unet import Block, own_options, require_unet, text_of, transformer_blocks, video_group_norms
 from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"
+QUERIES = ("attn1.to_q", "attn2.to_q")  # of each block: what tuning adds to
 LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
 
 
@@ -158,7 +161,7 @@ class InflatedUNet:
     def _warn_once(self, message: str, subject: str) -> None:
         if subject not in self.warned:
             self.warned.add(subject)
-            logging.warning("EI2: %s", message)
+            warn(message)
 
 
 def inflate(model, settings: InflationSettings):
@@ -223,10 +226,24 @@ def apply_tune(model, tune: TuneResult):
         raise ValueError(
             f"The tune was made with {wanted}, but the model is inflated with {found}: inflate it in the same way."
         )
+    _check_fits(model, tune)
     stack = host_stack(model, tune.settings, tune.temporal)
     clone = attach(deflate(model), tune.settings, stack, tune, inflation.warned)
     clone.add_patches({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in tune.query.items()})
     return clone
+
+
+def _check_fits(model, tune: TuneResult) -> None:
+    """Raises `ValueError` for weights of other names or shapes than the model's, as only a damaged file has."""
+    blocks = transformer_blocks(require_unet(model))
+    layers = {f"{block.path}.{name}": block.module.get_submodule(name) for block in blocks for name in QUERIES}
+    stack = TemporalStack.build(blocks, tune.settings, partial(torch.nn.Linear, device="meta"))  # for its shapes
+    try:
+        same_shapes(tune.temporal, stack.state_dict(), "its temporal modules")
+        same_shapes(tune.query, {f"{path}.weight": layer.weight for path, layer in layers.items()}, "its q projections")
+    except Damaged as error:
+        name = printable_name(tune.file) or "This tune"
+        raise ValueError(f"{name} does not fit this model ({error}): tune again on this one.") from error
 
 
 def inflation_of(model) -> InflatedUNet | None:

@@ -15,12 +15,13 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 import torch
-from safetensors import SafetensorError
 
 from ...ei2 import tensor_file
+from ...ei2.checked import Damaged, finite, tensor, value
 from ...ei2.digest import Unhashable
 from ..inversion import Inversion
 from .inversion_key import inversion_key
+from .plain_text import warn
 
 KIND = "ei2_inversion"
 LIMIT_VARIABLE, LIMIT = "EI2_CACHE_MB", 2000  # megabytes
@@ -48,13 +49,13 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
         key = inversion_key(model, parts)
     except Unhashable as reason:
         return compute(), f"computed, not kept: {reason} cannot be told from another"
-    found = _load(key, parts["latent"])
+    found = _load(key, parts["latent"], parts["steps"])
     if found is not None:
         return found, f"from the cache ({usage()})"
     inversion = compute()
     try:
         kept = _store(key, inversion, most)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         return inversion, f"computed, not kept: {error}"
     return inversion, f"computed and kept ({usage()})" if kept else "computed, not kept: larger than the cache"
 
@@ -82,27 +83,49 @@ def usage() -> Usage:
 
 
 def clear() -> Usage:
-    """Deletes all; returns what there was."""
-    before = usage()
-    for _, _, path in _entries():
-        path.unlink(missing_ok=True)
-    return before
+    """Deletes all but what another server is reading; returns what is gone."""
+    gone = [size for _, size, path in _entries() if _delete(path)]
+    return Usage(len(gone), sum(gone))
 
 
-def _load(key: str, source) -> Inversion | None:
+def _load(key: str, source, steps: int) -> Inversion | None:
     """None for a file that is missing, broken or does not fit: it is then computed and written anew."""
     path = _path(key)
+    if not path.exists():
+        return None
     try:
         tensors, record, _ = tensor_file.read(path, KIND)
-        noise = tensors.pop("noise")
-        if noise.shape != source.shape:
-            return None
-        with suppress(OSError):
-            os.utime(path)  # used just now
-        device = comfy.model_management.intermediate_device()
-        return Inversion(noise.to(device), source, **tensors, **record["values"])
-    except (tensor_file.BadFile, KeyError, TypeError):
+        with tensor_file.making_sense(path):
+            values = value(record, "values", dict)
+            _check(tensors, values, source, steps)
+            noise = tensors.pop("noise").to(comfy.model_management.intermediate_device())
+            found = Inversion(noise, source, **tensors, **values)
+    except tensor_file.BadFile as error:
+        warn(f"{error} It is an inversion, which is computed anew now.")
         return None
+    with suppress(OSError):
+        os.utime(path)  # used just now
+    return found
+
+
+def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor, steps: int) -> None:
+    """Raises `Damaged` unless this is an inversion of the clip `f c h w` in so many steps."""
+    shapes = {"noise": source.shape, "sigmas": (steps + 1,)}
+    if "trajectory" in tensors:
+        shapes["trajectory"] = (steps + 1, *source.shape)
+    if "unconditional" in tensors:
+        length = tensor(tensors, "unconditional", dims=3).shape[1:]
+        shapes |= {"unconditional": (steps, *length), "empty": (1, *length)}
+    if tensors.keys() != shapes.keys():
+        raise Damaged(f"it holds {', '.join(sorted(tensors))[:200]}")
+    for name, shape in shapes.items():
+        found = tensor(tensors, name)
+        if found.shape != torch.Size(shape):
+            raise Damaged(f"{name} has the shape {list(found.shape)[:8]} instead of {list(shape)}")
+        finite(name, found)
+    if values.keys() - {"null_cfg"}:
+        raise Damaged(f"it holds {sorted(values)[0][:40]!r}, which is unknown")
+    value(values, "null_cfg", float)
 
 
 def _store(key: str, inversion: Inversion, most: float) -> bool:
@@ -117,9 +140,17 @@ def _store(key: str, inversion: Inversion, most: float) -> bool:
     for _, one, path in sorted(_entries()):
         if size <= most:
             break
-        path.unlink(missing_ok=True)
-        size -= one
+        if _delete(path):
+            size -= one
     return _path(key).exists()
+
+
+def _delete(path: Path) -> bool:
+    """Whether it is gone. Windows keeps files that somebody reads."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        return True
+    return False
 
 
 def _path(key: str) -> Path:
@@ -132,7 +163,7 @@ def _entries() -> list[tuple[int, int, Path]]:
     for path in folder().glob("*.safetensors"):
         try:
             status = path.stat()
-        except FileNotFoundError:  # another server deleted it just now
+        except OSError:  # another server deleted it just now
             continue
         found.append((status.st_mtime_ns, status.st_size, path))
     return found

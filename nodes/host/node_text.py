@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from comfy_execution.utils import get_executing_context
 
+from .extras import extra
+from .plain_text import plain
+
 
 def show_text(text: str) -> None:
-    """Shows it at once, in place of what was there before. Does nothing where no server runs the node."""
+    """Shows it at once as plain text, in place of what was there before. Does nothing where no server runs the node."""
     context = get_executing_context()
     if context is None:
         return
     from server import PromptServer  # here, since importing it starts the host's web server code
 
-    PromptServer.instance.send_progress_text(text, context.node_id)
+    extra("text in the node", lambda: PromptServer.instance.send_progress_text(plain(text), context.node_id))

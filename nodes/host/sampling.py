@@ -10,7 +10,9 @@ import latent_preview
 import torch
 
 from ...ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
+from .extras import extra
 from .memory_estimate import sampling_within_memory
+from .progress import progress
 from .unet import require_unet, sigma_schedule
 
 # how other nodes hang on the guidance, by the host's names
@@ -103,11 +105,16 @@ def run(
 ) -> torch.Tensor:
     """The guider on `start` without added noise, on the host's device of intermediate results. `preview` picks from
     the denoised latents what the user watches. Raises `ValueError` when the result is not finite."""
-    show = latent_preview.prepare_callback(model, len(sigmas) - 1)
+    show = extra("preview", lambda: latent_preview.prepare_callback(model, len(sigmas) - 1))
+    advance = None if show else progress(len(sigmas) - 1)
 
     def callback(step, x0, x, total):
+        nonlocal advance
         comfy.model_management.throw_exception_if_processing_interrupted()
-        show(step, preview(x0), x, total)
+        if advance is None and not extra("preview", lambda: show(step, preview(x0), x, total) or True):
+            advance = progress(total)  # goes on without pictures
+        if advance is not None:
+            advance(step + 1, total)
 
     samples = guider.sample(torch.zeros_like(start), start, sampler, sigmas, callback=callback, seed=0)
     if not torch.isfinite(samples).all():

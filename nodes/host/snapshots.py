@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from ...ei2.digest import digest
 from ...ei2.snapshot_file import Run, load_snapshot, save_snapshot
@@ -14,6 +12,7 @@ from ...ei2.tuning import TrainingState, TuneSettings
 from .fingerprint import identify
 from .inflation import require_inflation
 from .node_text import show_text
+from .plain_text import warn
 from .tune_folder import resolve_snapshot, shown, snapshot_path
 
 NONE = "none"  # the choice to start anew
@@ -57,7 +56,7 @@ class Snapshots:
         try:
             save_snapshot(self.path, self.run, state)
             self.told = f"snapshot at step {done}: {shown(self.path)}"
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             self.told = f"no snapshot at step {done}, the tuning goes on: {error}"
-            logging.warning("EI2: %s", self.told)
+            warn(self.told)
         show_text(self.told)

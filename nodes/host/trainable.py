@@ -10,16 +10,14 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from ...ei2.snapshot_file import check_fits
 from ...ei2.stam import STAM
 from ...ei2.tensor_file import part
 from ...ei2.tuning import TrainingState
 from .differentiable import DifferentiableUNet
-from .inflation import LayerHook, require_inflation
+from .inflation import QUERIES, LayerHook, require_inflation
 from .temporal_stack import TemporalStack, effective_state
 from .unet import require_unet, transformer_blocks
-
-QUERIES = ("attn1.to_q", "attn2.to_q")
-
 
 class Trainable:
     """Float32 copies of the temporal modules, normalized while they train, and additions to the q projections, zero at
@@ -38,6 +36,8 @@ class Trainable:
         zeros = {path: torch.zeros(layer.weight.shape, device=device) for path, layer in layers.items()}
         self.queries = {path: torch.nn.Parameter(weight) for path, weight in zeros.items()}
         if start:
+            if start.file:
+                check_fits(start, self._state(), self.parameters())
             self._restore(start.weights)
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -55,9 +55,11 @@ class Trainable:
 
     def with_weights(self, state: TrainingState) -> TrainingState:
         """The state with all that is trained, as it goes on from."""
+        return replace(state, weights=self._state())
+
+    def _state(self) -> dict[str, torch.Tensor]:
         weights = {f"temporal.{name}": weight for name, weight in self.stack.state_dict().items()}
-        queries = {f"query.{name}": delta.detach() for name, delta in self.queries.items()}
-        return replace(state, weights={**weights, **queries})
+        return weights | {f"query.{name}": delta.detach() for name, delta in self.queries.items()}
 
     def _restore(self, weights: dict[str, torch.Tensor]) -> None:
         self.stack.load_state_dict(part(weights, "temporal."))

@@ -3,11 +3,17 @@ extra model paths give under that name."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
+
+from ...ei2.printable import printable_name
+from ...ei2.tensor_file import NotWritten, why_not_written
+from .plain_text import is_markup
 
 KEY = "ei2_tunes"
 SNAPSHOTS = "snapshots"  # a subfolder of its own
@@ -56,7 +62,9 @@ def check_prefix(prefix: str) -> None:
     """Raises `ValueError` for the beginning of a file's name that no file can have, or that leads out of the folder."""
     root = Path(folder_paths.get_folder_paths(KEY)[0])
     path = Path(os.path.abspath(root / prefix))
-    if not prefix.strip() or prefix[-1] in "/\\" or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/":
+    unprintable = printable_name(prefix) != prefix
+    odd = unprintable or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/"
+    if not prefix.strip() or prefix[-1] in "/\\" or odd:
         raise ValueError(f"'{prefix}' is no name for a file: use letters, digits and _, with / for subfolders.")
     if not path.is_relative_to(root) or path == root:
         raise ValueError(f"'{prefix}' leads out of models/{KEY}: use a plain name, with / for subfolders.")
@@ -64,13 +72,17 @@ def check_prefix(prefix: str) -> None:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
 
 
-def new_tune_path(prefix: str) -> Path:
-    """A file that does not exist yet: the prefix and a number, as the host's own nodes name what they save; %date%
-    and the like are replaced as there. Raises as `check_prefix`."""
+def new_tune_paths(prefix: str) -> Iterator[Path]:
+    """Files to be tried one after another, the first of which does not exist yet: the prefix and a number, as the
+    host's own nodes name what they save; %date% and the like are replaced as there. Raises as `check_prefix`, and
+    `NotWritten` where the folder cannot be made."""
     check_prefix(prefix)
     root = folder_paths.get_folder_paths(KEY)[0]
-    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, root)
-    return Path(folder) / f"{name}_{number:05}_{EXTENSION}"
+    try:
+        folder, name, first, _, _ = folder_paths.get_save_image_path(prefix, root)
+    except OSError as error:
+        raise NotWritten(f"There can be no folder for '{prefix}' in models/{KEY}: {why_not_written(error)}") from error
+    return (Path(folder) / f"{name}_{number:05}_{EXTENSION}" for number in itertools.count(first))
 
 
 def shown(path: Path) -> str:
@@ -80,4 +92,5 @@ def shown(path: Path) -> str:
 
 
 def _names() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(KEY) if name.endswith(EXTENSION)]
+    names = folder_paths.get_filename_list(KEY)
+    return [name for name in names if name.endswith(EXTENSION) and not is_markup(name)]

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from PIL import Image
 
+from .extras import extra
 from .latent_picture import draw
 
 TIMESTEP = 500  # of the 1000: the model sees the composition and has to know the rest
@@ -32,10 +33,14 @@ class TunePreview:
         inside `without_trace()`, so that the training goes on as if it had not been."""
         if not self.every or step % self.every:
             return
+        look = lambda: self._look(denoise, clean, schedule, without_trace)
+        picture = extra("preview of the tuning", look)
+        if picture is not None:
+            self.show(step, picture)
+
+    def _look(self, denoise: Callable, clean, schedule, without_trace) -> Image.Image | None:
         sigma = schedule[TIMESTEP].to(clean)
         noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
         with torch.no_grad(), without_trace():
             denoised = denoise(clean + sigma * noise, sigma.expand(len(clean)))
-        picture = draw(self.model, [clean, denoised])
-        if picture is not None:
-            self.show(step, picture)
+        return draw(self.model, [clean, denoised])

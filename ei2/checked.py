@@ -1,0 +1,98 @@
+"""Values and tensors out of a file that anybody may have made: each is what it has to be, or `Damaged` says why not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, fields
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+KINDS = {"str": str, "int": int, "float": float}  # of a dataclass's fields
+WORDS = {
+    type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
+    dict: "a record",
+}  # fmt: skip
+MOST = 1_000_000  # numbers in a list; no tuning has so many steps
+MOST_TEXT = 1000  # letters of a name
+
+
+class Damaged(ValueError):
+    """Part of a file is not what it has to be. The message is a clause, for whoever knows the file's name."""
+
+
+def value(record: object, key: str, kind: type[T]) -> T:
+    """`record[key]`, which is to be a `str`, `int`, `float` (finite; a whole number will do), `dict` or `list`."""
+    if not isinstance(record, dict) or key not in record:
+        raise Damaged(f"it lacks {key}")
+    return _of_kind(record[key], key, kind)
+
+
+def numbers(record: object, key: str) -> list[float]:
+    """`record[key]`, a list of finite numbers."""
+    found = value(record, key, list)
+    if len(found) > MOST:
+        raise Damaged(f"{key} holds {len(found)} numbers")
+    return [_of_kind(one, key, float) for one in found]
+
+
+def made(kind: type[T], values: dict, **others) -> T:
+    """A dataclass of plain `values`: none unknown, none missing that has no default. `others`: fields that come from
+    elsewhere. Raises also what the dataclass itself raises for values outside its choices."""
+    known = {field.name: field for field in fields(kind) if field.name not in others}
+    for name in values:
+        if name not in known:
+            raise Damaged(f"it holds {str(name)[:40]!r}, which is unknown")
+    plain = {name: value(values, name, KINDS[known[name].type]) for name in values}
+    for name, one in plain.items():
+        if isinstance(one, str) and len(one) > MOST_TEXT:
+            raise Damaged(f"{name} has {len(one)} letters")
+    for name, field in known.items():
+        if field.default is MISSING and name not in plain:
+            raise Damaged(f"it lacks {name}")
+    return kind(**plain, **others)
+
+
+def tensor(tensors: dict[str, torch.Tensor], name: str, dims: int | None = None) -> torch.Tensor:
+    """`tensors[name]`, of real numbers. `dims`: how many dimensions it is to have."""
+    if name not in tensors:
+        raise Damaged(f"it lacks {name[:80]!r}")
+    found = tensors[name]
+    if not found.is_floating_point():
+        raise Damaged(f"{name[:80]!r} holds {found.dtype} instead of real numbers")
+    if dims is not None and found.ndim != dims:
+        raise Damaged(f"{name[:80]!r} has the shape {list(found.shape)[:8]}")
+    return found
+
+
+def finite(name: str, found: torch.Tensor) -> None:
+    """Nothing is NaN or infinite. A tensor on torch's meta device has no values to look at."""
+    if not found.is_meta and found.is_floating_point() and not torch.isfinite(found).all():
+        raise Damaged(f"{name[:80]!r} holds NaN or infinite values")
+
+
+def same_shapes(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], what: str) -> None:
+    """The same names and shapes. `what`: what the tensors are, for the message."""
+    for name in wanted:
+        if name not in found:
+            raise Damaged(f"{what} lack {name!r}")
+    for name, one in found.items():
+        if name not in wanted:
+            raise Damaged(f"{what} hold {name[:80]!r}, which the model does not have")
+        if one.shape != wanted[name].shape:
+            raise Damaged(
+                f"{what} have {name!r} of the shape {list(one.shape)[:8]} instead of {list(wanted[name].shape)}"
+            )
+
+
+def _of_kind(found: object, key: str, kind: type[T]) -> T:
+    if kind is float and isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**64:
+        found = float(found)
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise Damaged(f"{key[:40]} is {WORDS.get(type(found), 'something else')} instead of {WORDS[kind]}")
+    if isinstance(found, int) and not -(2**63) <= found < 2**64:
+        raise Damaged(f"{key[:40]} is a number of {found.bit_length()} bits")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise Damaged(f"{key[:40]} is {found}")
+    return found

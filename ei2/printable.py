@@ -1,0 +1,34 @@
+"""Names and texts that come from outside, made so that every log, terminal, JSON file and browser can take them."""
+
+from __future__ import annotations
+
+import unicodedata
+
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control and format characters, surrogates, separators of lines
+KEPT = "\n\t\u200c\u200d"  # lines, and what joins letters and emoji
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what cannot be encoded, moves a cursor or turns the reading direction. A file
+    name's byte that is no UTF-8, which Python keeps as a surrogate, becomes `\\x82`. Lines stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(one) if _is_hidden(one) else one for one in text.replace("\r\n", "\n"))
+
+
+def printable_name(name: object) -> str:
+    """The same for the name of a file or a thing, which takes one line."""
+    return printable(str(name)).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in HIDDEN and character not in KEPT
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's surrogate of one byte
+        return rf"\x{code - 0xDC00:02x}"
+    if code < 0x100:
+        return rf"\x{code:02x}"
+    return rf"\u{code:04x}" if code < 0x10000 else rf"\U{code:08x}"

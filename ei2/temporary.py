@@ -1,0 +1,119 @@
+"""Where files lie while they are written: folders that no other writer can have, and that can be told from litter."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+OURS = re.compile(r"\.ei2-(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<since>\d{1,12})-[0-9a-f]{8}\.tmp")
+EARLIER = re.compile(r"\..+\.safetensors\.tmp|\.tmp[A-Za-z0-9]{6}")  # the first version's, safetensors' own
+OLD = 3600  # seconds without a change, after which nobody writes any more
+
+# Whether that process of this machine, which wrote at that time (seconds since 1970), still runs.
+Runs = Callable[[int, int], bool]
+
+
+@dataclass(frozen=True)
+class Litter:
+    """What writers left that were killed."""
+
+    entries: int = 0
+    size: int = 0  # bytes
+
+    def __add__(self, other: Litter) -> Litter:
+        return Litter(self.entries + other.entries, self.size + other.size)
+
+
+@contextmanager
+def writing_folder(beside: Path) -> Iterator[Path]:
+    """A new folder in `beside`, on the same disk as what is to become of its content, gone at the end. Its name says
+    who writes, since writers that are killed leave it."""
+    for _ in range(100):
+        name = f".ei2-{machine()}-{os.getpid()}-{int(time.time())}-{secrets.token_hex(4)}.tmp"
+        try:
+            (beside / name).mkdir()
+        except FileExistsError:
+            continue
+        break
+    try:
+        yield beside / name
+    finally:
+        shutil.rmtree(beside / name, ignore_errors=True)
+
+
+def find_litter(folder: Path, runs: Runs) -> dict[Path, int]:
+    """What killed writers left in a folder and those below it, and its size in bytes. What is being written, by this
+    process, another one of this machine (`runs`) or another machine, is none."""
+    found = {}
+    for where, folders, files in os.walk(folder):  # links are not followed; folders that cannot be read are left out
+        for name in [*folders, *files]:
+            path = Path(where, name)
+            if (OURS.fullmatch(name) or EARLIER.fullmatch(name)) and _is_litter(path, runs):
+                found[path] = _size(path)
+        folders[:] = [name for name in folders if not OURS.fullmatch(name)]
+    return found
+
+
+def sweep(folder: Path, runs: Runs) -> Litter:
+    """Deletes it; returns what is gone."""
+    gone = Litter()
+    for path, size in find_litter(folder, runs).items():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            try:
+                path.unlink()
+            except OSError:
+                continue
+        if not os.path.lexists(path):
+            gone += Litter(1, size)
+    return gone
+
+
+@lru_cache
+def machine() -> str:
+    """Eight letters for this machine; in a container, for this container, whose processes have numbers of their own."""
+    try:
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # no Linux
+        numbers = 0
+    return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()} {numbers}".encode()).hexdigest()[:8]
+
+
+def _is_litter(path: Path, runs: Runs) -> bool:
+    known = OURS.fullmatch(path.name)
+    if known and known["machine"] == machine():
+        process = int(known["process"])
+        return process != os.getpid() and not runs(process, int(known["since"]))
+    return _idle(path) > OLD
+
+
+def _idle(path: Path) -> float:
+    """Seconds since the last change; none for what is gone by now."""
+    try:
+        newest = max(one.lstat().st_mtime for one in [path, *_inside(path)])
+    except OSError:
+        return 0.0
+    return time.time() - newest
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(one.lstat().st_size for one in (_inside(path) if path.is_dir() else [path]))
+    except OSError:  # another server swept it just now
+        return 0
+
+
+def _inside(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
