@@ -15,8 +15,9 @@ from .decoding import Damage, decoded, decoder_of, last_key, packets_from
 from .interlacing import deinterlaced
 from .opening import audio_stream, memory_explained, opened, video_stream
 from .packets import Packets, read_packets
+from .picture import Pictures
 from .sizes import check_fit, check_size
-from .span import Span, pictures_maker
+from .span import Span
 from .timing import Even, even_out, even_rate
 
 MOST_RATE = 1000.0  # frames per second
@@ -65,12 +66,13 @@ class _Request:
     room: float | None
     on_frame: Callable[[int, int], object] | None
 
+    def pictures(self, first: av.VideoFrame, aspect: Fraction | None) -> Pictures:
+        return Pictures.of(first, self.width, self.height, self.fit, aspect, self.background, self.path.name)
+
     def tick(self) -> None:
         """Lets the caller end the reading before the first frame."""
-        if self.on_frame is not None and self.long:
-            self.on_frame(0, 0)
-
-    long: bool = False
+        if self.on_frame is not None:
+            self.on_frame(0, 1)
 
 
 class _Replan(Exception):
@@ -89,7 +91,7 @@ def read_frames(path: str | Path, start_frame: int = 0, frame_stride: int = 1, m
     width, height: pixels, multiples of 8; 0 = from the source: one 0 keeps the aspect ratio, two keep the source's
     size, with its edges cropped to multiples of 8. fit: "crop" fills the size and cuts what sticks out, "pad" shows
     everything between black bars, "stretch" distorts. on_frame(decoded, expected) is called after each decoded frame,
-    kept or not, and with zeros while the file is looked through; what it raises ends the reading. max_bytes: memory
+    kept or not, and with (0, 1) while the file is looked through; what it raises ends the reading. max_bytes: memory
     that the result may take, its sound included. frame_rate: frames per second before the stride; 0 = the file's.
     Where a frame is missing (a pause, a broken packet), the one before stands there. `start_frame` counts the file's
     frames, with a `frame_rate` those of that rate. background: R, G, B in 0..255 under transparent places.
@@ -170,8 +172,8 @@ def _decode_film(request: _Request, packets: Packets, even: Even | None, base: f
         rate = request.rate or (even.rate if even else _stated(packets))
         if counted:
             even = _counted(request, packets, rate)
-        make = pictures_maker(request.width, request.height, request.fit, stream.sample_aspect_ratio,
-                              request.background, path.name)
+        aspect = stream.sample_aspect_ratio
+        make = lambda frame: request.pictures(frame, aspect)
         span = Span(even, request.stride, request.most, make, request.room, _sound_bytes(sound, rate / request.stride))
         first = next((n for n, slot in enumerate(even.slots) if slot >= 0), len(even.slots))
         first = max(0, first - 1) if even.slots[first:first + 1] != [0] else first  # the one shown at the beginning
@@ -268,8 +270,7 @@ def _read_animation(request: _Request) -> VideoClip:
             wanted *= 2
         if even is None:
             raise _beyond_end(request, times)
-        make = pictures_maker(request.width, request.height, request.fit, None, request.background, request.path.name)
-        span = Span(even, request.stride, request.most, make, request.room)
+        span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
         _collect(request, animation, span)
     warnings = _uneven_warning(request, even, span)
     if len(durations) < min(wanted, animation.count):

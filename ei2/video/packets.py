@@ -67,7 +67,7 @@ def read_packets(path: str | Path, frames: int, hidden: frozenset[int] = frozens
         result = Packets(rates=stated_rates(stream, container))
         found, sounds, limit, reading = [], [], frames + REORDERED, True
         for number, packet in enumerate(_demuxed(container)):
-            if number % TICK == 0:
+            if number % TICK == TICK - 1:
                 tick()
             if packet.stream_index != stream.index or not packet.size:
                 if sound is not None and packet.stream_index == sound.index and packet.pts is not None:

@@ -11,7 +11,7 @@ import av.filter
 import numpy as np
 
 from . import hdr
-from .sizes import scaled_size
+from .sizes import scaled_size, target_size
 
 # Lanczos widens its kernel when it reduces, so it is antialiased; the three others stop swscale from rounding coarsely
 # and from reusing the colour of neighbouring pixels.
@@ -31,7 +31,11 @@ UPRIGHT = {
 
 
 def upright_filters(frame: av.VideoFrame) -> str:
-    """The filters that make the frame upright: phones store a rotation, front cameras a mirroring, as a matrix."""
+    """The filters that make the frame upright: phones store a rotation, front cameras a mirroring, as a matrix.
+
+    To be asked for few frames: one whose side data was asked for lives until Python's cyclic collection, and with it
+    its memory (PyAV 18: frame and side data refer to each other).
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None or len(bytes(matrix)) < 36:
         return ""
@@ -44,10 +48,11 @@ def upright_filters(frame: av.VideoFrame) -> str:
     return UPRIGHT.get((sign(a), sign(b), sign(c), sign(d)), "")
 
 
-def displayed_size(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height as a player shows the frame: with square pixels and upright. aspect: a pixel's width / height."""
+def displayed_size(frame: av.VideoFrame, aspect: Fraction | None, upright: str) -> tuple[int, int]:
+    """Width and height as a player shows the frame: with square pixels and upright. aspect: a pixel's width / height;
+    upright: `upright_filters`."""
     width = max(1, round(frame.width * (aspect or Fraction(1))))
-    return (frame.height, width) if "transpose" in upright_filters(frame) else (width, frame.height)
+    return (frame.height, width) if "transpose" in upright else (width, frame.height)
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
@@ -70,6 +75,15 @@ class Pictures:
     aspect: Fraction | None = None
     background: tuple[int, int, int] = (0, 0, 0)
     _graphs: dict = field(default_factory=dict)
+    _upright: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame, width: int, height: int, fit: str, aspect: Fraction | None,
+           background: tuple[int, int, int], name: str) -> Pictures:
+        """For a video `name` that begins with this frame; width, height: asked for, 0 = the video's. Raises ValueError."""
+        source = displayed_size(frame, aspect, upright_filters(frame))
+        target = target_size(source, width, height, name)
+        return cls(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)
 
     def picture(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for a frame that is opaque everywhere."""
@@ -101,10 +115,13 @@ class Pictures:
 
     def _chain(self, frame: av.VideoFrame, output: str) -> str:
         """The filters in FFmpeg's own notation."""
-        source = displayed_size(frame, self.aspect)
+        key = (frame.width, frame.height, frame.format.name, int(frame.rotation))
+        if key not in self._upright:
+            self._upright[key] = upright_filters(frame)
+        upright = self._upright[key]
+        source = displayed_size(frame, self.aspect, upright)
         fit = "crop" if self.fit == "none" and source != self.source else self.fit
         width, height = scaled_size(source, self.target, fit)
-        upright = upright_filters(frame)
         inner = (height, width) if "transpose" in upright else (width, height)
         scale = f"scale={inner[0]}:{inner[1]}:flags={SCALING}"
         if output == "rgba":

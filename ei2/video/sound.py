@@ -23,25 +23,25 @@ FRAMES_OF_A_SECOND = 60
 
 def read_audio(path: str | Path, start_seconds: float, duration: float,
                starts: tuple[tuple[float, float], ...] | None = None, warn: Callable[[str], object] | None = None,
-               tick: Callable[[], object] | None = None) -> dict | None:
+               tick: Callable[[float], object] | None = None) -> dict | None:
     """Read the sound of a span (seconds, counted from the first frame) in ComfyUI's AUDIO form, or None without sound.
 
     Returns {"waveform": `1 channels samples` float32, "sample_rate": Hz}; always `duration` long, with silence where
     the file has no sound or it cannot be decoded; more than two channels are mixed into two. starts: those of the
-    `VideoClip`; None = look for them. warn(sentence): what was not as the file says. tick: called now and then; what
-    it raises ends the reading. Raises ValueError for a file that cannot be opened.
+    `VideoClip`; None = look for them. warn(sentence): what was not as the file says. tick(share
+    done, 0..1): called now and then; what it raises ends the reading. Raises ValueError for a file that cannot be opened.
     """
     path = Path(path)
     if is_animation(path):
         return None
-    warn, tick = warn or (lambda sentence: None), tick or (lambda: None)
+    warn, tick = warn or (lambda sentence: None), tick or (lambda share: None)
     with memory_explained(path), opened(path) as container:
         stream = audio_stream(container)
         if stream is None:
             return None
         if starts is None:
             frames = int((start_seconds + duration) * FRAMES_OF_A_SECOND) + 1
-            starts = tuple(read_packets(path, frames, tick=tick).starts) if container.streams.video else ()
+            starts = tuple(read_packets(path, frames, tick=lambda: tick(0.0)).starts) if container.streams.video else ()
         if not starts:
             starts = ((_beginning(container, path), 0.0),)
         rate = stream.codec_context.sample_rate
@@ -96,7 +96,7 @@ def _beginning(container: av.container.InputContainer, path: Path) -> float:
 
 
 def _span(container: av.container.InputContainer, stream: av.AudioStream, clock: _Clock, duration: float,
-          tick: Callable[[], object]) -> Iterator[av.Packet]:
+          tick: Callable[[float], object]) -> Iterator[av.Packet]:
     """The packets of the span, their `pts` in the time of the span, from a bit before it on."""
     if len(clock.starts) == 1:
         begin = clock.origin + clock.starts[0][0] - LEAD
@@ -108,7 +108,7 @@ def _span(container: av.container.InputContainer, stream: av.AudioStream, clock:
     time = -LEAD
     for number, packet in enumerate(demuxed(container, stream)):
         if number % 20 == 0:
-            tick()
+            tick(min(1.0, max(0.0, time / duration)) if duration else 1.0)
         if packet.pts is not None:
             time = clock.time(float(packet.pts * stream.time_base))
             packet.pts = packet.dts = round(time / stream.time_base)

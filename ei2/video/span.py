@@ -8,8 +8,7 @@ import av
 import numpy as np
 import torch
 
-from .picture import Pictures, displayed_size, is_hdr
-from .sizes import target_size
+from .picture import Pictures, is_hdr
 from .timing import Even
 
 BYTES_PER_PIXEL = 3 * (4 + 1)  # float32 result, and the 8-bit frames it is made of
@@ -111,14 +110,3 @@ def _stack(frames: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
         frames[index] = None
     result /= np.float32(255.0)
     return torch.from_numpy(result)
-
-
-def pictures_maker(width: int, height: int, fit: str, aspect, background: tuple[int, int, int],
-                   name: str) -> Callable[[av.VideoFrame], Pictures]:
-    """What makes pictures of the asked size for a video that begins with a given frame."""
-    def make(frame: av.VideoFrame) -> Pictures:
-        source = displayed_size(frame, aspect)
-        target = target_size(source, width, height, name)
-        return Pictures(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)
-
-    return make

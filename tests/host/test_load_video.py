@@ -67,7 +67,7 @@ def test_the_schema(node, inputs):
     assert defaults == {"video": None, "width": 512, "height": 512, "fit": "crop", "start_frame": 0,
                         "frame_stride": 1, "max_frames": 24}
     assert described["video"][1]["options"] == ["anim.gif", "clip.mp4"] and described["video"][1]["video_upload"]
-    assert [output.display_name for output in schema.outputs] == ["images", "fps", "frame_count", "audio"]
+    assert [output.display_name for output in schema.outputs] == ["images", "fps", "frame_count", "audio", "mask"]
     assert all(len(options["tooltip"]) > 40 for _, options in described.values())
     json.dumps(described)  # what /object_info sends
 
