@@ -258,22 +258,24 @@ class _Seen:
 
 
 def _read_animation(request: _Request) -> VideoClip:
-    with opened_animation(request.path) as animation:
-        wanted = request.start + (request.most - 1) * request.stride + 2 if request.most else animation.count
-        while True:
-            durations = animation.durations(wanted, request.tick)
-            times = [sum(durations[:index]) for index in range(len(durations))]
-            even, base = _evened(request, times, [], durations[-1])
-            ticks = max(0, request.most - 1) * request.stride + 1
-            if len(durations) >= animation.count or len(durations) < wanted or (even and even.end >= ticks):
-                break
-            wanted *= 2
-        if even is None:
-            raise _beyond_end(request, times)
-        span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
+    wanted = request.start + (request.most - 1) * request.stride + 2 if request.most else 0
+    while True:
+        with opened_animation(request.path) as animation:
+            asked = min(wanted or animation.count, animation.count)
+            durations, total = animation.durations(asked, request.tick), animation.count
+        times = [sum(durations[:index]) for index in range(len(durations))]
+        even, base = _evened(request, times, [], durations[-1])
+        ticks = max(0, request.most - 1) * request.stride + 1
+        if asked == total or len(durations) < asked or (even and even.end >= ticks):
+            break
+        wanted *= 2
+    if even is None:
+        raise _beyond_end(request, times)
+    span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
+    with opened_animation(request.path) as animation:  # anew: Pillow 13 goes wrong when it goes back in a PNG
         _collect(request, animation, span)
     warnings = _uneven_warning(request, even, span)
-    if len(durations) < min(wanted, animation.count):
+    if len(durations) < asked:
         warnings.append(f"'{request.path.name}' is damaged from frame {len(durations)} on; the frames before were "
                         "loaded.")
     return _clip(span, float(even.rate / request.stride), base, float(even_rate(times, [])), warnings, ())

@@ -74,9 +74,10 @@ def test_the_schema(node, inputs):
 
 def test_frames_rate_count_and_sound(node, inputs):
     with torch.inference_mode():  # as the host runs nodes
-        images, fps, count, audio = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(
+        images, fps, count, audio, mask = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(
             start_frame=6, frame_stride=2, max_frames=5)).result
     assert images.shape == (5, 64, 64, 3) and images.dtype == torch.float32 and count == 5 and fps == 6.0
+    assert mask.shape == (5, 64, 64) and mask.max() == 0
     expected = [(20 + 6 * index) / 255 for index in (6, 8, 10, 12, 14)]
     assert images.mean((1, 2, 3)).tolist() == pytest.approx(expected, abs=1.5 / 255)
     assert audio["sample_rate"] == 48000 and audio["waveform"].shape == (1, 1, 40000)  # 5 frames at 6 per second
