@@ -11,6 +11,7 @@ import av
 from .packets import Packets
 
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ones drop the alpha
+MARGINS = (0.0, 1.0, 5.0)  # seconds: some formats seek by the time of decoding, or only about there
 
 
 @dataclass
@@ -80,15 +81,16 @@ def packets_from(container: av.container.InputContainer, stream: av.VideoStream,
     number, _, stamp = key
     if number == 0:
         return demuxed(container, stream)
-    try:
-        container.seek(stamp, stream=stream)
-    except av.FFmpegError:
-        return None
-    rest = demuxed(container, stream)
-    for packet in rest:
-        place = packets.order.get(packet.pts, -1)
-        if place == number:
-            return chain([packet], rest)
-        if place > number:
-            return None
+    for earlier in MARGINS:
+        try:
+            container.seek(stamp - round(earlier / stream.time_base), stream=stream)
+        except av.FFmpegError:
+            continue
+        rest = demuxed(container, stream)
+        for packet in rest:
+            place = packets.order.get(packet.pts, -1)
+            if place == number:
+                return chain([packet], rest)
+            if place > number:
+                break
     return None

@@ -89,7 +89,7 @@ def test_a_late_start_does_not_decode_from_the_beginning(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix, codec", [(".ts", "libx264"), (".ts", "mpeg2video"), (".mpg", "mpeg2video"),
-                                           (".flv", "libx264"), (".h264", "libx264"), (".m2ts", "libx264")])
+                                           (".h264", "libx264"), (".m2ts", "libx264")])
 def test_recordings_joined_byte_by_byte(tmp_path, suffix, codec):
     first = encoded(tmp_path / f"a{suffix}", codec, 30, GOP).read_bytes()
     second = encoded(tmp_path / f"b{suffix}", codec, 20, GOP).read_bytes()
@@ -213,9 +213,9 @@ def sound_file(path: Path, tracks: list[tuple[str, np.ndarray]], default: int = 
     return path
 
 
-@pytest.mark.parametrize("layout, channels", [("mono", 1), ("stereo", 2), ("5.1", 2), ("7.1", 2), ("quad", 2)])
+@pytest.mark.parametrize("layout, channels", [("mono", 1), ("stereo", 2), ("5.1", 2), ("5.0", 2), ("quad", 2)])
 def test_more_than_two_channels_become_stereo(tmp_path, layout, channels):
-    count = {"mono": 1, "stereo": 2, "5.1": 6, "7.1": 8, "quad": 4}[layout]
+    count = {"mono": 1, "stereo": 2, "5.1": 6, "5.0": 5, "quad": 4}[layout]
     path = sound_file(tmp_path / "v.mkv", [(layout, np.tile(tone(1.0, channels=1), (count, 1)))])
     waveform = read_audio(path, 0.0, 1.0)["waveform"]
     assert waveform.shape == (1, channels, 48000) and 0.3 < waveform.abs().max() <= 1.0
