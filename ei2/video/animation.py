@@ -3,6 +3,7 @@ over time as browsers do."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,11 +14,18 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 
-from .opening import check_file, unreadable
+from .opening import check_file
 
 SIGNATURES = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")  # only these: Pillow would start programs for some formats
 SHORTEST, INSTEAD = 0.011, 0.1  # seconds: what browsers show a frame that states less
 STILL = 0.04  # seconds: a picture that does not move
+
+
+ERRORS = (OSError, EOFError, SyntaxError, ValueError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
+
+
+class UnreadableAnimation(Exception):
+    """Pillow cannot read the file."""
 
 
 def is_animation(path: Path) -> bool:
@@ -32,21 +40,22 @@ def is_animation(path: Path) -> bool:
 class Animation:
     """An open animation: `count` frames, each with its duration."""
 
-    def __init__(self, file, path: Path):
-        self._file, self._path = file, path
+    def __init__(self, file):
+        self._file = file
         self.count = file.properties(index=...).n_images or 1
 
     def frame(self, index: int) -> tuple[av.VideoFrame, float] | None:
-        """A frame and its duration in seconds; None for one that cannot be decoded. Raises ValueError for the first."""
+        """A frame and its duration in seconds; None for one that cannot be decoded. Raises
+        UnreadableAnimation for the first."""
         try:
             # rotate: by the orientation in EXIF
             picture = self._file.read(index=index, mode="RGBA", rotate=True)
             stated = self._file.metadata(index=index).get("duration")
         except MemoryError:
             raise
-        except (OSError, EOFError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
+        except ERRORS as error:
             if index == 0:
-                raise unreadable(self._path) from error
+                raise UnreadableAnimation from error
             return None
         duration = float(stated or 0) / 1000
         if self.count == 1:
@@ -71,13 +80,14 @@ class Animation:
 
 @contextmanager
 def opened_animation(path: Path) -> Iterator[Animation]:
-    """Raises ValueError for a file that is missing, empty or damaged."""
+    """Raises ValueError for a file that is missing or empty, UnreadableAnimation for a damaged one."""
     check_file(path)
     try:
         file = iio.imopen(path, "r", plugin="pillow", legacy_mode=False)
+        animation = Animation(file)
     except MemoryError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise unreadable(path) from error
+    except ERRORS as error:
+        raise UnreadableAnimation from error
     with file:
-        yield Animation(file, path)
+        yield animation

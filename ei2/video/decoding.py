@@ -24,6 +24,11 @@ class Damage:
     def __bool__(self) -> bool:
         return bool(self.broken or self.patched)
 
+    @property
+    def packets(self) -> str:
+        count = self.broken + self.patched
+        return f"{count} packet{'s' * (count > 1)}"
+
 
 def decoder_of(stream: av.stream.Stream) -> av.CodecContext:
     """The decoder of a track: all threads, and one that gives the alpha where there is one."""

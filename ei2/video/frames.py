@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import torch
 
-from .animation import Animation, is_animation, opened_animation
+from .animation import Animation, UnreadableAnimation, is_animation, opened_animation
 from .decoding import Damage, decoded, decoder_of, last_key, packets_from
 from .interlacing import deinterlaced
 from .opening import audio_stream, memory_explained, opened, video_stream
@@ -18,7 +18,7 @@ from .packets import Packets, read_packets
 from .picture import Pictures
 from .sizes import check_fit, check_size
 from .span import Span
-from .timing import Even, even_out, even_rate
+from .timing import Even, even_out, even_rate, has_holes
 
 MOST_RATE = 1000.0  # frames per second
 READABLE = 0.9  # of the wanted frames: with fewer, a file that is cut off is refused
@@ -110,7 +110,10 @@ def read_frames(path: str | Path, start_frame: int = 0, frame_stride: int = 1, m
                        max_bytes, on_frame)
     with memory_explained(path):
         if is_animation(request.path):
-            return _read_animation(request)
+            try:
+                return _read_animation(request)
+            except UnreadableAnimation:
+                pass  # FFmpeg reads some of the damaged ones
         return _read_film(request)
 
 
@@ -142,7 +145,7 @@ def _plan(request: _Request, plan: _Replan) -> tuple[Packets, Even | None, float
         ticks_wanted = max(0, request.most - 1) * request.stride + 1
         if packets.whole or not request.most or (even and covered >= ticks_wanted):
             if even is None:
-                raise _beyond_end(request, packets.times)
+                raise _beyond_end(request, packets.times, packets.rates)
             return packets, even, base
         wanted *= 2
 
@@ -150,9 +153,10 @@ def _plan(request: _Request, plan: _Replan) -> tuple[Packets, Even | None, float
 def _evened(request: _Request, times: list[float], stated: list[Fraction],
             last_duration: float | None) -> tuple[Even | None, float]:
     """The frames at an even rate, and the span's beginning; None for a start beyond the end."""
-    if request.rate is not None:
-        base = float(request.start / request.rate)
-        even = even_out(times, base, request.rate, last_duration)
+    rate = _tick_rate(request, times, stated)
+    if rate is not None:
+        base = float(request.start / rate)
+        even = even_out(times, base, rate, last_duration)
         return (even if even.end > 0 else None), base
     if request.start >= len(times):
         return None, 0.0
@@ -162,6 +166,14 @@ def _evened(request: _Request, times: list[float], stated: list[Fraction],
         # the usual rate in the span, not that of what is read behind it
         span = span[:max(2, (request.most - 1) * request.stride + 2)]
     return even_out(times, base, even_rate(span, stated), last_duration), base
+
+
+def _tick_rate(request: _Request, times: list[float], stated: list[Fraction]) -> Fraction | None:
+    """The rate whose ticks `start_frame` counts; None: it counts the frames that are there."""
+    if request.rate is not None:
+        return request.rate
+    own = even_rate(times, stated)
+    return own if has_holes(times, own) else None
 
 
 def _decode_film(request: _Request, packets: Packets, even: Even | None, base: float, plan: _Replan) -> VideoClip:
@@ -202,7 +214,7 @@ def _decode_film(request: _Request, packets: Packets, even: Even | None, base: f
                              "unknown kind; upload it again or export it as MP4 (H.264).") if damage else _no_frames(
                                  request)
         if span.count == 0:
-            raise _beyond_end(request, range(seen.last + 1))
+            raise _beyond_end(request, [index / rate for index in range(seen.last + 1)], [rate])
         _check_cut_off(request, packets, seen, span)
     if counted:
         base = float(request.start / rate)
@@ -270,7 +282,7 @@ def _read_animation(request: _Request) -> VideoClip:
             break
         wanted *= 2
     if even is None:
-        raise _beyond_end(request, times)
+        raise _beyond_end(request, times, [])
     span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
     with opened_animation(request.path) as animation:  # anew: Pillow 13 goes wrong when it goes back in a PNG
         _collect(request, animation, span)
@@ -324,10 +336,10 @@ def _no_frames(request: _Request) -> ValueError:
     return ValueError(f"'{request.path.name}' has no frames: choose another video or export it again.")
 
 
-def _beyond_end(request: _Request, times) -> ValueError:
-    count = len(times)
-    if request.rate is not None and count and not isinstance(times, range):
-        count = max(1, even_out(times, 0.0, request.rate, None).end)
+def _beyond_end(request: _Request, times: list, stated: list[Fraction]) -> ValueError:
+    rate, count = _tick_rate(request, times, stated), len(times)
+    if rate is not None:
+        count = max(1, even_out(times, 0.0, rate, None).end)
     return ValueError(f"start_frame {request.start} is beyond the end of '{request.path.name}', which has {count} "
                       f"frames: use 0 to {count - 1}.")
 
@@ -348,13 +360,13 @@ def _check_cut_off(request: _Request, packets: Packets, seen: _Seen, span: Span)
 def _warnings(request: _Request, packets: Packets, span: Span, damage: Damage, counted: bool) -> list[str]:
     name, found = request.path.name, []
     if damage:
-        found.append(f"'{name}' is damaged: {damage.broken + damage.patched} packets of the picture could not be "
-                     "decoded fully; where a frame was lost, the one before stands in its place.")
+        found.append(f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; where a frame was lost, the one before stands in its place.")
     elif packets.whole and (packets.missing or packets.damaged):
         found.append(f"'{name}' is cut off at its end; the frames before were loaded.")
     if len(packets.starts) > 1:
-        found.append(f"The clock of '{name}' jumps {len(packets.starts) - 1} times, as in recordings that were joined; "
-                     "they were put one behind the other.")
+        jumps = len(packets.starts) - 1
+        found.append(f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
+                     "they were put one after the other.")
     if not counted:
         found += _uneven_warning(request, span.even, span)
     if span.hdr:

@@ -60,8 +60,8 @@ def read_audio(path: str | Path, start_seconds: float, duration: float,
         except (av.FFmpegError, ValueError) as error:  # the sound never costs the frames
             warn(f"The sound of '{path.name}' could not be read to its end ({error}); the rest is silence.")
         if damage:
-            warn(f"The sound of '{path.name}' is damaged: {damage.broken + damage.patched} packets could not be "
-                 "decoded and are silent.")
+            warn(f"The sound of '{path.name}' is damaged: {damage.packets} could not be decoded, and "
+                 "silence stands there.")
     if channels > 2:
         waveform /= max(1.0, np.abs(waveform).max())  # a mix may be louder than full scale
     return {"waveform": torch.from_numpy(waveform)[None], "sample_rate": int(rate)}

@@ -8,6 +8,8 @@ from math import ceil
 from statistics import median
 
 NEAR = 0.75  # of a frame: as far as a frame of an even rate may be from its place
+ROUNDING = 0.0011  # seconds: Matroska and FLV have times in whole milliseconds
+MOST_HOLES = 1 / 3  # of the frames: with more missing, the rate is a variable one
 USUAL_RATES = [*map(Fraction, (*range(1, 31), 48, 50, 60, 100, 120, 240)),
                *(Fraction(1000 * n, 1001) for n in (24, 30, 60, 120))]  # fmt: skip
 
@@ -34,9 +36,17 @@ def even_rate(times: list[float], stated: list[Fraction]) -> Fraction:
         return stated[0] if stated else Fraction(25)
     middle = Fraction(1 / median(steps)).limit_denominator(1000)
     mean = Fraction(len(steps) / sum(steps)).limit_denominator(1000)
-    usual = sorted((rate for rate in USUAL_RATES if abs(rate - middle) < middle / 100), key=lambda r: abs(r - mean))
-    candidates = [*stated, *usual, middle, mean]
-    return min(candidates, key=lambda rate: _misses(times, rate))  # the first of equally good ones
+    usual = sorted(USUAL_RATES, key=lambda rate: abs(rate - mean))
+    likely = [rate for rate in (*stated, *usual) if abs(rate - middle) < middle / 50]
+    # the first of equally good ones
+    return min(likely or [*stated, middle, mean], key=lambda rate: (_error(steps, rate), _misses(times, rate)))
+
+
+def _error(steps: list[float], rate: Fraction) -> float:
+    """How far the steps (seconds) are from this rate: the sum of the squares, in frames. A pause counts little, and
+    what comes from times in whole milliseconds nothing."""
+    rate = float(rate)
+    return round(sum(min(max(0.0, abs(step * rate - 1) - ROUNDING * rate), 0.5) ** 2 for step in steps), 6)
 
 
 def _misses(times: list[float], rate: Fraction) -> int:
@@ -45,6 +55,13 @@ def _misses(times: list[float], rate: Fraction) -> int:
         return 0
     places = [round((time - times[0]) * float(rate)) for time in times]
     return 1 + sum(b - a != 1 for a, b in zip(places, places[1:]))
+
+
+def has_holes(times: list[float], rate: Fraction) -> bool:
+    """Whether these are frames of an even rate, a few of which are missing: the others are counted as if none were."""
+    places = [(time - times[0]) * float(rate) for time in times]
+    ticks = round(places[-1]) + 1
+    return 0 < ticks - len(times) <= MOST_HOLES * ticks and all(abs(one - round(one)) < 0.3 for one in places)
 
 
 def _is_even(times: list[float], rate: Fraction) -> bool:

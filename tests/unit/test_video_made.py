@@ -103,7 +103,7 @@ def test_recordings_joined_byte_by_byte(tmp_path, suffix, codec):
 def test_a_clock_that_jumps_an_hour_or_two(tmp_path, suffix):
     path = encoded(tmp_path / f"v{suffix}", "libx264", 40, {"bf": "0"}, lambda n: 25 * 7300 if n >= 20 else 0)
     clip = read_frames(path)
-    assert clip.frame_count == 40 and clip.fps == pytest.approx(25) and "jumps 1 times" in clip.warnings[0]
+    assert clip.frame_count == 40 and clip.fps == pytest.approx(25) and "jumps 1 time," in clip.warnings[0]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -292,3 +292,63 @@ def test_short_of_memory_is_said(tmp_path, room):
     code = LIMITED.format(root=root, path=str(path), room=room)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("The memory ran out while 'v.mp4' was read: lower max_frames"), done
+
+
+def test_a_hole_in_the_middle_moves_nothing(tmp_path):
+    """Frames counted from 0 are the same, whether or not earlier ones are there."""
+    path = encoded(tmp_path / "v.mkv", "libx264", 57, {"g": "12", "bf": "0"}, lambda n: 3 if n >= 20 else 0)
+    whole = read_frames(path)
+    assert whole.frame_count == 60 and whole.fps == pytest.approx(25) and "3 of them repeated" in whole.warnings[0]
+    late = read_frames(path, 40, 2, 5)
+    assert torch.equal(late.images, whole.images[40:50:2]) and late.start_seconds == pytest.approx(1.6)
+    with pytest.raises(ValueError, match="which has 60 frames: use 0 to 59"):
+        read_frames(path, 60)
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mpg"])
+def test_a_recording_that_begins_or_ends_in_the_middle(tmp_path, suffix):
+    codec = "mpeg2video" if suffix == ".mpg" else "libx264"
+    data = encoded(tmp_path / f"v{suffix}", codec, 100, {"g": "12"}).read_bytes()
+    (tmp_path / f"end{suffix}").write_bytes(data[: len(data) * 2 // 3])
+    assert 50 < read_frames(tmp_path / f"end{suffix}").frame_count < 90
+    if suffix != ".mkv":
+        (tmp_path / f"begin{suffix}").write_bytes(data[len(data) // 3 :])
+        assert 50 < read_frames(tmp_path / f"begin{suffix}").frame_count < 90
+
+
+def test_a_gif_that_is_cut_off_gives_what_is_there(tmp_path):
+    data = encoded(tmp_path / "v.gif", "gif", 30, pixels="rgb8").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(data[: len(data) // 2])
+    clip = read_frames(tmp_path / "cut.gif")
+    assert 5 < clip.frame_count < 30 and clip.warnings
+
+
+def test_fields_of_different_times_are_made_one_picture(tmp_path):
+    """A white bar that moves 8 pixels between the two fields, in DV, whose frames are always interlaced."""
+    with av.open(str(tmp_path / "v.dv"), "w", format="dv") as container:
+        stream = container.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for index in range(8):
+            picture = np.zeros((576, 720, 3), np.uint8)
+            for field in (0, 1):
+                left = 100 + 16 * index + 8 * (1 - field)  # the lower field comes first
+                picture[field::2, left : left + 60] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    grey = read_frames(tmp_path / "v.dv").images[3, 100:-100].mean(2)
+    comb = (grey[1:-1] - (grey[:-2] + grey[2:]) / 2).abs()
+    assert (comb > 0.5).float().mean() < 0.001  # before the filter, all rows at both edges
+
+
+def test_wide_colours_of_sdr_become_those_of_bt709(tmp_path):
+    """A BT.709 red, written with BT.2020's primaries."""
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "gbrp"
+        stream.codec_context.color_primaries = 9
+        linear = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]) @ [1, 0, 0]
+        picture = np.tile(np.round(255 * linear ** (1 / 2.4)).astype(np.uint8), (64, 64, 1))
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="gbrp")))
+        container.mux(stream.encode())
+    assert (read_frames(tmp_path / "v.mkv").images[0, 30, 30] - torch.tensor([1.0, 0.0, 0.0])).abs().max() < 0.12
