@@ -344,11 +344,11 @@ def test_wide_colours_of_sdr_become_those_of_bt709(tmp_path):
     """A BT.709 red, written with BT.2020's primaries."""
     with av.open(str(tmp_path / "v.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "gbrp"
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "bgr0"
         stream.codec_context.color_primaries = 9
         linear = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]) @ [1, 0, 0]
         picture = np.tile(np.round(255 * linear ** (1 / 2.4)).astype(np.uint8), (64, 64, 1))
         for _ in range(2):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="gbrp")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="bgr0")))
         container.mux(stream.encode())
     assert (read_frames(tmp_path / "v.mkv").images[0, 30, 30] - torch.tensor([1.0, 0.0, 0.0])).abs().max() < 0.12
