@@ -13,7 +13,7 @@ import torch
 from .animation import Animation, UnreadableAnimation, is_animation, opened_animation
 from .decoding import Damage, decoded, decoder_of, last_key, packets_from
 from .interlacing import deinterlaced
-from .opening import audio_stream, memory_explained, opened, video_stream
+from .opening import audio_stream, memory_explained, opened, undecodable, video_stream
 from .packets import Packets, read_packets
 from .picture import Pictures
 from .sizes import check_fit, check_size
@@ -210,9 +210,7 @@ def _decode_film(request: _Request, packets: Packets, even: Even | None, base: f
                 seen.check_complete(damage, first, span.last)
                 span.finish()
         if seen.count == 0:
-            raise ValueError(f"The video of '{path.name}' cannot be decoded: it is incomplete, damaged or of an "
-                             "unknown kind; upload it again or export it as MP4 (H.264).") if damage else _no_frames(
-                                 request)
+            raise undecodable(path) if damage else _no_frames(request)
         if span.count == 0:
             raise _beyond_end(request, [index / rate for index in range(seen.last + 1)], [rate])
         _check_cut_off(request, packets, seen, span)

@@ -56,12 +56,21 @@ def video_stream(container: av.container.InputContainer, path: str | Path) -> av
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise ValueError(f"'{Path(path).name}' has no picture track (only sound or data): choose a video file.")
-    return _default(streams)
+    stream = _default(streams)
+    if stream.codec_context is None:
+        raise undecodable(path)
+    return stream
+
+
+def undecodable(path: str | Path) -> ValueError:
+    return ValueError(f"The video of '{Path(path).name}' cannot be decoded: it is incomplete, damaged or of an "
+                      "unknown kind; upload it again or export it as MP4 (H.264).")
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
     """The default sound track, else the first one that has channels, else None."""
-    streams = [s for s in container.streams.audio if s.codec_context.sample_rate and s.codec_context.layout.nb_channels]
+    known = [s for s in container.streams.audio if s.codec_context is not None]
+    streams = [s for s in known if s.codec_context.sample_rate and s.codec_context.layout.nb_channels]
     return _default(streams) if streams else None
 
 

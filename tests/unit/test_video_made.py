@@ -352,3 +352,10 @@ def test_wide_colours_of_sdr_become_those_of_bt709(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="bgr0")))
         container.mux(stream.encode())
     assert (read_frames(tmp_path / "v.mkv").images[0, 30, 30] - torch.tensor([1.0, 0.0, 0.0])).abs().max() < 0.12
+
+
+def test_a_header_that_is_cut_off_is_refused_in_words(tmp_path):
+    data = (Path(__file__).resolve().parents[2] / "assets" / "quickstart.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[:400])
+    with pytest.raises(ValueError, match="^The video of 'cut.mp4' cannot be decoded: it is incomplete, damaged"):
+        read_frames(tmp_path / "cut.mp4")
