@@ -80,7 +80,8 @@ class Pictures:
     @classmethod
     def of(cls, frame: av.VideoFrame, width: int, height: int, fit: str, aspect: Fraction | None,
            background: tuple[int, int, int], name: str) -> Pictures:
-        """For a video `name` that begins with this frame; width, height: asked for, 0 = the video's. Raises ValueError."""
+        """For a video `name` that begins with this frame; width, height: asked for, 0 = the video's.
+        Raises ValueError."""
         source = displayed_size(frame, aspect, upright_filters(frame))
         target = target_size(source, width, height, name)
         return cls(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)

@@ -74,8 +74,8 @@ def test_the_schema(node, inputs):
 
 def test_videos_are_listed_whatever_the_machine_calls_them(node, inputs):
     """A machine's list of file types, by which the host goes, often lacks these."""
-    names = [f"v{suffix}" for suffix in (".ts", ".mts", ".m2ts", ".vob", ".3gp", ".mxf", ".webp", ".apng", ".mkv", ".webm",
-                                         ".mov", ".avi", ".flv", ".dv", ".h264", ".gif", ".MOV", ".Mts")]
+    names = [f"v{suffix}" for suffix in (".ts", ".mts", ".m2ts", ".vob", ".3gp", ".mxf", ".webp", ".apng", ".mkv",
+                                         ".webm", ".mov", ".avi", ".flv", ".dv", ".h264", ".gif", ".MOV", ".Mts")]
     for name in [*names, "v.txt", "v.png", "v.wav"]:
         (inputs / name).touch()
     assert set(node.INPUT_TYPES()["required"]["video"][1]["options"]) == {*names, "clip.mp4"}

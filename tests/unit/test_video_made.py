@@ -21,7 +21,8 @@ from .written_video import level, levels, tone, write_video
 def textured(index: int, width: int, height: int) -> np.ndarray:
     """A picture that differs from all others and moves."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    return np.stack([(x * 3 + index * 5) % 256, (y * 4 + index * 3) % 256, (x + y + index * 7) % 256], 2).astype(np.uint8)
+    colours = [(x * 3 + index * 5) % 256, (y * 4 + index * 3) % 256, (x + y + index * 7) % 256]
+    return np.stack(colours, 2).astype(np.uint8)
 
 
 def encoded(path: Path, codec: str, frames: int, options: dict | None = None, shift=lambda index: 0, rate=25,
