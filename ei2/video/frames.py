@@ -358,7 +358,8 @@ def _check_cut_off(request: _Request, packets: Packets, seen: _Seen, span: Span)
 def _warnings(request: _Request, packets: Packets, span: Span, damage: Damage, counted: bool) -> list[str]:
     name, found = request.path.name, []
     if damage:
-        found.append(f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; where a frame was lost, the one before stands in its place.")
+        found.append(f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
+                     "where a frame was lost, the one before stands in its place.")
     elif packets.whole and (packets.missing or packets.damaged):
         found.append(f"'{name}' is cut off at its end; the frames before were loaded.")
     if len(packets.starts) > 1:

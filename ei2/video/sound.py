@@ -29,7 +29,8 @@ def read_audio(path: str | Path, start_seconds: float, duration: float,
     Returns {"waveform": `1 channels samples` float32, "sample_rate": Hz}; always `duration` long, with silence where
     the file has no sound or it cannot be decoded; more than two channels are mixed into two. starts: those of the
     `VideoClip`; None = look for them. warn(sentence): what was not as the file says. tick(share
-    done, 0..1): called now and then; what it raises ends the reading. Raises ValueError for a file that cannot be opened.
+    done, 0..1): called now and then; what it raises ends the reading. Raises ValueError for a file that cannot be
+    opened.
     """
     path = Path(path)
     if is_animation(path):

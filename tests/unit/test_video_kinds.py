@@ -176,7 +176,8 @@ def test_a_rate_that_is_none():
             read_frames(VIDEOS / "s_aac.mp4", frame_rate=rate)
 
 
-@pytest.mark.parametrize("name", ["d_vhead.mkv", "d_vmid.mp4", "d_vzero.mp4", "s_concat.ts", "size_change.ts", "vfr.mp4",
+@pytest.mark.parametrize("name", ["d_vhead.mkv", "d_vmid.mp4", "d_vzero.mp4", "s_concat.ts", "size_change.ts",
+                                  "vfr.mp4",
                                   "y_x264_bf3.avi", "y_dur.flv", "raw.h264", "interlaced.mpg", "alpha_vp9.webm",
                                   "alpha.apng", "anim.webp"])  # fmt: skip
 @pytest.mark.parametrize("start", [1, 7, 11])
