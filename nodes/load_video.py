@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from PIL import ImageColor
 
 from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
 from .host.folders import list_input_videos, resolve_input
 from .host.memory import free_ram
 from .host.newer_api import offered
+from .host.plain_text import warn
 from .host.progress import progress
+from .host.show import shown
 
 LARGEST_SIZE = 16384  # pixels, the host's own limit for images
 MOST_FRAMES = 1_000_000
+MOST_RATE = 1000.0  # frames per second
 
 
 class LoadVideo(io.ComfyNode):
@@ -50,12 +54,22 @@ class LoadVideo(io.ComfyNode):
                 io.Int.Input("max_frames", default=24, min=0, max=MOST_FRAMES,
                              tooltip="The most frames to load; 0 = up to the end of the video. Time and memory of "
                                      "tuning and editing grow with it: start with 8 to 24."),
+                io.Float.Input("frame_rate", default=0.0, min=0.0, max=MOST_RATE, step=0.01, optional=True,
+                               tooltip="Frames per second before frame_stride; 0 = the video's. Phones and screen "
+                                       "recorders write frames at a variable rate: they are made even, at the usual "
+                                       "rate or this one, and a frame is repeated where there is a pause."),
+                io.String.Input("background", default="#000000", optional=True,
+                                tooltip="The colour under the transparent parts of a video: #rrggbb, or a name such as "
+                                        "white."),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, in order."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second of the loaded frames."),
                 io.Int.Output(display_name="frame_count", tooltip="How many frames were loaded."),
                 io.Audio.Output(display_name="audio", tooltip="The sound of the same span; empty if there is none."),
+                io.Mask.Output(display_name="mask", tooltip="The transparent parts of the frames, as ComfyUI's Load "
+                                                            "Image gives them: 1 where the video is transparent, 0 "
+                                                            "everywhere if it is opaque."),
             ],
         )
 
@@ -79,9 +93,31 @@ class LoadVideo(io.ComfyNode):
         return f"{status.st_mtime_ns}:{status.st_size}"
 
     @classmethod
-    def execute(cls, video, width, height, fit, start_frame, frame_stride, max_frames) -> io.NodeOutput:
-        path = resolve_input(video)
-        clip = read_frames(path, start_frame, frame_stride, max_frames, width, height, fit, on_frame=progress(),
-                           max_bytes=free_ram())
-        audio = read_audio(path, clip.start_seconds, clip.end_seconds - clip.start_seconds)
-        return io.NodeOutput(clip.images, clip.fps, clip.frame_count, audio)
+    def execute(cls, video, width, height, fit, start_frame, frame_stride, max_frames, frame_rate=0.0,
+                background="#000000") -> io.NodeOutput:
+        path, colour = resolve_input(video), parse_colour(background)
+        advance, total = progress(), 1
+
+        def on_frame(done: int, expected: int) -> None:
+            nonlocal total
+            total = expected + 1  # the last step is the sound's
+            advance(done, total)
+
+        clip = read_frames(path, start_frame, frame_stride, max_frames, width, height, fit, on_frame, free_ram(),
+                           frame_rate, colour)
+        warnings = list(clip.warnings)
+        audio = read_audio(path, clip.start_seconds, clip.end_seconds - clip.start_seconds, clip.starts,
+                           warnings.append, lambda share: advance(total - 1, total))
+        advance(total, total)
+        for warning in warnings:
+            warn(f"Load Video: {warning}")
+        return io.NodeOutput(clip.images, clip.fps, clip.frame_count, audio, clip.mask,
+                             ui=shown(cls, text="\n".join(warnings)))
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """R, G, B in 0..255 of a colour in the notation of CSS. Raises ValueError."""
+    try:
+        return ImageColor.getrgb(text.strip())[:3]
+    except ValueError as error:
+        raise ValueError(f"background is '{text[:40]}', but must be a colour such as #00ff00 or white.") from error

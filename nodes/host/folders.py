@@ -9,12 +9,20 @@ import folder_paths
 from .plain_text import is_markup
 
 
+# What FFmpeg and Pillow read. The host goes by the machine's own list of file types, which lacks some on most machines.
+VIDEO_SUFFIXES = set(
+    ".3g2 .3gp .amv .apng .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .264 .265 .hevc .ivf .m1v .m2t .m2ts .m2v "
+    ".m4v .mjpeg .mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .obu .ogm .ogv .qt .rm .rmvb .tod .ts .vob "
+    ".webm .webp .wmv .y4m".split()
+)
+
+
 def list_input_videos() -> list[str]:
-    """Names of the videos (and GIFs) that lie directly in the input folder, sorted."""
+    """Names of the videos and animated pictures that lie directly in the input folder, sorted."""
     folder = Path(folder_paths.get_input_directory())
     names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
     videos = folder_paths.filter_files_content_types(names, ["video"])
-    videos = {*videos, *(name for name in names if name.lower().endswith(".gif"))}
+    videos = {*videos, *(name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)}
     return sorted(name for name in videos if not is_markup(name))
 
 

@@ -67,16 +67,67 @@ def test_the_schema(node, inputs):
     assert defaults == {"video": None, "width": 512, "height": 512, "fit": "crop", "start_frame": 0,
                         "frame_stride": 1, "max_frames": 24}
     assert described["video"][1]["options"] == ["anim.gif", "clip.mp4"] and described["video"][1]["video_upload"]
-    assert [output.display_name for output in schema.outputs] == ["images", "fps", "frame_count", "audio"]
+    assert [output.display_name for output in schema.outputs] == ["images", "fps", "frame_count", "audio", "mask"]
     assert all(len(options["tooltip"]) > 40 for _, options in described.values())
     json.dumps(described)  # what /object_info sends
 
 
+def test_videos_are_listed_whatever_the_machine_calls_them(node, inputs):
+    """A machine's list of file types, by which the host goes, often lacks these."""
+    names = [f"v{suffix}" for suffix in (".ts", ".mts", ".m2ts", ".vob", ".3gp", ".mxf", ".webp", ".apng", ".mkv",
+                                         ".webm", ".mov", ".avi", ".flv", ".dv", ".h264", ".gif", ".MOV", ".Mts")]
+    for name in [*names, "v.txt", "v.png", "v.wav"]:
+        (inputs / name).touch()
+    assert set(node.INPUT_TYPES()["required"]["video"][1]["options"]) == {*names, "clip.mp4"}
+
+
+def test_new_inputs_are_optional(node, inputs):
+    optional = node.INPUT_TYPES()["optional"]
+    assert {name: options["default"] for name, (_, options) in optional.items()} == {
+        "frame_rate": 0.0, "background": "#000000"}
+    assert all(len(options["tooltip"]) > 40 for _, options in optional.values())
+    images, fps, *_ = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(frame_rate=6.0, max_frames=4)).result
+    assert fps == 6.0
+    expected = [(20 + 6 * index) / 255 for index in (0, 2, 4, 6)]
+    assert images.mean((1, 2, 3)).tolist() == pytest.approx(expected, abs=1.5 / 255)
+    with pytest.raises(ValueError, match="^background is 'no colour', but must be a colour such as"):
+        node.EXECUTE_NORMALIZED(**DEFAULTS | dict(background="no colour"))
+
+
+def test_warnings_are_shown_on_the_node(node, inputs):
+    path = inputs / "clip.mp4"
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[packets[5][0]:packets[5][0] + packets[5][1]] = b"\xff" * packets[5][1]
+    path.write_bytes(data)
+    output = node.EXECUTE_NORMALIZED(**DEFAULTS)
+    assert output.result[2] == 24 and "'clip.mp4' is damaged" in output.ui["text"][0]
+
+
+def test_cancelling_stops_the_reading_of_the_sound(node, inputs, pack, monkeypatch):
+    import comfy.model_management as management
+
+    module = pack("nodes.load_video")
+    read = module.read_frames
+
+    def read_then_cancel(*args, **options):
+        clip = read(*args, **options)
+        management.interrupt_current_processing()
+        return clip
+
+    monkeypatch.setattr(module, "read_frames", read_then_cancel)
+    with pytest.raises(management.InterruptProcessingException):
+        node.EXECUTE_NORMALIZED(**DEFAULTS)
+    assert not management.processing_interrupted()
+
+
 def test_frames_rate_count_and_sound(node, inputs):
     with torch.inference_mode():  # as the host runs nodes
-        images, fps, count, audio = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(
+        images, fps, count, audio, mask = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(
             start_frame=6, frame_stride=2, max_frames=5)).result
     assert images.shape == (5, 64, 64, 3) and images.dtype == torch.float32 and count == 5 and fps == 6.0
+    assert mask.shape == (5, 64, 64) and mask.max() == 0
     expected = [(20 + 6 * index) / 255 for index in (6, 8, 10, 12, 14)]
     assert images.mean((1, 2, 3)).tolist() == pytest.approx(expected, abs=1.5 / 255)
     assert audio["sample_rate"] == 48000 and audio["waveform"].shape == (1, 1, 40000)  # 5 frames at 6 per second

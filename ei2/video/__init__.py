@@ -1,0 +1,31 @@
+"""Reads the frames and the sound of a span of a video file, with memory for the kept frames only.
+
+    opening     the file, its tracks, and what is wrong with it
+    packets     all packets' times, read without decoding
+    timing      which frame is shown when, at an even rate
+    decoding    packets into frames; a broken one is skipped
+    interlacing, picture, hdr, sizes    a frame into RGB of the wanted size
+    animation   animated WebP, PNG and GIF
+    frames, sound    what the rest of the pack calls
+
+The pictures are made by FFmpeg's filters (`bwdif`, `premultiply`, `scale`, `crop`, `pad`, `transpose`, `hflip`,
+`vflip`), the sound by its `aresample` and `aformat`; animated pictures are read by imageio's `pillow` plugin. Films are
+read through PyAV, not imageio's `pyav` plugin, which was tried on the same files (2.38.1): it ends at the first broken
+packet (frame 18 of 48) and cannot go on; it gives arrays without their times, side data (display matrix) and flags
+(interlaced, transfer function), and it always takes the first picture track and FFmpeg's own decoder, which drops the
+alpha of VP8 and VP9.
+
+FFmpeg's `fps` filter is not used: it has to see the frame after the last one, and does not know which frames were lost.
+
+Measured on two busy CPU cores, against the same reading without filters and times (`VideoFrame.reformat`), least of
+several: 24 frames of 1920 x 1080 at 512 x 512 2.9 s (before: 4.1 s), 12 frames of the quickstart's clip 12 ms (17 ms),
+8 frames from the 350th of 400 on 2.8 s (11.2 s). Memory for those 24 frames 123 MB (105 MB).
+
+Every error is a `ValueError` with one sentence that says what is wrong and what to do.
+"""
+
+from .frames import VideoClip, read_frames
+from .sizes import FITS, SIZE_STEP, check_fit, check_size
+from .sound import read_audio
+
+__all__ = ["FITS", "SIZE_STEP", "VideoClip", "check_fit", "check_size", "read_audio", "read_frames"]

@@ -1,0 +1,93 @@
+"""Animated WebP, PNG and GIF, by imageio's `pillow` plugin: FFmpeg reads no animated WebP, and no PNG's transparency
+over time as browsers do."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image
+
+from .opening import check_file
+
+SIGNATURES = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")  # only these: Pillow would start programs for some formats
+SHORTEST, INSTEAD = 0.011, 0.1  # seconds: what browsers show a frame that states less
+STILL = 0.04  # seconds: a picture that does not move
+
+
+ERRORS = (OSError, EOFError, SyntaxError, ValueError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
+
+
+class UnreadableAnimation(Exception):
+    """Pillow cannot read the file."""
+
+
+def is_animation(path: Path) -> bool:
+    """Whether the file is a WebP, PNG or GIF, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+class Animation:
+    """An open animation: `count` frames, each with its duration."""
+
+    def __init__(self, file):
+        self._file = file
+        self.count = file.properties(index=...).n_images or 1
+
+    def frame(self, index: int) -> tuple[av.VideoFrame, float] | None:
+        """A frame and its duration in seconds; None for one that cannot be decoded. Raises
+        UnreadableAnimation for the first."""
+        try:
+            # rotate: by the orientation in EXIF
+            picture = self._file.read(index=index, mode="RGBA", rotate=True)
+            stated = self._file.metadata(index=index).get("duration")
+        except MemoryError:
+            raise
+        except ERRORS as error:
+            if index == 0:
+                raise UnreadableAnimation from error
+            return None
+        duration = float(stated or 0) / 1000
+        if self.count == 1:
+            duration = STILL
+        elif duration < SHORTEST:
+            duration = INSTEAD
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgba")
+        frame.time_base = Fraction(1, 1000)
+        return frame, duration
+
+    def durations(self, frames: int, tick: Callable[[], object]) -> list[float]:
+        """How long each of the first `frames` frames is shown, in seconds; fewer where the file is damaged."""
+        found = []
+        for index in range(min(frames, self.count)):
+            tick()
+            one = self.frame(index)
+            if one is None:
+                break
+            found.append(one[1])
+        return found
+
+
+@contextmanager
+def opened_animation(path: Path) -> Iterator[Animation]:
+    """Raises ValueError for a file that is missing or empty, UnreadableAnimation for a damaged one."""
+    check_file(path)
+    try:
+        file = iio.imopen(path, "r", plugin="pillow", legacy_mode=False)
+        animation = Animation(file)
+    except MemoryError:
+        raise
+    except ERRORS as error:
+        raise UnreadableAnimation from error
+    with file:
+        yield animation

@@ -1,0 +1,181 @@
+"""One decoded frame into RGB of the wanted size, upright, with its alpha, by FFmpeg's filters."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import av.filter
+import numpy as np
+
+from . import hdr
+from .sizes import scaled_size, target_size
+
+# Lanczos widens its kernel when it reduces, so it is antialiased; the three others stop swscale from rounding coarsely
+# and from reusing the colour of neighbouring pixels.
+SCALING = "lanczos+full_chroma_int+full_chroma_inp+accurate_rnd"
+
+# A frame's matrix tag (ITU-T H.273) -> the filter `scale`'s name of that matrix.
+MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+FULL_RANGE = 2
+
+# The display matrix's signs (a b / c d) -> filters that make the picture upright. Source: FFmpeg's `display.h`, its
+# program's `-autorotate`.
+UPRIGHT = {
+    (1, 0, 0, 1): "", (-1, 0, 0, 1): "hflip", (1, 0, 0, -1): "vflip", (-1, 0, 0, -1): "hflip,vflip",
+    (0, 1, -1, 0): "transpose=clock", (0, -1, 1, 0): "transpose=cclock",
+    (0, 1, 1, 0): "transpose=cclock_flip", (0, -1, -1, 0): "transpose=clock_flip",
+}  # fmt: skip
+
+
+def upright_filters(frame: av.VideoFrame) -> str:
+    """The filters that make the frame upright: phones store a rotation, front cameras a mirroring, as a matrix.
+
+    To be asked for few frames: one whose side data was asked for lives until Python's cyclic collection, and with it
+    its memory (PyAV 18: frame and side data refer to each other).
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None or len(bytes(matrix)) < 36:
+        return ""
+    a, b, _, c, d = struct.unpack("=9i", bytes(matrix)[:36])[:5]
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        b = c = 0
+    else:
+        a = d = 0
+    sign = lambda value: (value > 0) - (value < 0)
+    return UPRIGHT.get((sign(a), sign(b), sign(c), sign(d)), "")
+
+
+def displayed_size(frame: av.VideoFrame, aspect: Fraction | None, upright: str) -> tuple[int, int]:
+    """Width and height as a player shows the frame: with square pixels and upright. aspect: a pixel's width / height;
+    upright: `upright_filters`."""
+    width = max(1, round(frame.width * (aspect or Fraction(1))))
+    return (frame.height, width) if "transpose" in upright else (width, frame.height)
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+
+
+def is_hdr(frame: av.VideoFrame) -> bool:
+    return _transfer(frame) in (hdr.PQ, hdr.HLG)
+
+
+@dataclass
+class Pictures:
+    """Makes pictures of one size. target: width, height. fit: "crop", "pad", "stretch", or "none" for the source's own
+    size with its edges cut. source: the displayed size that "none" is meant for; a frame of another size is cropped to
+    fill. background: the colour (R, G, B in 0..255) under transparent places."""
+
+    target: tuple[int, int]
+    fit: str
+    source: tuple[int, int]
+    aspect: Fraction | None = None
+    background: tuple[int, int, int] = (0, 0, 0)
+    _graphs: dict = field(default_factory=dict)
+    _upright: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame, width: int, height: int, fit: str, aspect: Fraction | None,
+           background: tuple[int, int, int], name: str) -> Pictures:
+        """For a video `name` that begins with this frame; width, height: asked for, 0 = the video's.
+        Raises ValueError."""
+        source = displayed_size(frame, aspect, upright_filters(frame))
+        target = target_size(source, width, height, name)
+        return cls(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)
+
+    def picture(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for a frame that is opaque everywhere."""
+        alpha = has_alpha(frame)
+        mapped = not alpha and hdr.needs_mapping(_transfer(frame), _primaries(frame))
+        output = "rgba" if alpha else "rgb48le" if mapped else "rgb24"
+        array = self._filtered(frame, output)
+        if mapped:
+            return hdr.to_sdr(array, _transfer(frame), _primaries(frame)), None
+        if not alpha:
+            return array, None
+        opacity = array[..., 3]
+        if opacity.min() == 255:
+            return np.ascontiguousarray(array[..., :3]), None
+        under = (255 - opacity[..., None].astype(np.uint16)) * np.array(self.background, np.uint16)
+        colours = array[..., :3] + (under + 127) // 255  # the colours come multiplied by their alpha
+        return np.minimum(colours, 255).astype(np.uint8), np.ascontiguousarray(opacity)
+
+    def _filtered(self, frame: av.VideoFrame, output: str) -> np.ndarray:
+        chain = self._chain(frame, output)
+        key = (frame.width, frame.height, frame.format.name, chain)
+        if key not in self._graphs:
+            self._graphs.clear()
+            self._graphs[key] = _graph(frame, chain)
+        graph = self._graphs[key]
+        frame.pts = None  # whatever the file's clock does, one frame in is one frame out
+        graph.push(frame)
+        return graph.pull().to_ndarray()
+
+    def _chain(self, frame: av.VideoFrame, output: str) -> str:
+        """The filters in FFmpeg's own notation."""
+        key = (frame.width, frame.height, frame.format.name, int(frame.rotation))
+        if key not in self._upright:
+            self._upright[key] = upright_filters(frame)
+        upright = self._upright[key]
+        source = displayed_size(frame, self.aspect, upright)
+        fit = "crop" if self.fit == "none" and source != self.source else self.fit
+        width, height = scaled_size(source, self.target, fit)
+        inner = (height, width) if "transpose" in upright else (width, height)
+        scale = f"scale={inner[0]}:{inner[1]}:flags={SCALING}"
+        if output == "rgba":
+            # multiplied first, so that hidden colours do not bleed into the edges
+            steps = [f"scale=flags={SCALING}{_colours(frame)}", "format=gbrap", "premultiply=inplace=1", scale]
+        else:
+            steps = [scale + _colours(frame)]
+        steps += [f"format={output}", upright]
+        steps += self._cut_or_bars(width, height)
+        return ",".join(step for step in steps if step)
+
+    def _cut_or_bars(self, width: int, height: int) -> list[str]:
+        wide, tall = self.target
+        steps = []
+        if width > wide or height > tall:
+            left, top = max(0, (width - wide) // 2), max(0, (height - tall) // 2)
+            width, height = min(width, wide), min(height, tall)
+            steps.append(f"crop={width}:{height}:{left}:{top}:exact=1")
+        if (width, height) != self.target:
+            left, top = (wide - width) // 2, (tall - height) // 2
+            steps.append(f"pad={wide}:{tall}:{left}:{top}:color=black@0")
+        return steps
+
+
+def _colours(frame: av.VideoFrame) -> str:
+    """Options of `scale`: the frame's matrix and range."""
+    layout = frame.format
+    if layout.is_rgb or layout.has_palette or len(layout.components) < 3:  # RGB or grey: no matrix
+        return ""
+    # Untagged: HD is bt709, smaller is bt601, as players assume.
+    untagged = "bt709" if frame.width >= 1280 or frame.height > 576 else "bt601"
+    full = int(frame.color_range) == FULL_RANGE or layout.name.startswith("yuvj")
+    matrix = MATRICES.get(int(frame.colorspace), untagged)
+    return f":in_color_matrix={matrix}:in_range={'full' if full else 'limited'}:out_range=full"
+
+
+def _transfer(frame: av.VideoFrame) -> int:
+    return int(getattr(frame, "color_trc", 0) or 0)  # PyAV before 15.1 does not say
+
+
+def _primaries(frame: av.VideoFrame) -> int:
+    return int(getattr(frame, "color_primaries", 0) or 0)
+
+
+def _graph(frame: av.VideoFrame, chain: str) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name,
+                            time_base=Fraction(1, 1000))
+    for step in chain.split(","):
+        name, _, options = step.partition("=")
+        one = graph.add(name, options or None)
+        last.link_to(one)
+        last = one
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph

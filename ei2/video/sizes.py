@@ -1,0 +1,44 @@
+"""The size of the result, and how a picture of another shape is fitted into it."""
+
+from __future__ import annotations
+
+FITS = ("crop", "pad", "stretch")
+SIZE_STEP = 8  # pixels: a VAE reduces the size by this factor
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError for a size that is neither 0 nor a positive multiple of 8 pixels."""
+    for name, value in (("width", width), ("height", height)):
+        if value < 0 or value % SIZE_STEP:
+            low = max(0, value // SIZE_STEP * SIZE_STEP)
+            nearest = f"{low or 'the source size (0)'} or {low + SIZE_STEP}"
+            raise ValueError(f"{name} is {value}, but must be a multiple of {SIZE_STEP} for the VAE: use {nearest}.")
+
+
+def check_fit(fit: str) -> None:
+    """Raise ValueError for an unknown way of fitting."""
+    if fit not in FITS:
+        raise ValueError(f"fit is '{fit}', but must be one of: {', '.join(FITS)}.")
+
+
+def target_size(source: tuple[int, int], width: int, height: int, name: str) -> tuple[int, int]:
+    """The result's width and height, multiples of 8, for a source as it is displayed. Raises ValueError."""
+    source_width, source_height = source
+    if width and height:
+        return width, height
+    if width:
+        return width, max(SIZE_STEP, round(width * source_height / source_width / SIZE_STEP) * SIZE_STEP)
+    if height:
+        return max(SIZE_STEP, round(height * source_width / source_height / SIZE_STEP) * SIZE_STEP), height
+    if min(source) < SIZE_STEP:
+        raise ValueError(f"'{name}' is only {source_width} x {source_height} pixels: set width and height to a size of "
+                         f"at least {SIZE_STEP} x {SIZE_STEP}.")
+    return source_width // SIZE_STEP * SIZE_STEP, source_height // SIZE_STEP * SIZE_STEP
+
+
+def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
+    """To what width and height a source is scaled, before its edges are cut or bars are added; fit "none" keeps it."""
+    scales = [wanted / own for wanted, own in zip(target, source)]
+    if fit != "stretch":
+        scales = [{"crop": max(scales), "pad": min(scales), "none": 1.0}[fit]] * 2
+    return tuple(max(1, round(own * scale)) for own, scale in zip(source, scales))

@@ -1,0 +1,88 @@
+"""Which frame is shown when: an even rate for the frames of a span, whatever their own times are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from statistics import median
+
+NEAR = 0.75  # of a frame: as far as a frame of an even rate may be from its place
+ROUNDING = 0.0011  # seconds: Matroska and FLV have times in whole milliseconds
+MOST_HOLES = 1 / 3  # of the frames: with more missing, the rate is a variable one
+USUAL_RATES = [*map(Fraction, (*range(1, 31), 48, 50, 60, 100, 120, 240)),
+               *(Fraction(1000 * n, 1001) for n in (24, 30, 60, 120))]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Even:
+    """Frames at an even rate.
+
+    rate: frames per second. slots: for each frame, the number of the tick from which on it is shown (the first tick of
+    the span is 0; negative: before it). end: the tick at which the last one's time is over. repeated: how many ticks
+    have no frame of their own.
+    """
+
+    rate: Fraction
+    slots: list[int]
+    end: int
+    repeated: int = 0
+
+
+def even_rate(times: list[float], stated: list[Fraction]) -> Fraction:
+    """The rate at which most of the frames at `times` (seconds) come, one of those the file states where it fits."""
+    steps = [b - a for a, b in zip(times, times[1:]) if b > a]
+    if not steps:
+        return stated[0] if stated else Fraction(25)
+    middle = Fraction(1 / median(steps)).limit_denominator(1000)
+    mean = Fraction(len(steps) / sum(steps)).limit_denominator(1000)
+    usual = sorted(USUAL_RATES, key=lambda rate: abs(rate - mean))
+    likely = [rate for rate in (*stated, *usual) if abs(rate - middle) < middle / 50]
+    # the first of equally good ones
+    return min(likely or [*stated, middle, mean], key=lambda rate: (_error(steps, rate), _misses(times, rate)))
+
+
+def _error(steps: list[float], rate: Fraction) -> float:
+    """How far the steps (seconds) are from this rate: the sum of the squares, in frames. A pause counts little, and
+    what comes from times in whole milliseconds nothing."""
+    rate = float(rate)
+    return round(sum(min(max(0.0, abs(step * rate - 1) - ROUNDING * rate), 0.5) ** 2 for step in steps), 6)
+
+
+def _misses(times: list[float], rate: Fraction) -> int:
+    """How many frames do not follow the one before at this rate."""
+    if _is_even(times, rate):
+        return 0
+    places = [round((time - times[0]) * float(rate)) for time in times]
+    return 1 + sum(b - a != 1 for a, b in zip(places, places[1:]))
+
+
+def has_holes(times: list[float], rate: Fraction) -> bool:
+    """Whether these are frames of an even rate, a few of which are missing: the others are counted as if none were."""
+    places = [(time - times[0]) * float(rate) for time in times]
+    ticks = round(places[-1]) + 1
+    return 0 < ticks - len(times) <= MOST_HOLES * ticks and all(abs(one - round(one)) < 0.3 for one in places)
+
+
+def _is_even(times: list[float], rate: Fraction) -> bool:
+    return all(abs((time - times[0]) * float(rate) - index) <= NEAR for index, time in enumerate(times))
+
+
+def even_out(times: list[float], start: float, rate: Fraction, last_duration: float | None) -> Even:
+    """The frames at `times` (seconds) at an even `rate`, counted from `start` (seconds).
+
+    A frame is shown from the tick nearest to its time on; at a rate lower than the frames' own, the tick must not be
+    later than its frame by more than half a frame. last_duration: how long the last one is shown (seconds); None: until
+    the usual time is over. Source of the rule: FFmpeg's filter `fps`, `round=near`.
+    """
+    first = next((index for index, time in enumerate(times) if time >= start - 1e-9), len(times))
+    own = even_rate(times[first:], [rate])
+    if own == rate and _is_even(times[first:], rate) and first < len(times) and abs(times[first] - start) * rate <= 0.5:
+        slots = [index - first for index in range(len(times))]
+        return Even(rate, slots, len(times) - first)
+    slack = 0.5 * min(1.0, float(rate / own))
+    slots = [ceil((time - start) * float(rate) - slack - 1e-9) for time in times]
+    length = float(1 / own) if last_duration is None else last_duration
+    end = max(slots[-1] + 1, ceil((times[-1] + length - start) * float(rate) - slack - 1e-9)) if times else 0
+    used = len({slot for slot in slots if slot >= 0})
+    return Even(rate, slots, end, max(0, end - used))
