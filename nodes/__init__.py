@@ -8,6 +8,7 @@ from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
 from .compare import Compare
 from .edit_sample import EditSample
+from .host.inputs import check_inputs
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
 from .inversion_cache import InversionCache
 from .invert import Invert
@@ -21,13 +22,16 @@ from .reconstruction_check import ReconstructionCheck
 from .save_tune import SaveTune
 from .shift_probe import ShiftProbe
 
+NODES: list[type[io.ComfyNode]] = [
+    LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, AttentionControl, EditSample,
+    RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics, ShiftProbe,
+]  # fmt: skip
+for _node in NODES:
+    check_inputs(_node)
+
 
 class EI2Extension(ComfyExtension):
     """Tells the host which nodes there are."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [
-            LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, Invert, AttentionControl, EditSample,
-            RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics,
-            ShiftProbe,
-        ]  # fmt: skip
+        return NODES

@@ -65,8 +65,6 @@ class Compare(io.ComfyNode):
 
     @classmethod
     def execute(cls, labels, layout, **videos) -> io.NodeOutput:
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}.")
         names = [f"video_{i}" for i in range(1, MOST_VIDEOS + 1)]
         clips = {name: check_video(videos[name], name) for name in names if videos.get(name) is not None}
         texts = [label_of(labels, names.index(name)) for name in clips]

@@ -147,10 +147,6 @@ class OneShotTune(io.ComfyNode):
         preview_every=0,
         window_frames=0,
     ) -> io.NodeOutput:
-        checkpointing = ("gradient_checkpointing", gradient_checkpointing, CHECKPOINTING)
-        for name, value, choices in (("precision", precision, PRECISION), checkpointing):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         require_inflation(model)
         latents = clip_latents(model, latent)
         frames = latents.shape[0]

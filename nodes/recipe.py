@@ -104,9 +104,6 @@ class RecipeNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, recipe, model_kind) -> io.NodeOutput:
-        refused = cls.validate_inputs(recipe, model_kind)
-        if refused is not True:
-            raise ValueError(refused)
         kind = MODEL_KINDS.index(model_kind)
         chosen = RECIPES[recipe]
         values = (chosen.steps[kind], LEARNING_RATE[kind], chosen.cfg[kind], chosen.cross_replace[kind], SELF_REPLACE)

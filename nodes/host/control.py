@@ -15,7 +15,14 @@ from functools import partial
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
-from ...ei2.attention_control import MapEdit, attention_maps, controlled_attention, edited_maps, steps_of
+from ...ei2.attention_control import (
+    MapEdit,
+    attention_maps,
+    controlled_attention,
+    cross_steps_of,
+    edited_maps,
+    steps_of,
+)
 from ...ei2.local_blend import MapSum
 from ..control import Control
 from .temporal_stack import TemporalStack
@@ -43,7 +50,7 @@ class ControlledUNet:
     def __init__(self, control: Control, steps: int, unet, stack: torch.nn.ModuleDict, device: torch.device):
         self.control = control
         self.stack = stack
-        self.cross_steps = steps_of(control.cross_replace, steps)
+        self.cross_steps = cross_steps_of(control.cross_replace, steps)
         self.self_steps = steps_of(control.self_replace, steps)
         edits = partial(MapEdit.of, control.tokens.to(device))
         factors = control.factors.to(device)

@@ -10,7 +10,7 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...ei2.attention_control import steps_of
+from ...ei2.attention_control import cross_steps_of, steps_of
 from ...ei2.ddim import sample_ddim
 from ...ei2.local_blend import local_blend, word_mask
 from ...ei2.masks import KeptOutside
@@ -85,7 +85,7 @@ def sample_controlled(
     if inversion.unconditional is not None:
         source_cfg = inversion.null_cfg
         late = control.unconditional == "late"
-        scheduled = scheduled_negative(model, plain, inversion, steps // 2 if late else 0, positive)
+        scheduled = scheduled_negative(model, plain, inversion, cross_steps_of(0.5, steps) if late else 0, positive)
         source_negative, negative = scheduled, scheduled if late else plain
     else:
         source_negative = plain
