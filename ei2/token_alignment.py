@@ -241,7 +241,7 @@ def parse_reweight(text: str) -> list[tuple[str, float]]:
     for number, line in enumerate(text.splitlines(), 1):
         word = ""
         for part in SEPARATORS.split(line):
-            word = f"{word}, {part}" if word.strip() else part  # a comma may belong to the words
+            word = f"{word}, {part.strip()}" if word.strip() else part  # a comma may belong to the words
             *before, factor = COLONS.split(word)
             value = _number(factor)
             name = ":".join(before).strip()

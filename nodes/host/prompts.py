@@ -110,14 +110,12 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
             spaced = spaced or i > 0
             if not piece:
                 continue
-            begin = place
-            if piece.startswith(EMBEDDING_START) and place < len(parts) and parts[place][0] < 0:
+            begin, rest = place, piece
+            if piece.startswith(EMBEDDING_START):
+                if place == len(parts) or parts[place][0] >= 0:
+                    continue  # one that the user does not have: the host leaves it out
                 place += 1
-                piece, rest = piece.rstrip(","), piece[len(piece.rstrip(",")) :]
-            elif piece.startswith(EMBEDDING_START):  # one that the user does not have: the host leaves it out
-                continue
-            else:
-                rest = piece
+                rest = piece[len(piece.rstrip(",")) :]
             wanted = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
             while wanted and place < len(parts) and wanted[: len(parts[place])] == parts[place]:
                 wanted = wanted[len(parts[place]) :]
