@@ -88,7 +88,7 @@ def test_labels(pack):
 
 def test_long_labels_end_in_an_ellipsis(pack):
     labels = pack("nodes.labels")
-    font = labels.font_of(13)
+    font = labels.font_of("a", 13)
     short = labels.shortened("a red circle on a dotted white background", font, 100)
     assert short.endswith("…") and font.getlength(short) <= 100 and len(short) > 8
     assert labels.shortened("edit", font, 100) == "edit" and labels.shortened("edit", font, 1) == ""
