@@ -10,6 +10,7 @@ from ..ei2.masks import KeptOutside, frame_masks
 from .attention_maps import draw_maps
 from .fonts import font_advice
 from .host.checks import check_conditioning, check_frames, check_schedule, clip_latents
+from .host.graph import warn_of_words
 from .host.guidance import sample_controlled
 from .host.inflation import require_inflation
 from .host.node_text import show_text
@@ -84,6 +85,8 @@ class EditSample(io.ComfyNode):
         check_frames(model, inversion.frames, "the inversion")
         check_schedule(model, inversion)
         kept = None if mask is None else kept_outside(mask, inversion)
+        if cfg != 1:  # where it is, this is as a rule a reconstruction
+            warn_of_words(model, "positive", "edit")
         if control is None:
             if inversion.unconditional is not None:
                 negative = scheduled_negative(model, negative, inversion, positive=positive)

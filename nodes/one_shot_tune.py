@@ -7,12 +7,13 @@ from comfy_api.latest import io, ui
 from ..ei2 import snapshot_file, tensor_file
 from ..ei2.tuning import TuneSettings
 from .host.checks import check_conditioning, clip_latents
+from .host.graph import warn_of_words
 from .host.inflation import apply_tune, require_inflation
 from .host.node_text import show_text
 from .host.precision import training_precision
 from .host.progress import progress
-from .host.snapshots import NONE, Snapshots, describe_run, resume
-from .host.tune_folder import list_snapshots, resolve_snapshot
+from .host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
+from .host.tune_folder import list_snapshots, resolve_snapshot, snapshot_path
 from .host.tune_preview import TunePreview
 from .host.tuning import tune_model
 from .plots import plot_losses
@@ -158,6 +159,9 @@ class OneShotTune(io.ComfyNode):
 
         precision = training_precision(model, precision)
         settings = TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
+        warn_of_words(model, "positive", "clip")
+        if snapshot_every:
+            warn_of_folder(snapshot_path("").parent)
         run = describe_run(model, latents, positive, settings)
         start = resume(resume_from, run)
         if start:

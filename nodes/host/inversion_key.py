@@ -40,7 +40,7 @@ def _refuse_what_others_hang_on(model) -> None:
     carried = {
         "options": {key: value for key, value in model.model_options.items() if key != WINDOWS},
         "wrappers": [_of_others(found) for found in model.wrappers.values()],
-        "callbacks": model.callbacks,
+        "callbacks": [_of_others(found) for found in model.callbacks.values()],
         "injections": model.injections,
         "attachments": model.attachments,
         "additional models": _of_others(model.additional_models),

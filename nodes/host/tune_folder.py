@@ -13,6 +13,9 @@ KEY = "ei2_tunes"
 SNAPSHOTS = "snapshots"  # a subfolder of its own
 EXTENSION = ".safetensors"
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # in names on Windows
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)  # whole names there
+MOST_BYTES = 160  # of a name: file systems take 255, and a number, an ending and a temporary name's own part follow
+MOST_LETTERS = 200  # of a path from the root on Windows, which takes 260
 
 folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
 
@@ -60,8 +63,27 @@ def check_prefix(prefix: str) -> None:
         raise ValueError(f"'{prefix}' is no name for a file: use letters, digits and _, with / for subfolders.")
     if not path.is_relative_to(root) or path == root:
         raise ValueError(f"'{prefix}' leads out of models/{KEY}: use a plain name, with / for subfolders.")
-    if path.relative_to(root).parts[0] == SNAPSHOTS:
+    parts = path.relative_to(root).parts
+    if parts[0] == SNAPSHOTS:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
+    for part in parts:
+        if RESERVED.fullmatch(part) or part[-1] in ". ":
+            raise ValueError(f"'{part}' is no name for a file on Windows: choose another, such as my_{part.strip('. ')}.")
+        if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+            raise ValueError(f"'{part[:20]}…' is {len(part)} letters long, too long for a file's name: shorten it.")
+    if os.name == "nt" and len(str(path)) > MOST_LETTERS:
+        raise ValueError(f"The path {str(path)[:60]}… is {len(str(path))} letters long, too long for Windows: shorten it.")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises `ValueError` where no file can be made in a folder, which need not exist yet: better at once than when
+    there is something to save."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, where a folder is needed: choose another name, or move it away.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"Nothing can be written to the folder {there}: allow it, or choose another in your model paths.")
 
 
 def new_tune_path(prefix: str) -> Path:
