@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .short_text import short
+
 MATCH, MISMATCH = 1, -1  # of the alignment; a gap counts 0
 MODES = ("auto", "replace", "refine")
 NO_WORD = -1
@@ -249,7 +251,7 @@ def parse_reweight(text: str) -> list[tuple[str, float]]:
                 pairs.append((name, value))
                 word = ""
         if word.strip():
-            raise ValueError(f'Line {number} of reweight is {short(line)}: write a word and a factor, as "red: 2".')
+            raise ValueError(f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, as "red: 2".')
     check_count([word for word, _ in pairs], "reweight")
     return pairs
 
@@ -263,12 +265,6 @@ def check_count(words: Sequence[str], name: str) -> None:
     """Raises `ValueError` for more words than one would ever name; each is looked for in the whole prompt."""
     if len(words) > MOST_WORDS:
         raise ValueError(f"{name} names {len(words)} words: name at most {MOST_WORDS}.")
-
-
-def short(text: str, most: int = 60) -> str:
-    """A user's text in quotes for a message, not endless."""
-    text = text.strip()
-    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def _number(text: str) -> float:

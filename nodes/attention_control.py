@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..ei2.short_text import short
 from ..ei2.token_alignment import (
     MODES,
     Prompt,
@@ -11,7 +12,6 @@ from ..ei2.token_alignment import (
     listed_words,
     parse_reweight,
     reweight_factors,
-    short,
     token_map,
     word_tokens,
 )

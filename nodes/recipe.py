@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
+from ..ei2.short_text import short
 from .host.show import shown
 
 MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
@@ -99,7 +100,7 @@ class RecipeNode(io.ComfyNode):
     def validate_inputs(cls, recipe, model_kind) -> bool | str:
         for name, value, choices in (("recipe", recipe, RECIPES), ("model_kind", model_kind, MODEL_KINDS)):
             if value is not None and value not in choices:
-                return f"There is no {name} {value!r}: choose one of {', '.join(choices)}."
+                return f"There is no {name} {short(value)}: choose one of {', '.join(choices)}."
         return True
 
     @classmethod

@@ -8,15 +8,41 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from functools import wraps
 from numbers import Integral, Real
 
+import torch
 from comfy_api.latest import io
 
+from ...ei2.short_text import short
+from ...ei2.tune_result import TuneResult
+from ..control import Control
+from ..inversion import Inversion
 from .memory import OutOfMemory, is_out_of_memory, release
 
 MOST_LETTERS = 10_000  # of a text: more than any prompt has, and little enough for all work on it
-SHOWN_LETTERS = 60  # of a value in a message
+
+
+
+def _is_conditioning(value) -> bool:
+    entry = lambda one: len(one) == 2 and isinstance(one[0], torch.Tensor) and isinstance(one[1], dict)
+    return isinstance(value, (list, tuple)) and all(isinstance(one, (list, tuple)) and entry(one) for one in value)
+
+
+# What comes over a link: the host takes a number or a text in its place, where someone else's tool writes one.
+CONNECTED: dict[str, Callable[[object], bool]] = {
+    "MODEL": lambda value: hasattr(value, "get_model_object"),
+    "CLIP": lambda value: value is None or hasattr(value, "tokenize"),  # None: of a file without one, said elsewhere
+    "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
+    "LATENT": lambda value: isinstance(value, dict) and hasattr(value.get("samples"), "shape"),
+    "CONDITIONING": _is_conditioning,
+    "IMAGE": lambda value: isinstance(value, torch.Tensor),
+    "MASK": lambda value: isinstance(value, torch.Tensor),
+    "EI2_TUNE": lambda value: isinstance(value, TuneResult),
+    "EI2_INVERSION": lambda value: isinstance(value, Inversion),
+    "EI2_CONTROL": lambda value: isinstance(value, Control),
+}
 
 
 def check_inputs(node: type[io.ComfyNode]) -> None:
@@ -41,6 +67,7 @@ def check_inputs(node: type[io.ComfyNode]) -> None:
             complaint = cls.validate_inputs(**{name: values[name] for name in validated if name in values})
             if complaint is not True:
                 raise ValueError(complaint)
+        check_links(schema.inputs, values)
         try:
             return execute(cls, **values)
         except (RuntimeError, MemoryError) as error:
@@ -69,25 +96,24 @@ def checked_values(inputs: list, given: dict, named: frozenset[str] = frozenset(
         if isinstance(one, io.Combo.Input):
             if one.id not in named and value not in one.options:
                 choices = ", ".join(map(str, one.options))
-                raise ValueError(f"{one.id} is {shortened(value)}: choose one of {choices}.")
+                raise ValueError(f"{one.id} is {short(value)}: choose one of {choices}.")
         elif isinstance(one, (io.Int.Input, io.Float.Input)):
             values[one.id] = _number(one, value)
         elif isinstance(one, io.Boolean.Input):
             if not isinstance(value, (bool, Integral)):
-                raise ValueError(f"{one.id} is {shortened(value)}: it must be true or false.")
+                raise ValueError(f"{one.id} is {short(value)}: it must be true or false.")
             values[one.id] = bool(value)
         elif isinstance(one, io.String.Input):
             _check_text(one.id, value)
     return values
 
 
-def shortened(value) -> str:
-    """A value for a message: as Python writes it, but not endless."""
-    try:
-        text = repr(value[: SHOWN_LETTERS + 1] if isinstance(value, (str, bytes)) else value)
-    except ValueError:  # Python writes no whole numbers of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= SHOWN_LETTERS + 2 else f"{text[:SHOWN_LETTERS]}…"
+def check_links(inputs: list, given: dict) -> None:
+    """Raises `ValueError` where something else is given than what the schema's links carry."""
+    for one in inputs:
+        kind = one.get_io_type()
+        if one.id in given and kind in CONNECTED and not CONNECTED[kind](given[one.id]):
+            raise ValueError(f"{one.id} is {short(given[one.id])}: connect an output of the kind {kind}.")
 
 
 def _number(one, value) -> int | float:
@@ -99,16 +125,16 @@ def _number(one, value) -> int | float:
     if not right or (one.min is not None and value < one.min) or (one.max is not None and value > one.max):
         low, high = (limit if whole else f"{limit:g}" for limit in (one.min, one.max))
         kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{one.id} is {shortened(value)}: it must be {kind} from {low} to {high}.")
+        raise ValueError(f"{one.id} is {short(value)}: it must be {kind} from {low} to {high}.")
     return int(value) if whole else float(value)
 
 
 def _check_text(name: str, value) -> None:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {shortened(value)}: it must be a text.")
+        raise ValueError(f"{name} is {short(value)}: it must be a text.")
     if len(value) > MOST_LETTERS:
         raise ValueError(
-            f"{name} is a text of {len(value)} letters, {shortened(value)}: it must have at most {MOST_LETTERS}."
+            f"{name} is a text of {len(value)} letters, {short(value)}: it must have at most {MOST_LETTERS}."
         )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ...ei2.short_text import short
+
 KEY = "ei2_tunes"
 SNAPSHOTS = "snapshots"  # a subfolder of its own
 EXTENSION = ".safetensors"
@@ -36,7 +38,7 @@ def resolve_tune(name: str) -> Path:
         raise ValueError('No tune is chosen: keep one with "EI2 Save Tune" first, then choose it.')
     path = folder_paths.get_full_path(KEY, name) if name.endswith(EXTENSION) else None
     if path is None:
-        raise ValueError(f"There is no tune '{name}' in models/{KEY}: choose another, or press R to refresh the list.")
+        raise ValueError(f"There is no tune {short(name)} in models/{KEY}: choose another, or press R to refresh the list.")
     return Path(path)
 
 
@@ -45,7 +47,7 @@ def resolve_snapshot(name: str) -> Path:
     path = folder_paths.get_full_path(KEY, os.path.join(SNAPSHOTS, name)) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
-            f"There is no snapshot '{name}' in models/{KEY}/{SNAPSHOTS}: choose another, or none to start anew."
+            f"There is no snapshot {short(name)} in models/{KEY}/{SNAPSHOTS}: choose another, or none to start anew."
         )
     return Path(path)
 
@@ -60,15 +62,15 @@ def check_prefix(prefix: str) -> None:
     root = Path(folder_paths.get_folder_paths(KEY)[0])
     path = Path(os.path.abspath(root / prefix))
     if not prefix.strip() or prefix[-1] in "/\\" or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/":
-        raise ValueError(f"'{prefix}' is no name for a file: use letters, digits and _, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} is no name for a file: use letters, digits and _, with / for subfolders.")
     if not path.is_relative_to(root) or path == root:
-        raise ValueError(f"'{prefix}' leads out of models/{KEY}: use a plain name, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} leads out of models/{KEY}: use a plain name, with / for subfolders.")
     parts = path.relative_to(root).parts
     if parts[0] == SNAPSHOTS:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
     for part in parts:
         if RESERVED.fullmatch(part) or part[-1] in ". ":
-            raise ValueError(f"'{part}' is no name for a file on Windows: choose another, such as my_{part.strip('. ')}.")
+            raise ValueError(f"{short(part)} is no name for a file on Windows: choose another, such as my_{short(part.strip('. '), False)}.")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
             raise ValueError(f"'{part[:20]}…' is {len(part)} letters long, too long for a file's name: shorten it.")
     if os.name == "nt" and len(str(path)) > MOST_LETTERS:

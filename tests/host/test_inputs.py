@@ -95,6 +95,21 @@ def test_switches(nodes):
             assert "it must be true or false" in refused(node, one.id, value)
 
 
+def test_values_in_place_of_links(nodes, inputs):
+    """The host lets numbers and texts through where a link belongs."""
+    seen = set()
+    for node in nodes.values():
+        for one in node.define_schema().inputs:
+            kind = one.get_io_type()
+            if kind not in inputs.CONNECTED:
+                continue
+            seen.add(kind)
+            for value in (7, "", "x" * 10**6, True, {"a": 1}, [1, 2], {"samples": 3}, *(() if kind == "CLIP" else (None,))):
+                with pytest.raises(ValueError, match=f"^{one.id} is .*: connect an output of the kind {kind}.$"):
+                    inputs.check_links([one], {one.id: value})
+    assert seen == inputs.CONNECTED.keys()
+
+
 def test_numbers_of_other_kinds_become_the_schemas(inputs):
     from comfy_api.latest import io
 
