@@ -62,7 +62,8 @@ def check_inputs(node: type[io.ComfyNode]) -> None:
         del given["cls"]
         given |= given.pop(rest, {})
         schema = cls.define_schema()
-        values = {**given, **checked_values(schema.inputs, given, validated)}
+        checked = checked_values(schema.inputs, given, validated)
+        values = {**given, **checked}
         if validated:
             complaint = cls.validate_inputs(**{name: values[name] for name in validated if name in values})
             if complaint is not True:
