@@ -2,8 +2,8 @@
 2023, as Video-P2P and Vid2Vid-zero use it).
 
 Replace: the prompts have equally many words, word n stands for word n. Refine: the prompts are aligned, what they share
-keeps its map. Both give a `TokenMap`. Positions count as the text encoder sees them, with start, end and padding. A word
-is what is written between spaces, as in the sources: punctuation belongs to the word it sticks to.
+keeps its map. Both give a `TokenMap`. Positions count as the text encoder sees them, with start, end and padding.
+A word is what is written between spaces, as in the sources: punctuation belongs to the word it sticks to.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ def replace_map(source: Prompt, target: Prompt) -> TokenMap:
     if len(source.texts) != len(target.texts):
         raise ValueError(
             f"Replacing needs prompts with equally many words, but the source prompt has {len(source.texts)} "
-            f"({listed(source.texts)}) and the target prompt {len(target.texts)} ({listed(target.texts)}): choose mode refine."
+            f"({listed(source.texts)}) and the target prompt {len(target.texts)} ({listed(target.texts)}): "
+            "choose mode refine."
         )
     matrix = torch.zeros(len(source), len(target))
     for word in range(len(source.texts)):
@@ -219,7 +220,9 @@ def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
     """As `Prompt.find`, but raises `ValueError`, listing the prompt's words, when there is nothing to find."""
     found = prompt.find(word)
     if not found:
-        raise ValueError(f"{short(' '.join(word.texts))} is not in the {name} prompt, whose words are: {listed(prompt.texts)}.")
+        raise ValueError(
+            f"{short(' '.join(word.texts))} is not in the {name} prompt, whose words are: {listed(prompt.texts)}."
+        )
     return found
 
 
@@ -251,7 +254,9 @@ def parse_reweight(text: str) -> list[tuple[str, float]]:
                 pairs.append((name, value))
                 word = ""
         if word.strip():
-            raise ValueError(f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, as "red: 2".')
+            raise ValueError(
+                f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, as "red: 2".'
+            )
     check_count([word for word, _ in pairs], "reweight")
     return pairs
 

@@ -177,7 +177,8 @@ def check_words(reweight: str | None, blend_source: str | None, blend_target: st
     if bool(old) != bool(new):
         given, missing = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
         raise ValueError(
-            f"{given} is {', '.join((old or new)[:10])}, but {missing} is empty: give the words in both prompts, or none."
+            f"{given} is {', '.join((old or new)[:10])}, but {missing} is empty: give the words in both prompts, or "
+            "none."
         )
 
 
@@ -201,7 +202,9 @@ def _prompt(clip, text: str, name: str) -> Prompt:
 def _word(clip, text: str, name: str) -> Prompt:
     word = read_prompt(clip, text)
     if not word.texts:
-        raise ValueError(f"{name} holds {short(text)}, in which the text encoder finds no word: write one of the prompt's.")
+        raise ValueError(
+            f"{name} holds {short(text)}, in which the text encoder finds no word: write one of the prompt's."
+        )
     return word
 
 

@@ -14,8 +14,8 @@ from matplotlib.ft2font import FT2Font
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 # what fonts with those are called on Linux, Windows and macOS; the rest is not opened, which would take long
 LARGE = re.compile(
-    r"cjk|han(sans|serif)|wqy|wenquan|droidsansfallback|arphic|uming|ukai|msyh|simhei|simsun|deng|msjh|mingliu|msgothic|"
-    r"meiryo|yugoth|malgun|batang|gulim|nanum|unbatang|ipa(ex)?g|takao|vlgothic|pingfang|hiragino|stheiti|heiti|songti|"
+    r"cjk|han(sans|serif)|wqy|wenquan|droidsansfallback|arphic|uming|ukai|msyh|simhei|simsun|deng|msjh|mingliu|"
+    r"msgothic|meiryo|yugoth|malgun|batang|gulim|nanum|unbatang|ipa(ex)?g|takao|vlgothic|pingfang|hiragino|stheiti|heiti|songti|"
     r"applegothic|applesdgothic|arialuni|arial unicode|unifont|notosans|lxgw|sarasa",
     re.IGNORECASE,
 )

@@ -92,7 +92,8 @@ def parse_timesteps(text: str) -> list[int]:
     words = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
     if not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
         raise ValueError(
-            f"timesteps is {short(text)}: give whole numbers with commas between, such as {', '.join(map(str, TIMESTEPS))}."
+            f"timesteps is {short(text)}: give whole numbers with commas between, such as "
+            f"{', '.join(map(str, TIMESTEPS))}."
         )
     return list(dict.fromkeys(map(int, words)))
 

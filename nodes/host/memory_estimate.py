@@ -80,7 +80,8 @@ def sampling_within_memory(
     _say(doing, latents, need, free + (need.weights if device.type == "cpu" else 0), "", device)
     least = lambda clip: replace(one(clip), weights=0)  # the host keeps weights elsewhere where there is no room
     if least(clip).total > total:
-        raise ValueError(_cannot_fit(doing, latents, one(clip), total, "", estimate.frames_that_fit(clip, total, least)))
+        fits = estimate.frames_that_fit(clip, total, least)
+        raise ValueError(_cannot_fit(doing, latents, one(clip), total, "", fits))
     with explained_out_of_memory(doing, latents, ""):
         yield
 

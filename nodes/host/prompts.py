@@ -91,10 +91,11 @@ def _read(clip, key: str, windows: list, text: str) -> Prompt:
         # all vectors of a segment are one part
         ended = not vector and (number in special or tokenizer.inv_vocab[number].endswith(WORD_END))
         last = segment
-    decode = lambda numbers: names.get(numbers[0], "embedding") if numbers[0] < 0 else tokenizer.tokenizer.decode(numbers)
     written = _written_words(tokenizer, text, pieces)
     if written is None:  # another tokenizer's way of writing: then its own words
-        return Prompt(tuple(ids), tuple(parts), tuple(decode(numbers).strip() for numbers in pieces))
+        decode = tokenizer.tokenizer.decode
+        texts = [names.get(piece[0], "embedding") if piece[0] < 0 else decode(piece).strip() for piece in pieces]
+        return Prompt(tuple(ids), tuple(parts), tuple(texts))
     texts, word_of = written
     words = [NO_WORD if part == NO_WORD else word_of[part] for part in parts]
     return Prompt(tuple(ids), tuple(words), tuple(texts), tuple(parts))

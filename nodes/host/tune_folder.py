@@ -38,7 +38,9 @@ def resolve_tune(name: str) -> Path:
         raise ValueError('No tune is chosen: keep one with "EI2 Save Tune" first, then choose it.')
     path = folder_paths.get_full_path(KEY, name) if name.endswith(EXTENSION) else None
     if path is None:
-        raise ValueError(f"There is no tune {short(name)} in models/{KEY}: choose another, or press R to refresh the list.")
+        raise ValueError(
+            f"There is no tune {short(name)} in models/{KEY}: choose another, or press R to refresh the list."
+        )
     return Path(path)
 
 
@@ -70,11 +72,14 @@ def check_prefix(prefix: str) -> None:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
     for part in parts:
         if RESERVED.fullmatch(part) or part[-1] in ". ":
-            raise ValueError(f"{short(part)} is no name for a file on Windows: choose another, such as my_{short(part.strip('. '), False)}.")
+            better = f"my_{short(part.strip('. '), quotes=False)}"
+            raise ValueError(f"{short(part)} is no name for a file on Windows: choose another, such as {better}.")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
             raise ValueError(f"'{part[:20]}…' is {len(part)} letters long, too long for a file's name: shorten it.")
     if os.name == "nt" and len(str(path)) > MOST_LETTERS:
-        raise ValueError(f"The path {str(path)[:60]}… is {len(str(path))} letters long, too long for Windows: shorten it.")
+        raise ValueError(
+            f"The path {short(str(path))} is {len(str(path))} letters long, too long for Windows: shorten it."
+        )
     check_writable(path.parent)
 
 
@@ -85,7 +90,9 @@ def check_writable(folder: Path) -> None:
     if not there.is_dir():
         raise ValueError(f"{there} is a file, where a folder is needed: choose another name, or move it away.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"Nothing can be written to the folder {there}: allow it, or choose another in your model paths.")
+        raise ValueError(
+            f"Nothing can be written to the folder {there}: allow it, or choose another in your model paths."
+        )
 
 
 def new_tune_path(prefix: str) -> Path:

@@ -104,7 +104,8 @@ def test_values_in_place_of_links(nodes, inputs):
             if kind not in inputs.CONNECTED:
                 continue
             seen.add(kind)
-            for value in (7, "", "x" * 10**6, True, {"a": 1}, [1, 2], {"samples": 3}, *(() if kind == "CLIP" else (None,))):
+            nothing = () if kind == "CLIP" else (None,)
+            for value in (7, "", "x" * 10**6, True, {"a": 1}, [1, 2], {"samples": 3}, *nothing):
                 with pytest.raises(ValueError, match=f"^{one.id} is .*: connect an output of the kind {kind}.$"):
                     inputs.check_links([one], {one.id: value})
     assert seen == inputs.CONNECTED.keys()

@@ -252,7 +252,9 @@ def said(caplog, doing: str) -> str:
     return lines[-1].split("will need about ")[1].split(" of ")[0]
 
 
-def test_guidance_counts_both_prompts(model, inflate, invert, source, encode, random_clip, caplog, estimates, memory, pack):
+def test_guidance_counts_both_prompts(
+    model, inflate, invert, source, encode, random_clip, caplog, estimates, memory, pack
+):
     """As the user sees it, which is what README quotes."""
     inflated, clip = inflate(model), random_clip(8, 16, 16)
     inversion = invert(inflated, clip, source, steps=2)[0]
@@ -268,7 +270,9 @@ def test_guidance_counts_both_prompts(model, inflate, invert, source, encode, ra
     {}, {"self_maps": "both", "self_replace": 1.0}, {"self_maps": "spatial"}, {"cross_replace": 0.0},
     {"cross_replace": 0.0, "self_replace": 0.0},
 ], ids=str)  # fmt: skip
-def test_the_estimate_knows_what_control_keeps(choices, model, miniature, inflate, invert, encode, random_clip, pack, monkeypatch):
+def test_the_estimate_knows_what_control_keeps(
+    choices, model, miniature, inflate, invert, encode, random_clip, pack, monkeypatch
+):
     node, control = pack("nodes.attention_control").AttentionControl, pack("nodes.host.control")
     defaults = dict(
         mode="auto", cross_replace=1.0, self_replace=1.0, self_maps="temporal", reweight="", blend_source="",

@@ -45,7 +45,7 @@ def test_names_that_no_file_can_have(prefix, words, pack, root):
     assert str(error.value) == said
 
 
-@pytest.mark.parametrize("prefix", ["tune", "my films/2024/%date%_tune", "x" * 150, "猫 1.0", "console", "com10", "nul_1"])
+@pytest.mark.parametrize("prefix", ["tune", "my films/2024/%date%_tune", "x" * 150, "猫 1.0", "console", "com10"])
 def test_names_that_files_can_have(prefix, pack, root):
     assert pack("nodes.save_tune").SaveTune.validate_inputs(prefix) is True
 

@@ -14,9 +14,9 @@ NUMBERS = (
     0, 1, -1, 2, 7, -7, 0.5, 1e-9, 1e9, 2**31, 2**63 - 1, -(2**63), 1e300, -1e300, math.nan, math.inf, -math.inf, 999,
 )  # fmt: skip
 TEXTS = (
-    "", " ", "\n\n", "a", "a" * 20_000, "red, " * 30_000, "猫" * 300, "a 猫: 2， b：3", "()", "((((", "(a:1e400)", "\\(", "<b>x</b>",
-    "embedding:none", "red: 2", "red: 2, red: 3", "square", "con", "../x", "x" * 240, "a\u200b\u202eb", "\x07\x00", "%date%",
-    "500, 500; 700", "-3", "1e3", "source\nedit\nmore", "{a|b}", "'; DROP TABLE", "\ud83d\ude42", "$x^2$",
+    "", " ", "\n\n", "a", "a" * 20_000, "red, " * 30_000, "猫" * 300, "a 猫: 2， b：3", "()", "((((", "(a:1e400)",
+    "\\(", "<b>x</b>", "embedding:none", "red: 2", "red: 2, red: 3", "square", "con", "../x", "x" * 240, "a\u200b\u202eb", "\x07\x00",
+    "%date%", "500, 500; 700", "-3", "1e3", "source\nedit\nmore", "{a|b}", "'; DROP TABLE", "\ud83d\ude42", "$x^2$",
 )  # fmt: skip
 OTHERS = (None, True, False, [], [1, 2, 3], {}, {"a": 1}, ["nobody", 0], ["mini", 99], ["mini", -1])
 SOURCES = {int: "PrimitiveInt", float: "PrimitiveFloat", str: "PrimitiveStringMultiline", bool: "PrimitiveBoolean"}

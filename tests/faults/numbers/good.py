@@ -1,4 +1,4 @@
-"""A graph in which every node of the pack gets good inputs, small and quick, and what is needed to spoil one of them."""
+"""A graph in which every node of the pack gets good inputs, small and quick, and the part of it that one node needs."""
 
 from __future__ import annotations
 
