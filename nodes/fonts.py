@@ -15,8 +15,8 @@ FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 # what fonts with those are called on Linux, Windows and macOS; the rest is not opened, which would take long
 LARGE = re.compile(
     r"cjk|han(sans|serif)|wqy|wenquan|droidsansfallback|arphic|uming|ukai|msyh|simhei|simsun|deng|msjh|mingliu|"
-    r"msgothic|meiryo|yugoth|malgun|batang|gulim|nanum|unbatang|ipa(ex)?g|takao|vlgothic|pingfang|hiragino|stheiti|heiti|songti|"
-    r"applegothic|applesdgothic|arialuni|arial unicode|unifont|notosans|lxgw|sarasa",
+    r"msgothic|meiryo|yugoth|malgun|batang|gulim|nanum|unbatang|ipa(ex)?g|takao|vlgothic|pingfang|hiragino|stheiti|heiti|"
+    r"songti|applegothic|applesdgothic|arialuni|arial unicode|unifont|notosans|lxgw|sarasa",
     re.IGNORECASE,
 )
 
