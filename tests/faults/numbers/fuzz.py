@@ -16,7 +16,8 @@ NUMBERS = (
 TEXTS = (
     "", " ", "\n\n", "a", "a" * 20_000, "red, " * 30_000, "猫" * 300, "a 猫: 2， b：3", "()", "((((", "(a:1e400)",
     "\\(", "<b>x</b>", "embedding:none", "red: 2", "red: 2, red: 3", "square", "con", "../x",
-    "x" * 240, "a\u200b\u202eb", "\x07\x00", "%date%", "500, 500; 700", "-3", "1e3", "source\nedit\nmore", "{a|b}", "'; DROP TABLE", "\ud83d\ude42", "$x^2$",
+    "x" * 240, "a\u200b\u202eb", "\x07\x00", "%date%", "500, 500; 700", "-3", "1e3", "source\nedit\nmore", "{a|b}",
+    "'; DROP TABLE", "🙂", "$x^2$",
 )  # fmt: skip
 OTHERS = (None, True, False, [], [1, 2, 3], {}, {"a": 1}, ["nobody", 0], ["mini", 99], ["mini", -1])
 SOURCES = {int: "PrimitiveInt", float: "PrimitiveFloat", str: "PrimitiveStringMultiline", bool: "PrimitiveBoolean"}
