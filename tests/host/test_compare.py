@@ -129,16 +129,16 @@ def test_an_unknown_recipe_is_refused(pack):
     assert node.validate_inputs(None, None) is True
 
 
-def test_labels_without_end_take_no_time(pack, inference_mode):
+def test_labels_without_end_take_no_time(pack, compare):
     """Dropping one letter after the other took minutes; a wipe draws its labels anew in every frame."""
-    labels, compare = pack("nodes.labels"), pack("nodes.compare")
+    labels = pack("nodes.labels")
     begin = time.monotonic()
     for text in ("w" * 10_000, "a b " * 2500, "猫" * 10_000):
         short = labels.shortened(text, labels.font_of(text, 13), 100)
         assert short.endswith("…") and labels.font_of(text, 13).getlength(short) <= 100
         assert labels.block(60, 80, 13, text).shape == (60, 80, 3)
     video = torch.rand(30, 32, 32, 3)
-    compare.Compare.execute("w" * 9000, "wipe", video_1=video, video_2=video)
+    compare("wipe", video, video, labels="w" * 9000)
     assert time.monotonic() - begin < 20
 
 

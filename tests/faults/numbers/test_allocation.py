@@ -15,13 +15,16 @@ pytestmark = [
 ]
 
 SCRIPT = """
-import gc, hashlib, resource, sys
+import gc, hashlib, resource, sys, tempfile
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from devtools import in_process
 in_process.import_host("cpu"); in_process.import_pack(); pack = in_process.pack
 nodes = {node.__name__: node for node in pack("nodes").NODES}
+import folder_paths
+temporary = tempfile.TemporaryDirectory()
+folder_paths.set_temp_directory(temporary.name)
 OutOfMemory = pack("nodes.host.memory").OutOfMemory
 rooms = [int(room) for room in sys.argv[1:]]
 
