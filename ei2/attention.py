@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-MAX_BATCH = 2**15  # CUDA's fused kernels fail beyond 65535 batches x heads; the host splits at the same size
+# CUDA's fused kernels take no batch beyond 65,535, whatever the number of heads; split where the host splits
+MAX_BATCH = 2**15
 MAX_TOKENS = 1024  # of queries: beyond, the maps that a CPU's plain form keeps need too much memory
 
 

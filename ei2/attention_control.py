@@ -101,10 +101,17 @@ def edited_maps(source: torch.Tensor, own: torch.Tensor, edit: MapEdit) -> torch
 
 
 def steps_of(share: float, steps: int) -> int:
-    """How many of the first `steps` a share of 0…1 means, rounded to the nearest.
+    """How many of the first `steps` a share of 0…1 means, rounded down as in the sources: Video-P2P and Vid2Vid-zero
+    count `int(share * steps)` steps of replaced self-attention and before LocalBlend.
 
     Raises `ValueError` for a share outside 0…1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"A share of the steps must be from 0 to 1, not {share}.")
-    return int(share * steps + 0.5)
+    return int(share * steps)
+
+
+def cross_steps_of(share: float, steps: int) -> int:
+    """The same for replaced cross-attention, and for the half in which Vid2Vid-zero leaves its learned embeddings out:
+    the sources take the share of one step more (a table of `steps + 1` rows; `i < steps / 2`)."""
+    return min(steps, steps_of(share, steps + 1))

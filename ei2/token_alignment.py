@@ -3,19 +3,29 @@
 
 Replace: the prompts have equally many words, word n stands for word n. Refine: the prompts are aligned, what they share
 keeps its map. Both give a `TokenMap`. Positions count as the text encoder sees them, with start, end and padding.
+A word is what is written between spaces, as in the sources: punctuation belongs to the word it sticks to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-MATCH, MISMATCH, GAP = 1, -1, 0  # of the alignment
+from .short_text import short
+
+MATCH, MISMATCH = 1, -1  # of the alignment; a gap counts 0
 MODES = ("auto", "replace", "refine")
 NO_WORD = -1
+MOST_TOKENS = 20 * 77  # of a prompt: a token map is a square of this side
+SEPARATORS, COLONS = re.compile(r"[,;，；、\n]"), re.compile(r"[:：]")
+PLAIN = re.compile(r"[\w'’-]{1,60}")  # a word that needs no quotes in a message
+MOST_WORDS = 100  # named in one input
+LISTED = 40  # words in a message
 
 
 @dataclass(frozen=True)
@@ -23,12 +33,15 @@ class Prompt:
     """A prompt of l tokens.
 
     `ids`: their numbers in the vocabulary, textual-inversion vectors as negative ones; `words`: which word each
-    belongs to, counted from 0 and ascending, `NO_WORD` for start, end and padding; `texts`: the words, for messages.
+    belongs to, counted from 0 and ascending, `NO_WORD` for start, end and padding; `texts`: the words, for messages;
+    `parts`: as `words`, but of what the text encoder takes for words, where "T-shirt," has four: T, -, shirt and the
+    comma. Empty: the same as `words`.
     """
 
     ids: tuple[int, ...]
     words: tuple[int, ...]
     texts: tuple[str, ...]
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,16 +64,22 @@ class Prompt:
         """`l`, 1 at one word's tokens, 0 elsewhere."""
         return torch.tensor([float(other == word) for other in self.words])
 
+    def ids_of(self, word: int) -> tuple[int, ...]:
+        """The numbers of one word's tokens."""
+        return tuple(self.ids[i] for i in self.tokens_of(word))
+
     def find(self, other: Prompt) -> list[list[int]]:
-        """Positions of every occurrence of the words of `other`, whole words only; empty when there is none."""
+        """Positions of every occurrence of the words of `other`; empty when there is none. "shirt" is found in
+        "T-shirt,", but no fragment of what the text encoder takes for a word."""
         content, wanted = self.content, [other.ids[i] for i in other.content]
+        parts = self.parts or self.words
         size = len(wanted)
         found = []
         for start in range(len(content) - size + 1 if size else 0):
             span = content[start : start + size]
             before, after = content[start - 1 : start], content[start + size : start + size + 1]
-            whole = not any(self.words[i] == self.words[span[0]] for i in before)
-            whole = whole and not any(self.words[i] == self.words[span[-1]] for i in after)
+            whole = not any(parts[i] == parts[span[0]] for i in before)
+            whole = whole and not any(parts[i] == parts[span[-1]] for i in after)
             if whole and [self.ids[i] for i in span] == wanted:
                 found.append(span)
         return found
@@ -82,21 +101,37 @@ class TokenMap:
 
 
 def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]:
-    """The map and the mode it was made by: `auto` is `replace` for equally many words, otherwise `refine`.
+    """The map and the mode it was made by: `auto` is `replace` for equally many words of which the shared ones stand
+    at the same places, otherwise `refine`.
 
-    Raises `ValueError` for another mode, and for prompts of which one is longer than the text encoder's window and the
-    other is not.
+    Raises `ValueError` for another mode, for very long prompts, and for prompts of which one is longer than the text
+    encoder's window and the other is not.
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}: choose one of {', '.join(MODES)}.")
+    for name, prompt in (("source", source), ("target", target)):
+        if len(prompt) > MOST_TOKENS:
+            raise ValueError(
+                f"The {name} prompt fills {len(prompt)} tokens, of which attention control follows {MOST_TOKENS}: "
+                "shorten it."
+            )
     if len(source) != len(target):
         raise ValueError(
             f"The source prompt fills {len(source)} tokens and the target prompt {len(target)}: shorten the longer "
             "one, or write both long."
         )
     if mode == "auto":
-        mode = "replace" if len(source.texts) == len(target.texts) else "refine"
+        mode = "replace" if same_places(source, target) else "refine"
     return (replace_map if mode == "replace" else refine_map)(source, target), mode
+
+
+def same_places(source: Prompt, target: Prompt) -> bool:
+    """Whether both prompts have equally many words, and none that they share has moved."""
+    if len(source.texts) != len(target.texts):
+        return False
+    old, new = ([prompt.ids_of(i) for i in range(len(prompt.texts))] for prompt in (source, target))
+    shared = sum(partner is not None for partner in align(old, new))
+    return shared == sum(x == y for x, y in zip(old, new))
 
 
 def replace_map(source: Prompt, target: Prompt) -> TokenMap:
@@ -111,7 +146,8 @@ def replace_map(source: Prompt, target: Prompt) -> TokenMap:
     if len(source.texts) != len(target.texts):
         raise ValueError(
             f"Replacing needs prompts with equally many words, but the source prompt has {len(source.texts)} "
-            f"({_listed(source)}) and the target prompt {len(target.texts)} ({_listed(target)}): choose mode refine."
+            f"({listed(source.texts)}) and the target prompt {len(target.texts)} ({listed(target.texts)}): "
+            "choose mode refine."
         )
     matrix = torch.zeros(len(source), len(target))
     for word in range(len(source.texts)):
@@ -142,23 +178,25 @@ def refine_map(source: Prompt, target: Prompt) -> TokenMap:
     return TokenMap(matrix, shared)
 
 
-def align(x: Sequence[int], y: Sequence[int]) -> list[int | None]:
+def align(x: Sequence[Hashable], y: Sequence[Hashable]) -> list[int | None]:
     """For every element of `y` the position of its partner in `x`, or None (Needleman and Wunsch, 1970).
 
     Match +1, mismatch -1, gap 0: the most matches in order. Where several alignments are as good, the end of `y` is
     left without partner rather than the end of `x`, and both rather than a match: repeated words match early.
     """
-    score = [[GAP * (i + j) if 0 in (i, j) else 0 for j in range(len(y) + 1)] for i in range(len(x) + 1)]
-    for i in range(1, len(x) + 1):
-        for j in range(1, len(y) + 1):
-            diagonal = score[i - 1][j - 1] + (MATCH if x[i - 1] == y[j - 1] else MISMATCH)
-            score[i][j] = max(score[i][j - 1] + GAP, score[i - 1][j] + GAP, diagonal)
+    numbers: dict[Hashable, int] = {}
+    row, column = ([numbers.setdefault(one, len(numbers)) for one in seq] for seq in (x, y))
+    old, new = np.asarray(row, dtype=np.int32), np.asarray(column, dtype=np.int32)
+    score = np.zeros((len(x) + 1, len(y) + 1), dtype=np.int16 if len(x) < 2**15 else np.int32)
+    for i in range(1, len(x) + 1):  # a row at once: with gaps that cost nothing, scores never fall along it
+        diagonal = score[i - 1, :-1] + np.where(new == old[i - 1], MATCH, MISMATCH)
+        np.maximum.accumulate(np.maximum(score[i - 1, 1:], diagonal), out=score[i, 1:])
     partners: list[int | None] = [None] * len(y)
     i, j = len(x), len(y)
     while i and j:
-        if score[i][j] == score[i][j - 1] + GAP:
+        if score[i, j] == score[i, j - 1]:
             j -= 1
-        elif score[i][j] == score[i - 1][j] + GAP:
+        elif score[i, j] == score[i - 1, j]:
             i -= 1
         else:
             i, j = i - 1, j - 1
@@ -182,7 +220,9 @@ def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
     """As `Prompt.find`, but raises `ValueError`, listing the prompt's words, when there is nothing to find."""
     found = prompt.find(word)
     if not found:
-        raise ValueError(f"{' '.join(word.texts)!r} is not in the {name} prompt, whose words are: {_listed(prompt)}.")
+        raise ValueError(
+            f"{short(' '.join(word.texts))} is not in the {name} prompt, whose words are: {listed(prompt.texts)}."
+        )
     return found
 
 
@@ -193,27 +233,51 @@ def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) ->
     for word, factor in factors:
         for span in find_word(prompt, word, "target"):
             if not given.isdisjoint(span):
-                raise ValueError(f"{' '.join(word.texts)!r} gets two factors in reweight: leave one line of them.")
+                raise ValueError(f"{short(' '.join(word.texts))} gets two factors in reweight: leave one line of them.")
             given.update(span)
             result[span] = factor
     return result
 
 
 def parse_reweight(text: str) -> list[tuple[str, float]]:
-    """Lines such as `red: 2` to words and factors. Raises `ValueError` naming the line that cannot be read."""
+    """`red: 2`, several on lines of their own or between commas, to words and factors; Chinese punctuation counts the
+    same. Raises `ValueError` naming the line that cannot be read."""
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        word, colon, factor = line.rpartition(":")
-        try:
-            value = float(factor)
-        except ValueError:
-            value = math.nan
-        if not colon or not word.strip() or not math.isfinite(value):
-            raise ValueError(f'Line {number} of reweight is {line.strip()!r}: write a word and a factor, as "red: 2".')
-        pairs.append((word.strip(), value))
+        word = ""
+        for part in SEPARATORS.split(line):
+            word = f"{word}, {part.strip()}" if word.strip() else part  # a comma may belong to the words
+            *before, factor = COLONS.split(word)
+            value = _number(factor)
+            name = ":".join(before).strip()
+            if name and math.isfinite(value):
+                pairs.append((name, value))
+                word = ""
+        if word.strip():
+            raise ValueError(
+                f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, as "red: 2".'
+            )
+    check_count([word for word, _ in pairs], "reweight")
     return pairs
+
+
+def listed_words(text: str) -> list[str]:
+    """The words, or groups of words, between commas or on lines of their own; Chinese punctuation counts the same."""
+    return [word.strip() for word in SEPARATORS.split(text) if word.strip()]
+
+
+def check_count(words: Sequence[str], name: str) -> None:
+    """Raises `ValueError` for more words than one would ever name; each is looked for in the whole prompt."""
+    if len(words) > MOST_WORDS:
+        raise ValueError(f"{name} names {len(words)} words: name at most {MOST_WORDS}.")
+
+
+def _number(text: str) -> float:
+    """NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _map_special(matrix: torch.Tensor, source: Prompt, target: Prompt) -> None:
@@ -224,6 +288,12 @@ def _map_special(matrix: torch.Tensor, source: Prompt, target: Prompt) -> None:
         matrix[token, new[min(k, len(new) - 1)]] = 1
 
 
-def _listed(prompt: Prompt) -> str:
-    """The words, punctuation in quotes."""
-    return ", ".join(w if any(map(str.isalnum, w)) else repr(w) for w in prompt.texts) or "none"
+def listed(words: Sequence[str]) -> str:
+    """A prompt's words for a message, what is no plain word in quotes."""
+    return few([word if PLAIN.fullmatch(word) else short(word) for word in words]) or "none"
+
+
+def few(texts: Sequence[str]) -> str:
+    """The texts with commas between, of many the first."""
+    more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
+    return ", ".join([*texts[:LISTED], *more])

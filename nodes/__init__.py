@@ -9,6 +9,7 @@ from .attention_control import AttentionControl
 from .compare import Compare
 from .context_windows import ContextWindows
 from .edit_sample import EditSample
+from .host.inputs import check_inputs
 from .host.plain_errors import with_plain_errors
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
 from .inversion_cache import InversionCache
@@ -23,13 +24,13 @@ from .reconstruction_check import ReconstructionCheck
 from .save_tune import SaveTune
 from .shift_probe import ShiftProbe
 
-NODES = [
+NODES: list[type[io.ComfyNode]] = [
     LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, ContextWindows, Invert, AttentionControl,
     EditSample, RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics,
     ShiftProbe,
 ]  # fmt: skip
 for _node in NODES:
-    with_plain_errors(_node)
+    with_plain_errors(check_inputs(_node))
 
 
 class EI2Extension(ComfyExtension):

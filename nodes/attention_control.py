@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import re
-
 from comfy_api.latest import io
 
-from ..ei2.token_alignment import MODES, Prompt, parse_reweight, reweight_factors, token_map, word_tokens
+from ..ei2.short_text import short
+from ..ei2.token_alignment import (
+    MODES,
+    Prompt,
+    check_count,
+    listed_words,
+    parse_reweight,
+    reweight_factors,
+    token_map,
+    word_tokens,
+)
 from .control import SELF_MAPS, UNCONDITIONAL, Blend, Control
 from .control_report import describe
 from .host.newer_api import ADVANCED, offered
 from .host.plain_text import plain
 from .host.prompts import encode, read_prompt
 
-CHOICES = {"mode": MODES, "self_maps": SELF_MAPS, "unconditional": UNCONDITIONAL}
 THRESHOLD, START = 0.3, 0.2  # LocalBlend's defaults
 
 MODE_TOOLTIP = (
-    "How attention follows the source. replace: word for word, for prompts with equally many words; punctuation "
-    "counts as words. refine: words that both prompts share follow the source, new ones go their own way. auto: "
-    "replace when the word counts allow it, else refine; the report says which."
+    "How attention follows the source. replace: word for word, for prompts with equally many words; a word is what "
+    "stands between spaces. refine: words that both prompts share follow the source, new ones go their own way. auto: "
+    "replace when the prompts have equally many words and the shared ones stand at the same places, else refine; the "
+    "report says which."
 )
 CROSS_TOOLTIP = (
     "For which first share of the steps words look where they look in the source. More keeps shapes and places, less "
@@ -79,8 +87,9 @@ class AttentionControl(io.ComfyNode):
                     "reweight",
                     multiline=True,
                     default="",
-                    tooltip='Words of the target prompt that shall count more or less, one a line: "red: 2" doubles '
-                    'red, "red: 0.5" halves it. Empty: all as they are.',
+                    tooltip='Words of the target prompt that shall count more or less, on lines of their own or with '
+                    'commas between: "red: 2" doubles red, "red: 0.5" halves it. Acts in all steps, where the original '
+                    "methods stop it after the share cross_replace. Empty: all as they are.",
                 ),
                 io.String.Input(
                     "blend_source",
@@ -145,16 +154,9 @@ class AttentionControl(io.ComfyNode):
         cls, clip, source_prompt, target_prompt, mode, cross_replace, self_replace, self_maps, reweight, blend_source,
         blend_target, blend_threshold, blend_start, unconditional,
     ) -> io.NodeOutput:  # fmt: skip
-        check_words(reweight, blend_source, blend_target)
         for name, text in (("source_prompt", source_prompt), ("target_prompt", target_prompt)):
             if not text.strip():
                 raise ValueError(f"{name} is empty: write what the {'clip' if 'source' in name else 'edit'} shows.")
-        for name, value in (("mode", mode), ("self_maps", self_maps), ("unconditional", unconditional)):
-            if value not in CHOICES[name]:
-                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(CHOICES[name])}.")
-        for name, value in (("cross_replace", cross_replace), ("self_replace", self_replace)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}: it is a share of the steps, from 0 to 1.")
         check_blend(bool(listed_words(blend_source)), blend_threshold, blend_start)
         source, target = _prompt(clip, source_prompt, "source"), _prompt(clip, target_prompt, "target")
         tokens, chosen = token_map(source, target, mode)
@@ -183,20 +185,19 @@ def check_words(reweight: str | None, blend_source: str | None, blend_target: st
     if blend_source is None or blend_target is None:
         return
     old, new = listed_words(blend_source), listed_words(blend_target)
+    check_count(old, "blend_source")
+    check_count(new, "blend_target")
     if bool(old) != bool(new):
         given, missing = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
         raise ValueError(
-            f"{given} is {', '.join(old or new)}, but {missing} is empty: give the words in both prompts, or none."
+            f"{given} is {', '.join((old or new)[:10])}, but {missing} is empty: give the words in both prompts, or "
+            "none."
         )
 
 
 def check_blend(on: bool, threshold: float, start: float) -> None:
-    """Raises `ValueError` for LocalBlend's options outside their range, or changed while it is off."""
+    """Raises `ValueError` for LocalBlend's options changed while it is off."""
     for name, value, default in (("threshold", threshold, THRESHOLD), ("start", start, START)):
-        if not 0 <= value < 1:
-            raise ValueError(
-                f"blend_{name} is {value}: it must be from 0 to below 1; at 1 the edit would be the source."
-            )
         if not on and value != default:
             raise ValueError(
                 f"blend_{name} {value} has no effect without blend words: fill in blend_source and blend_target, or "
@@ -204,22 +205,19 @@ def check_blend(on: bool, threshold: float, start: float) -> None:
             )
 
 
-def listed_words(text: str) -> list[str]:
-    """The words, or groups of words, between commas or on lines of their own."""
-    return [word.strip() for word in re.split(r"[,\n]", text) if word.strip()]
-
-
 def _prompt(clip, text: str, name: str) -> Prompt:
     prompt = read_prompt(clip, text)
     if not prompt.texts:
-        raise ValueError(f"{name}_prompt is {text!r}, in which the text encoder finds no words: write some.")
+        raise ValueError(f"{name}_prompt is {short(text)}, in which the text encoder finds no words: write some.")
     return prompt
 
 
 def _word(clip, text: str, name: str) -> Prompt:
     word = read_prompt(clip, text)
     if not word.texts:
-        raise ValueError(f"{name} holds {text!r}, in which the text encoder finds no word: write one of the prompt's.")
+        raise ValueError(
+            f"{name} holds {short(text)}, in which the text encoder finds no word: write one of the prompt's."
+        )
     return word
 
 

@@ -7,10 +7,14 @@ import textwrap
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 
+from .fonts import FONT, font_for
 from .plots import BACKGROUND, INK, new_figure, to_image
 
 MOST_WORDS, MOST_FRAMES = 16, 8  # drawn; more would not be readable
+MOST_NAMES = 60  # of words that are not drawn
 LONGEST_WORD = 18  # letters
 CELL = 0.85  # inches, the longer side of one map
 HEAT = LinearSegmentedColormap.from_list("heat", ["#101018", "#3b2352", "#9c2f5e", "#ee6a3c", "#ffc46b", "#fff6dd"])
@@ -39,7 +43,8 @@ def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
     across = CELL * width / max(height, width) * columns
     down = CELL * height / max(height, width) * rows
     margin = 0.35 + 0.085 * max(map(len, labels))  # inches, for the words
-    below = textwrap.wrap(f"not drawn: {', '.join(map(_short, left_out))}", int((across + margin) / 0.075))
+    names = [*map(_short, left_out[:MOST_NAMES]), *(["…"] if len(left_out) > MOST_NAMES else [])]
+    below = textwrap.wrap(f"not drawn: {', '.join(names)}", int((across + margin) / 0.075))
     figure = new_figure(across + margin + 0.3, down + 0.65 + (0.18 * len(below) if left_out else 0))
     figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
     axes = figure.add_subplot(facecolor=BACKGROUND)
@@ -52,14 +57,25 @@ def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
     axes.tick_params(colors=INK, length=0, labelsize=10)
     axes.tick_params(axis="x", labelsize=9)
     axes.spines[:].set_visible(False)
+    texts = axes.get_yticklabels()
     if left_out:
-        figure.supxlabel("\n".join(below), color=INK, fontsize=8, parse_math=False)
+        texts.append(figure.supxlabel("\n".join(below), color=INK, fontsize=8, parse_math=False))
+    for text in texts:
+        _with_all_letters(text)
     return to_image(figure)
 
 
 def chosen_frames(frames: int) -> list[int]:
     """At most `MOST_FRAMES` frame numbers from 0 on, evenly spread, with the first and the last."""
     return np.linspace(0, frames - 1, min(frames, MOST_FRAMES)).round().astype(int).tolist()
+
+
+def _with_all_letters(text: Text) -> None:
+    """Gives it a font that has its letters, where matplotlib's own has not."""
+    path = font_for(text.get_text())
+    if path != FONT:
+        size = text.get_fontsize()
+        text.set_fontproperties(FontProperties(fname=str(path), size=size))
 
 
 def _sheet(maps: np.ndarray, gap: int) -> np.ndarray:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .fonts import font_advice
 from .host.images import check_video
 from .host.newer_api import offered
 from .host.progress import progress
 from .host.show import shown
-from .layouts import contact_sheet, fitted, grid, side_by_side, wipe
+from .layouts import check_wipe, contact_sheet, fitted, grid, side_by_side, wipe
 
 LAYOUTS = {"side by side": side_by_side, "grid": grid, "wipe": wipe}
 MOST_VIDEOS = 6
 LABELS = "source\nedit"
+LONGEST_LABEL = 200  # letters: more fit no picture
 
 
 class Compare(io.ComfyNode):
@@ -67,10 +69,10 @@ class Compare(io.ComfyNode):
 
     @classmethod
     def execute(cls, labels, layout, **videos) -> io.NodeOutput:
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout is {layout!r}: choose one of {', '.join(LAYOUTS)}.")
         names = [f"video_{i}" for i in range(1, MOST_VIDEOS + 1)]
         clips = {name: check_video(videos[name], name) for name in names if videos.get(name) is not None}
+        if layout == "wipe":
+            check_wipe(len(clips))
         texts = [label_of(labels, names.index(name)) for name in clips]
         height, width = clips["video_1"].shape[1:3]
         frames = min(map(len, clips.values()))
@@ -78,7 +80,7 @@ class Compare(io.ComfyNode):
         advance = progress(frames * (1 if layout == "wipe" else len(clips)))
         images = LAYOUTS[layout](fitting, texts, advance)
         sheet = contact_sheet(fitting, texts)
-        return io.NodeOutput(images, sheet, ui=shown(cls, sheet))
+        return io.NodeOutput(images, sheet, ui=shown(cls, sheet, font_advice(texts)))
 
 
 def label_of(labels: str, number: int) -> str:
@@ -86,4 +88,4 @@ def label_of(labels: str, number: int) -> str:
     if not labels.strip():
         return ""
     lines = labels.rstrip().split("\n")
-    return lines[number].strip() if number < len(lines) else f"video {number + 1}"
+    return lines[number].strip()[:LONGEST_LABEL] if number < len(lines) else f"video {number + 1}"

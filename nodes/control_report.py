@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..ei2.token_alignment import Prompt, TokenMap
+from ..ei2.token_alignment import Prompt, TokenMap, few
 from .control import Control
 
 SELF_NAMES = {"temporal": "temporal", "spatial": "spatial", "both": "temporal and spatial"}
@@ -46,8 +46,10 @@ def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:
     counts = len(source.texts), len(target.texts)
     if not automatic:
         return f"mode: {mode}"
-    reason = f"both prompts have {counts[0]}" if mode == "replace" else f"the prompts have {counts[0]} and {counts[1]}"
-    return f"mode: {mode}, because {reason} words"
+    if counts[0] != counts[1]:
+        return f"mode: {mode}, because the prompts have {counts[0]} and {counts[1]} words"
+    moved = "" if mode == "replace" else ", but the shared ones stand at other places"
+    return f"mode: {mode}, because both prompts have {counts[0]} words{moved}"
 
 
 def _replaced(source: Prompt, target: Prompt) -> str:
@@ -55,12 +57,12 @@ def _replaced(source: Prompt, target: Prompt) -> str:
     pairs = [
         f"{source.texts[i]} → {target.texts[i]}"
         for i in range(len(source.texts))
-        if _ids(source, i) != _ids(target, i)
+        if source.ids_of(i) != target.ids_of(i)
     ]
     rest = len(source.texts) - len(pairs)
     if not pairs:
         return f"words: all {rest} stay"
-    return f"words: {', '.join(pairs)}" + (f"; the other {rest} stay" if rest else "")
+    return f"words: {few(pairs)}" + (f"; the other {rest} stay" if rest else "")
 
 
 def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
@@ -71,7 +73,7 @@ def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
     partly = [text for text, share in zip(target.texts, shares) if 0 < share < 1]
     gone = [text for i, text in enumerate(source.texts) if not tokens.matrix[source.tokens_of(i)].any()]
     facts = (("new, with their own maps", new), ("new in part", partly), ("left out", gone))
-    said = [f"{what}: {', '.join(words)}" for what, words in facts if words]
+    said = [f"{what}: {few(words)}" for what, words in facts if words]
     rest = shares.count(1)
     return "words: " + "; ".join([*said, f"{'the other' if said else 'all'} {rest} stay"])
 
@@ -81,10 +83,6 @@ def _share(what: str, name: str, share: float) -> str:
         return f"{what}: the edit's own throughout ({name} 0)"
     steps = "all steps" if share == 1 else f"the first {share:.0%} of the steps"
     return f"{what}: the source's in {steps}"
-
-
-def _ids(prompt: Prompt, word: int) -> list[int]:
-    return [prompt.ids[i] for i in prompt.tokens_of(word)]
 
 
 def _name(word: Prompt) -> str:

@@ -8,11 +8,14 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.masks import KeptOutside, frame_masks
 from .attention_maps import draw_maps
-from .host.checks import check_conditioning, check_frames, clip_latents
+from .fonts import font_advice
+from .host.checks import check_conditioning, check_frames, check_schedule, clip_latents
 from .host.extras import drawn
+from .host.graph import warn_of_words
 from .host.guidance import sample_controlled
 from .host.inflation import require_inflation
 from .host.newer_api import offered
+from .host.node_text import show_text
 from .host.null_text import scheduled_negative
 from .host.sampling import sample
 from .inversion import Inversion
@@ -88,7 +91,10 @@ class EditSample(io.ComfyNode):
         check_conditioning(positive, inversion.frames, "positive")
         check_conditioning(negative, inversion.frames, "negative")
         check_frames(model, inversion.frames, "the inversion")
+        check_schedule(model, inversion)
         kept = None if mask is None else kept_outside(mask, inversion)
+        if cfg != 1:  # where it is, this is as a rule a reconstruction
+            warn_of_words(model, "positive", "edit")
         if control is None:
             if inversion.unconditional is not None:
                 negative = scheduled_negative(model, negative, inversion, positive=positive)
@@ -97,6 +103,9 @@ class EditSample(io.ComfyNode):
             return io.NodeOutput({"samples": edited}, nothing, nothing)
         found = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
         maps = drawn(lambda: draw_maps(found.maps, list(control.target.texts)))
+        advice = font_advice(list(control.target.texts))
+        if advice:
+            show_text(advice)
         return io.NodeOutput({"samples": found.target}, {"samples": found.source}, maps)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.settings import CHOICES, PRESETS, InflationSettings
+from ..ei2.short_text import short
 from .host.inflation import inflate
 from .host.newer_api import offered
 
@@ -56,7 +57,7 @@ class InflateUNet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, preset) -> bool | str:
         if preset is not None and preset not in PRESETS:
-            return f"There is no preset {preset!r}: choose one of {', '.join(PRESETS)}."
+            return f"There is no preset {short(preset)}: choose one of {', '.join(PRESETS)}."
         return True
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 import torch
@@ -12,6 +13,7 @@ from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.dynamic_vram import check_static_clone
 from .host.inversion_cache import cached_inversion
+from .host.memory_estimate import plan_training
 from .host.newer_api import ADVANCED, offered
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.progress import progress
@@ -20,6 +22,7 @@ from .host.show import shown
 from .inversion import Inversion
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
+ONE_STEP = "With 1 step the clip is hardly noised, so that no edit can change anything: set steps to 12 or more."
 
 
 class Invert(io.ComfyNode):
@@ -174,6 +177,9 @@ class Invert(io.ComfyNode):
             negative = scheduled_negative(model, empty, inversion)
         else:
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
+        if steps == 1:
+            how += f"\n{ONE_STEP}"
+            logging.warning("EI2: %s", ONE_STEP)
         latent = {"samples": inversion.noise}
         return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=shown(cls, text=how))
 
@@ -193,6 +199,8 @@ def invert_for_guidance(
 ) -> Inversion:  # fmt: skip
     """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
     the inversion, `prompt`: of the guided sampling; `keep`: whether the trajectory is kept."""
+    # says at once whether there is memory for it; the inversion alone would fit, and take long
+    plan_training("null-text optimisation", model, source, "auto", null_text_precision(model), prompt, learns=False)
     trajectory, inner_steps = [], steps * settings.inner_steps
     noise, sigmas = invert(
         model, source, positive, steps, refine, lambda latents: trajectory.append(latents.cpu()), inner_steps

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from bisect import bisect_right
+from functools import lru_cache
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from .fonts import font_for
 from .plots import BACKGROUND, INK
 
-# matplotlib's own font: it is there wherever the pack is, and knows more scripts than Pillow's
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 MARGIN = 4  # pixels between a text and the edge
 COLOR = torch.tensor(ImageColor.getrgb(BACKGROUND)) / 255
 
 
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """The labels' font at `size` pixels."""
-    return ImageFont.truetype(str(FONT), size)
+@lru_cache(maxsize=64)
+def _opened(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
+
+
+def font_of(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font at `size` pixels that has the text's letters, if the machine has one."""
+    return _opened(str(font_for(text)), size)
 
 
 def blank(height: int, width: int, frames: int = 1) -> torch.Tensor:
@@ -29,17 +33,17 @@ def blank(height: int, width: int, frames: int = 1) -> torch.Tensor:
 
 def text_width(text: str, size: int) -> int:
     """Pixels that a label takes with its margins."""
-    return int(np.ceil(font_of(size).getlength(text))) + 2 * MARGIN
+    return int(np.ceil(font_of(text, size).getlength(text))) + 2 * MARGIN
 
 
 def strip(height: int, width: int, size: int, left: str = "", middle: str = "", right: str = "") -> torch.Tensor:
     """A dark strip `h w 3` with texts at its left, in its middle and at its right, `size` pixels high; with two of
     them each has half of it. What does not fit ends in an ellipsis."""
     picture = Image.new("RGB", (width, height), BACKGROUND)
-    draw, font = ImageDraw.Draw(picture), font_of(size)
-    room = (width - 2 * MARGIN) / max(1, sum(map(bool, (left, middle, right))))
+    draw, room = ImageDraw.Draw(picture), (width - 2 * MARGIN) / max(1, sum(map(bool, (left, middle, right))))
     for text, x, anchor in ((left, MARGIN, "lm"), (middle, width / 2, "mm"), (right, width - MARGIN, "rm")):
         if text:
+            font = font_of(text, size)
             draw.text((x, height / 2), shortened(text, font, room), fill=INK, font=font, anchor=anchor)
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
 
@@ -47,14 +51,17 @@ def strip(height: int, width: int, size: int, left: str = "", middle: str = "", 
 def block(height: int, width: int, size: int, text: str) -> torch.Tensor:
     """A dark cell `h w 3` with a text at its left, in as many lines as it takes and the height has room for."""
     picture = Image.new("RGB", (width, height), BACKGROUND)
-    draw, font, room = ImageDraw.Draw(picture), font_of(size), width - 2 * MARGIN
-    lines = [""]
-    for word in text.split():
+    draw, font, room = ImageDraw.Draw(picture), font_of(text, size), width - 2 * MARGIN
+    most, lines, words = max(1, int(height / (1.3 * size))), [""], text.split()
+    for i, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
-        lines = [*lines[:-1], longer] if font.getlength(longer) <= room else [*lines, word]
-    most = max(1, int(height / (1.3 * size)))
-    if len(lines) > most:
-        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+        if font.getlength(longer) <= room:
+            lines[-1] = longer
+        elif len(lines) < most:
+            lines.append(word)
+        else:  # the last line takes what is left, and is shortened
+            lines[-1] = " ".join([lines[-1], *words[i:]]).strip()
+            break
     lines = [shortened(line, font, room) for line in lines if line]
     for i, line in enumerate(lines):
         y = height / 2 + (i - (len(lines) - 1) / 2) * 1.3 * size
@@ -66,6 +73,5 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text, or its beginning and an ellipsis, within `room` pixels."""
     if font.getlength(text) <= room:
         return text
-    while text and font.getlength(text + "…") > room:
-        text = text[:-1]
-    return text.rstrip() + "…" if text else ""
+    letters = bisect_right(range(1, len(text)), room, key=lambda count: font.getlength(text[:count] + "…"))
+    return text[:letters].rstrip() + "…" if letters else ""

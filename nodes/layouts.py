@@ -34,8 +34,7 @@ def grid(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda:
 def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda: None) -> torch.Tensor:
     """One picture over the clip's course: each video is uncovered over the one before it, from the left, at an even
     pace; the strip names which one is left and which one right of the line. Raises `ValueError` for fewer than two."""
-    if len(videos) < 2:
-        raise ValueError("A wipe goes from one video to another: connect at least two, or choose another layout.")
+    check_wipe(len(videos))
     frames, height, width, _ = videos[0].shape
     bar = _bar(height) if any(labels) else 0
     canvas = _canvas(frames, bar + height, width)
@@ -53,6 +52,12 @@ def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda:
             names = {"left": labels[old + 1] if border > 0 else "", "right": labels[old] if border < width else ""}
             canvas[i, :bar, :width] = strip(bar, width, _letters(bar), **names)
     return canvas
+
+
+def check_wipe(videos: int) -> None:
+    """Raises `ValueError` for fewer than two."""
+    if videos < 2:
+        raise ValueError("A wipe goes from one video to another: connect at least two, or choose another layout.")
 
 
 def contact_sheet(videos: list[torch.Tensor], labels: list[str]) -> torch.Tensor:

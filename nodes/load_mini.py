@@ -6,6 +6,9 @@ from comfy_api.latest import io
 
 from .host.miniature import load_miniature
 from .host.newer_api import offered
+from .host.show import shown
+
+OWN_WORLD = "This model knows only drawn shapes on patterns. For a real film load a Stable Diffusion checkpoint."
 
 
 class LoadMini(io.ComfyNode):
@@ -30,4 +33,4 @@ class LoadMini(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*load_miniature())
+        return io.NodeOutput(*load_miniature(), ui=shown(cls, text=OWN_WORLD))

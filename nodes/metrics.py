@@ -96,6 +96,9 @@ class Metrics(io.ComfyNode):
         if kept is not None and not kept.any():
             raise ValueError("The mask is white everywhere, so that nothing is left to be kept: is it inverted?")
 
+        text = None
+        if clip is not None:  # before the pictures, which take long
+            text = text_embedding(clip, prompt, image_embeddings(clip_vision, edit[:1]).shape[1])
         advance = progress(frames * (1 + 2 * (clip_vision is not None) + (mask is not None)))
         table, panels = ScoreTable(), []
         _flicker(source, edit, table, panels)
@@ -104,8 +107,8 @@ class Metrics(io.ComfyNode):
             step = lambda count: [advance() for _ in range(count)]
             ours, theirs = image_embeddings(clip_vision, edit, step), image_embeddings(clip_vision, source, step)
             _consistency(theirs, ours, table, panels)
-            if clip is not None:
-                _alignment(theirs, ours, text_embedding(clip, prompt, ours.shape[1]), table, panels)
+            if text is not None:
+                _alignment(theirs, ours, text, table, panels)
         if kept is not None:
             _background(source, edit, kept, table, panels, advance)
         plot = drawn(lambda: plot_metrics(panels, frames))

@@ -9,14 +9,15 @@ from ..ei2.tuning import TuneSettings
 from .host.checks import check_conditioning, clip_latents
 from .host.dynamic_vram import check_static_clone
 from .host.extras import drawn
+from .host.graph import warn_of_words
 from .host.inflation import apply_tune, require_inflation
 from .host.newer_api import ADVANCED, offered
 from .host.node_text import show_text
 from .host.plain_text import plain
 from .host.precision import training_precision
 from .host.progress import progress
-from .host.snapshots import NONE, Snapshots, describe_run, resume
-from .host.tune_folder import list_snapshots, resolve_snapshot
+from .host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
+from .host.tune_folder import list_snapshots, resolve_snapshot, snapshot_path
 from .host.tune_preview import TunePreview
 from .host.tuning import tune_model
 from .plots import plot_losses
@@ -162,10 +163,6 @@ class OneShotTune(io.ComfyNode):
         preview_every=0,
         window_frames=0,
     ) -> io.NodeOutput:
-        checkpointing = ("gradient_checkpointing", gradient_checkpointing, CHECKPOINTING)
-        for name, value, choices in (("precision", precision, PRECISION), checkpointing):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         require_inflation(model)
         check_static_clone(model)
         latents = clip_latents(model, latent)
@@ -178,6 +175,9 @@ class OneShotTune(io.ComfyNode):
 
         precision = training_precision(model, precision)
         settings = TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
+        warn_of_words(model, "positive", "clip")
+        if snapshot_every:
+            warn_of_folder(snapshot_path("").parent)
         run = describe_run(model, latents, positive, settings)
         start = resume(resume_from, run)
         if start:

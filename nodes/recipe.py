@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
+from ..ei2.short_text import short
 from .host.newer_api import offered
 from .host.show import shown
 
@@ -107,14 +108,11 @@ class RecipeNode(io.ComfyNode):
     def validate_inputs(cls, recipe, model_kind) -> bool | str:
         for name, value, choices in (("recipe", recipe, RECIPES), ("model_kind", model_kind, MODEL_KINDS)):
             if value is not None and value not in choices:
-                return f"There is no {name} {value!r}: choose one of {', '.join(choices)}."
+                return f"There is no {name} {short(value)}: choose one of {', '.join(choices)}."
         return True
 
     @classmethod
     def execute(cls, recipe, model_kind) -> io.NodeOutput:
-        refused = cls.validate_inputs(recipe, model_kind)
-        if refused is not True:
-            raise ValueError(refused)
         kind = MODEL_KINDS.index(model_kind)
         chosen = RECIPES[recipe]
         values = (chosen.steps[kind], LEARNING_RATE[kind], chosen.cfg[kind], chosen.cross_replace[kind], SELF_REPLACE)

@@ -7,6 +7,7 @@ import re
 from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
+from ..ei2.short_text import short
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.extras import drawn
 from .host.inflation import require_inflation
@@ -95,7 +96,8 @@ def parse_timesteps(text: str) -> list[int]:
     words = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
     if not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
         raise ValueError(
-            f"timesteps is {text!r}: give whole numbers with commas between, such as {', '.join(map(str, TIMESTEPS))}."
+            f"timesteps is {short(text)}: give whole numbers with commas between, such as "
+            f"{', '.join(map(str, TIMESTEPS))}."
         )
     return list(dict.fromkeys(map(int, words)))
 

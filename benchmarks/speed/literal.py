@@ -22,7 +22,7 @@ from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
 LATENT_SCALE = 0.18215
-MAX_BATCH = 65535  # CUDA's attention kernels take no larger one (batch times heads)
+MAX_BATCH = 65535  # CUDA's fused attention kernels take no larger one, whatever the number of heads
 LAYERS = SimpleNamespace(
     Linear=torch.nn.Linear,
     Conv2d=torch.nn.Conv2d,
@@ -35,8 +35,8 @@ LAYERS = SimpleNamespace(
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
     """Multi-head attention on `b n (heads c)`: a memory-efficient kernel on a GPU, plain products on a CPU, as the
     script does it with and without xformers."""
-    if q.is_cuda and q.shape[0] * heads > MAX_BATCH:
-        parts = zip(*(t.split(MAX_BATCH // heads) for t in (q, k, v)))
+    if q.is_cuda and q.shape[0] > MAX_BATCH:
+        parts = zip(*(t.split(MAX_BATCH) for t in (q, k, v)))
         return torch.cat([attention(*part, heads) for part in parts])
     q, k, v = (rearrange(t, "b n (h c) -> b h n c", h=heads) for t in (q, k, v))
     if q.is_cuda:

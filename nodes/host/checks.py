@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from ...ei2.ddim import ddim_sigmas
 from .inflation import inflation_of
-from .unet import require_unet
+from .unet import require_unet, sigma_schedule
 from .windows import NODE, context_windows
 
-# options that hold a prompt to a part of the picture or of the sampling
-PARTIAL = {"area", "mask", "start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
+PARTS = ("area", "mask")  # options that hold a prompt to a part of the picture
+RANGES = (("start_percent", "end_percent"), ("clip_start_percent", "clip_end_percent"))  # … of the sampling
 
 
 def clip_latents(model, latent: dict) -> torch.Tensor:
-    """The clip in a LATENT, `f c h w`. Raises `ValueError` when it is not one video for this model."""
+    """The clip in a LATENT, `f c h w` in float32, whatever the host keeps intermediate results in: half precision
+    overflows on the way through the noise levels. Raises `ValueError` when it is not one video for this model."""
     unet = require_unet(model)
     samples = latent["samples"]
     if getattr(samples, "is_nested", False) or samples.ndim != 4:
@@ -33,17 +35,26 @@ def clip_latents(model, latent: dict) -> torch.Tensor:
         raise ValueError("This latent holds repeated frames of a batch, not one video: encode the video's frames once.")
     if not torch.isfinite(samples).all():
         raise ValueError("The clip's latents hold NaN or infinite values: encode with another VAE or in fp32.")
-    return samples
+    return samples.float()
 
 
 def check_conditioning(conditioning: list, frames: int, name: str) -> None:
-    """Raises `ValueError` when a prompt's batch fits neither one for all frames nor one per frame."""
+    """Raises `ValueError` when a prompt's batch fits neither one for all frames nor one per frame, and when there are
+    noise levels at which no prompt holds for the whole picture: the model would be asked nothing there."""
     for tokens, _ in conditioning:
         if tokens.shape[0] not in (1, frames):
             raise ValueError(
                 f"{name} holds {tokens.shape[0]} prompts, but the video has {frames} frames: give one prompt, or one "
                 "per frame."
             )
+    held = set().union(*(restrictions(options) for _, options in conditioning))
+    reached = 0.0
+    for start, end in sorted(_active(options) for _, options in conditioning if not options.keys() & set(PARTS)):
+        if start <= reached:
+            reached = max(reached, end)
+    if reached < 1:
+        what = f", but has {', '.join(sorted(held))} set" if held else ", but is empty"
+        raise ValueError(f"{name} has to hold for the whole picture at every step{what}: give a prompt without that.")
 
 
 def check_one_prompt(conditioning: list, name: str, what: str) -> None:
@@ -51,9 +62,36 @@ def check_one_prompt(conditioning: list, name: str, what: str) -> None:
     needs it."""
     if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
         raise ValueError(f"{name} has to be one plain prompt for {what}, not several ones or one per frame.")
-    odd = sorted(PARTIAL & conditioning[0][1].keys())
+    odd = sorted(restrictions(conditioning[0][1]))
     if odd:
         raise ValueError(f"{name} has to be one plain prompt for {what}, but has {', '.join(odd)} set.")
+
+
+def restrictions(options: dict) -> set[str]:
+    """Which of a prompt's options hold it to a part of the picture or of the sampling."""
+    return {key for key in PARTS if key in options} | {
+        key for pair in RANGES for key, whole in zip(pair, (0.0, 1.0)) if options.get(key, whole) != whole
+    }
+
+
+def _active(options: dict) -> tuple[float, float]:
+    """From and to which share of the sampling a prompt holds."""
+    return (
+        max(options.get(start, 0.0) for start, _ in RANGES),
+        min(options.get(end, 1.0) for _, end in RANGES),
+    )
+
+
+def check_schedule(model, inversion) -> None:
+    """Raises `ValueError` for an inversion whose noise levels are not the model's: its noise would mean another
+    amount here."""
+    given = inversion.sigmas.cpu().float()
+    wanted = ddim_sigmas(len(given) - 1, sigma_schedule(model))
+    if not torch.allclose(given, wanted, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            f"The inversion goes up to noise level {given.max():.4g}, but this model's schedule at {len(given) - 1} "
+            f"steps to {wanted.max():.4g}: invert with the very model that samples, with the same sampling nodes on it."
+        )
 
 
 def check_frames(model, frames: int, what: str) -> None:

@@ -15,8 +15,16 @@ from functools import partial
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
-from ...ei2.attention_control import MapEdit, attention_maps, controlled_attention, edited_maps, steps_of
+from ...ei2.attention_control import (
+    MapEdit,
+    attention_maps,
+    controlled_attention,
+    cross_steps_of,
+    edited_maps,
+    steps_of,
+)
 from ...ei2.local_blend import MapSum
+from ...ei2.unet_shape import Clip
 from ..control import Control
 from .temporal_stack import TemporalStack
 from .unet import Block, own_options, transformer_blocks
@@ -43,7 +51,7 @@ class ControlledUNet:
     def __init__(self, control: Control, steps: int, unet, stack: torch.nn.ModuleDict, device: torch.device):
         self.control = control
         self.stack = stack
-        self.cross_steps = steps_of(control.cross_replace, steps)
+        self.cross_steps = cross_steps_of(control.cross_replace, steps)
         self.self_steps = steps_of(control.self_replace, steps)
         edits = partial(MapEdit.of, control.tokens.to(device))
         factors = control.factors.to(device)
@@ -57,6 +65,21 @@ class ControlledUNet:
         self.downsampling = next(block.downsampling for block in blocks if distance(block) == nearest)
         self.warned = False
         self.kept: dict[tuple[str, str], object] = {}
+
+    def kept_bytes(self, blocks: list[Block], clip: Clip, itemsize: int) -> float:
+        """What the source's call leaves for the target's, and both sums of maps. `itemsize`: bytes of a feature."""
+        text, kept = len(self.control.target), 0.0
+        crossed = self.cross_steps > 0 and self.edits[True].needs_source
+        temporal = self.self_steps > 0 and self.control.self_maps in ("temporal", "both") and len(self.stack) > 0
+        spatial = self.self_steps > 0 and self.control.self_maps in ("spatial", "both")
+        for block in blocks:
+            tokens = clip.frames * clip.tokens(block.downsampling)
+            features = tokens * (crossed + 2 * temporal) + clip.frames * text * crossed
+            if block.downsampling >= self.downsampling:
+                features += 2 * tokens * spatial
+            maps = tokens * text * crossed * (block.downsampling == self.downsampling)
+            kept += features * block.channels * itemsize + maps * torch.float32.itemsize
+        return kept + 2 * clip.frames * clip.tokens(self.downsampling) * text * torch.float32.itemsize
 
     def next_step(self) -> None:
         """Drops what the source's call left for the target's."""

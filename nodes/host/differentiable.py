@@ -199,7 +199,7 @@ def _host_in_training():
 def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractContextManager]):
     """The module's activations are recomputed in the backward pass, inside `recomputing()`. Its options are frozen per
     call: the host goes on changing that dictionary, and the second run must see what the first one saw."""
-    forward = module.forward
+    forward, own = module.forward, vars(module).get("forward")  # another pack may have put its own on this module
 
     def run(*args, **kwargs):
         if "transformer_options" in kwargs:
@@ -211,4 +211,7 @@ def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractCon
     try:
         yield
     finally:
-        del module.forward
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own

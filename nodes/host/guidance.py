@@ -10,7 +10,7 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...ei2.attention_control import steps_of
+from ...ei2.attention_control import cross_steps_of, steps_of
 from ...ei2.ddim import sample_ddim
 from ...ei2.local_blend import local_blend, word_mask
 from ...ei2.masks import KeptOutside
@@ -23,7 +23,7 @@ from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
 from .prompts import same_text
 from .sampling import run, unguided
-from .unet import require_unet
+from .unet import require_unet, transformer_blocks
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def sample_controlled(
     if inversion.unconditional is not None:
         source_cfg = inversion.null_cfg
         late = control.unconditional == "late"
-        scheduled = scheduled_negative(model, plain, inversion, steps // 2 if late else 0, positive)
+        scheduled = scheduled_negative(model, plain, inversion, cross_steps_of(0.5, steps) if late else 0, positive)
         source_negative, negative = scheduled, scheduled if late else plain
     else:
         source_negative = plain
@@ -98,7 +98,10 @@ def sample_controlled(
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
     guider = ControlledGuider(clone, (source, source_negative, source_cfg), (positive, negative, cfg), sigmas)
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
-    with sampling_within_memory("sampling with attention control", model, noise, positive):
+    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
+    kept = lambda clip: controlled.kept_bytes(transformer_blocks(unet), clip, dtype.itemsize)
+    guided = not cfg == source_cfg == 1
+    with sampling_within_memory("sampling with attention control", model, noise, positive, guided, kept):
         both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
     source_video, target_video = both.chunk(2)
     words = range(len(control.target.texts))

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch.utils.hooks import RemovableHandle
 
 from ...ei2.checked import Damaged, same_shapes
@@ -24,6 +24,8 @@ from ...ei2.tune_result import TuneResult
 from ...ei2.video_group_norm import hook_group_norm
 from ...ei2.windows import CoarseTokens
 from .dynamic_vram import core_patcher
+from .graph import running_node
+from .node_text import show_text
 from .plain_text import warn
 from .shared_text import hook_text_projections
 from .temporal_stack import TemporalStack, host_stack
@@ -32,6 +34,11 @@ from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"
 QUERIES = ("attn1.to_q", "attn2.to_q")  # of each block: what tuning adds to
+SAVERS = ("ModelSave", "CheckpointSave")  # the host's nodes that write a MODEL to a file
+NOT_SAVED = (
+    "The temporal modules are not in the file, only the image model with its tuned queries: keep the tune with EI2 "
+    "Save Tune, and put it on the model again with EI2 Apply Tune."
+)
 LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
 
 
@@ -184,6 +191,7 @@ def attach(
         # The host's own kind: one of another kind makes it free memory the old way for all models.
         patcher = core_patcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
+        clone.add_callback_with_key(CallbacksMP.ON_LOAD, KEY, warn_of_saving)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, InflatedUNet(settings, stack, tune, warned))
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, OwnWindows())
     clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, VideoWindows(settings.spatial == "ffam"))
@@ -194,7 +202,15 @@ def detach(model) -> None:
     """Takes the wrappers and their modules off a MODEL that is not shared."""
     for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH):
         model.remove_wrappers_with_key(kind, KEY)
+    model.remove_callbacks_with_key(CallbacksMP.ON_LOAD, KEY)
     model.remove_additional_models(KEY)
+
+
+def warn_of_saving(patcher, device, lowvram: int, to_be_saved: bool = False, *args, **kwargs) -> None:
+    """Called by the host when it loads an inflated MODEL; its nodes that save one load it for that."""
+    if to_be_saved or running_node() in SAVERS:
+        logging.warning("EI2: %s", NOT_SAVED)
+        show_text(NOT_SAVED)
 
 
 def deflate(model):

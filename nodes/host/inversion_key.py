@@ -45,7 +45,7 @@ def _refuse_what_others_hang_on(model) -> None:
     carried = {
         "options": options,
         "wrappers": [_of_others(found) for found in model.wrappers.values()],
-        "callbacks": model.callbacks,
+        "callbacks": [_of_others(found) for found in model.callbacks.values()],
         "injections": model.injections,
         "attachments": model.attachments,
         "additional models": _of_others(model.additional_models),

@@ -68,18 +68,24 @@ def explained_out_of_memory(doing: str, latents: torch.Tensor, lower: str) -> It
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # their variables hold the run's tensors
-        comfy.model_management.unload_all_models()
-        comfy.model_management.soft_empty_cache()
+        release(error)
         first = f"{lower}, or load" if lower else "Load"
         raise OutOfMemory(
             f"The memory was not enough for {doing} of {size_of(latents)}; nothing was changed. {first} {FEWER}."
         ) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def release(error: Exception) -> None:
+    """Frees what a run held that ran out of memory, and lets the host unload its models."""
+    traceback.clear_frames(error.__traceback__)  # their variables hold the run's tensors
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, and is not one of ours, which explain it."""
     if isinstance(error, OutOfMemory):
         return False  # explained already
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -65,16 +65,23 @@ def plan_training(
 
 
 @contextmanager
-def sampling_within_memory(doing: str, model, latents: torch.Tensor, prompt: list) -> Iterator[None]:
-    """Around inverting or sampling `latents` `f c h w`: says what it needs, one prompt at a time, and what is free.
-    Raises `ValueError` when the device does not even have so much in all, and `OutOfMemory`."""
+def sampling_within_memory(
+    doing: str, model, latents: torch.Tensor, prompt: list, guided: bool = False,
+    kept: Callable[[Clip], float] = lambda clip: 0.0,
+) -> Iterator[None]:  # fmt: skip
+    """Around inverting or sampling `latents` `f c h w`: says what it needs, and what is free. `guided`: the host runs
+    two prompts at once where there is room for it, else one after the other; `kept`: bytes that stay from call to call.
+    Raises `ValueError` when the device does not even have so much in all, one prompt at a time, and `OutOfMemory`."""
     latents, device = _seen_at_once(model, latents), model.load_device
     estimate, clip = inference_estimate(model, prompt), clip_of(latents)
-    need, free, total = estimate.inference(clip), available_memory(device), total_memory(device)
+    one = lambda clip: replace(estimate.inference(clip), kept=round(kept(clip)))
+    need = one(replace(clip, chunks=1 + guided))
+    free, total = available_memory(device), total_memory(device)
     _say(doing, latents, need, free + (need.weights if device.type == "cpu" else 0), "", device)
-    if need.working > total:  # only these: the host keeps weights elsewhere where there is no room
-        working = lambda clip: replace(estimate.inference(clip), weights=0)
-        raise ValueError(_cannot_fit(doing, latents, need, total, "", estimate.frames_that_fit(clip, total, working)))
+    least = lambda clip: replace(one(clip), weights=0)  # the host keeps weights elsewhere where there is no room
+    if least(clip).total > total:
+        fits = estimate.frames_that_fit(clip, total, least)
+        raise ValueError(_cannot_fit(doing, latents, one(clip), total, "", fits))
     with explained_out_of_memory(doing, latents, ""):
         yield
 

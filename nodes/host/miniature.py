@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import comfy.latent_formats
@@ -16,8 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ...miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
+from ...miniature.world import COLORS, PATTERNS, PHRASINGS, SHAPES
 from .dynamic_vram import core_patcher
 
+WORDS = frozenset(re.findall(r"[a-z]+", " ".join([*PHRASINGS, *COLORS, *SHAPES, *PATTERNS])))  # that it has learned
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
 
 
@@ -34,6 +37,17 @@ def load_miniature():
         if not path.is_file():
             raise FileNotFoundError(f"The miniature's weights {path} are missing: install the pack again.")
     return _load_model(), _load_clip(), _load_vae()
+
+
+def is_miniature(model) -> bool:
+    """Whether a MODEL is the bundled one."""
+    return isinstance(getattr(model.model, "model_config", None), MiniatureConfig)
+
+
+def unknown_words(text: str) -> str:
+    """The words of a prompt that the miniature has never seen, of many the first."""
+    unknown = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in WORDS)
+    return ", ".join([*list(unknown)[:5], *(["…"] if len(unknown) > 5 else [])])
 
 
 def _load_model(disable_dynamic: bool = False):

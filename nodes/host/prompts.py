@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 
+import comfy.sd1_clip
 import torch
 
 from ...ei2.token_alignment import NO_WORD, Prompt
 
 WORD_END = "</w>"  # CLIP's vocabulary marks a word's last token so
+EMBEDDING_START = "embedding:"
 EMBEDDING = re.compile(r"embedding:[^\s,:()]+")
 
 
 def read_prompt(clip, text: str) -> Prompt:
-    """The prompt's tokens and words, by the host's own tokenizer: weights as in "(word:1.2)" leave the words alone, an
-    "embedding:name" is one word of as many tokens as it has vectors, a long prompt fills several windows.
+    """The prompt's tokens, by the host's own tokenizer, and its words, as they are written between spaces: weights as
+    in "(word:1.2)" leave the words alone, an "embedding:name" is one word of as many tokens as it has vectors, a long
+    prompt fills several windows.
 
     Raises `RuntimeError` without a text encoder, and `ValueError` for one that is not CLIP, and for an embedding that
     not all of the model's text encoders can read.
@@ -70,29 +73,64 @@ def _read(clip, key: str, windows: list, text: str) -> Prompt:
     _, tokenizer = _part(clip.tokenizer, key)
     special = set(tokenizer.tokenizer.all_special_ids)
     names = _embedding_names(clip, key, text)
-    ids, words, texts = [], [], []
-    pieces, last = [], 0  # of the word being read; its segment
+    ids, parts, pieces = [], [], []  # `pieces`: the tokens of each part, a word to the text encoder
+    ended, last = True, 0  # whether the part has ended; its segment
     for token, _, segment in (entry for window in windows for entry in window):
         vector = isinstance(token, torch.Tensor)
         number = _vector_id(token) if vector else int(token)
         ids.append(number)
         if segment == 0:
-            words.append(NO_WORD)
+            parts.append(NO_WORD)
             continue
-        if not pieces or segment != last:
-            pieces = []
-            texts.append("")
-        words.append(len(texts) - 1)
-        pieces.append(number)
+        if vector:
+            _check_width(clip, key, token, names.get(number, "embedding"))
+        if ended or segment != last:
+            pieces.append([])
+        pieces[-1].append(number)
+        parts.append(len(pieces) - 1)
+        # all vectors of a segment are one part
+        ended = not vector and (number in special or tokenizer.inv_vocab[number].endswith(WORD_END))
         last = segment
-        if vector:  # all vectors of a segment are one word
-            texts[-1] = texts[-1] or names.get(number, "embedding")
-            _check_width(clip, key, token, texts[-1])
-            continue
-        texts[-1] = tokenizer.tokenizer.decode(pieces).strip()
-        if number in special or tokenizer.inv_vocab[number].endswith(WORD_END):
-            pieces = []
-    return Prompt(tuple(ids), tuple(words), tuple(texts))
+    written = _written_words(tokenizer, text, pieces)
+    if written is None:  # another tokenizer's way of writing: then its own words
+        decode = tokenizer.tokenizer.decode
+        texts = [names.get(piece[0], "embedding") if piece[0] < 0 else decode(piece).strip() for piece in pieces]
+        return Prompt(tuple(ids), tuple(parts), tuple(texts))
+    texts, word_of = written
+    words = [NO_WORD if part == NO_WORD else word_of[part] for part in parts]
+    return Prompt(tuple(ids), tuple(words), tuple(texts), tuple(parts))
+
+
+def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[str], list[int]] | None:
+    """What stands between spaces, weights taken off, and which of it each of the `parts` belongs to; None where the
+    parts are not what the tokenizer makes of it piece by piece."""
+    texts, word_of, place, spaced = [], [], 0, True
+    for segment, _ in comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0):
+        segment = comfy.sd1_clip.unescape_important(segment)
+        for i, piece in enumerate(re.split(r"\s+", segment)):
+            spaced = spaced or i > 0
+            if not piece:
+                continue
+            begin, rest = place, piece
+            if piece.startswith(EMBEDDING_START):
+                if place == len(parts) or parts[place][0] >= 0:
+                    continue  # one that the user does not have: the host leaves it out
+                place += 1
+                rest = piece[len(piece.rstrip(",")) :]
+            wanted = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
+            while wanted and place < len(parts) and wanted[: len(parts[place])] == parts[place]:
+                wanted = wanted[len(parts[place]) :]
+                place += 1
+            if wanted:
+                return None
+            if place == begin:  # nothing that the text encoder reads
+                continue
+            if spaced or not texts:
+                texts.append("")
+            texts[-1] += piece
+            word_of += [len(texts) - 1] * (place - begin)
+            spaced = False
+    return (texts, word_of) if place == len(parts) else None
 
 
 def _embedding_names(clip, key: str, text: str) -> dict[int, str]:

@@ -88,7 +88,7 @@ def sample(
     guider, sampler = plain_guider(model, positive, negative, cfg), comfy.samplers.sampler_object("ddim")
     if after_step is not None:
         sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": after_step})
-    with sampling_within_memory("sampling", model, noise, positive):
+    with sampling_within_memory("sampling", model, noise, positive, guided=cfg != 1):
         return run(model, noise, guider, sampler, sigmas)
 
 

@@ -13,7 +13,7 @@ from .fingerprint import identify
 from .inflation import require_inflation
 from .node_text import show_text
 from .plain_text import warn
-from .tune_folder import resolve_snapshot, shown, snapshot_path
+from .tune_folder import check_writable, resolve_snapshot, shown, snapshot_path
 
 NONE = "none"  # the choice to start anew
 
@@ -40,6 +40,15 @@ def resume(name: str, run: Run) -> TrainingState | None:
             "resume_from to none to start anew."
         )
     return state
+
+
+def warn_of_folder(folder: Path) -> None:
+    """Says before the tuning, which goes on without snapshots, that none can be written to the folder."""
+    try:
+        check_writable(folder)
+    except ValueError as error:
+        logging.warning("EI2: there will be no snapshots: %s", error)
+        show_text(f"There will be no snapshots: {error}")
 
 
 class Snapshots:

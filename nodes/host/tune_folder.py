@@ -12,6 +12,7 @@ from pathlib import Path
 import folder_paths
 
 from ...ei2.printable import printable_name
+from ...ei2.short_text import short
 from ...ei2.tensor_file import NotWritten, why_not_written
 from .plain_text import is_markup
 
@@ -19,6 +20,9 @@ KEY = "ei2_tunes"
 SNAPSHOTS = "snapshots"  # a subfolder of its own
 EXTENSION = ".safetensors"
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # in names on Windows
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)  # whole names there
+MOST_BYTES = 160  # of a name: file systems take 255, and a number, an ending and a temporary name's own part follow
+MOST_LETTERS = 200  # of a path from the root on Windows, which takes 260
 
 folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
 
@@ -39,7 +43,9 @@ def resolve_tune(name: str) -> Path:
         raise ValueError('No tune is chosen: keep one with "EI2 Save Tune" first, then choose it.')
     path = folder_paths.get_full_path(KEY, name) if name.endswith(EXTENSION) else None
     if path is None:
-        raise ValueError(f"There is no tune '{name}' in models/{KEY}: choose another, or press R to refresh the list.")
+        raise ValueError(
+            f"There is no tune {short(name)} in models/{KEY}: choose another, or press R to refresh the list."
+        )
     return Path(path)
 
 
@@ -48,7 +54,7 @@ def resolve_snapshot(name: str) -> Path:
     path = folder_paths.get_full_path(KEY, os.path.join(SNAPSHOTS, name)) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
-            f"There is no snapshot '{name}' in models/{KEY}/{SNAPSHOTS}: choose another, or none to start anew."
+            f"There is no snapshot {short(name)} in models/{KEY}/{SNAPSHOTS}: choose another, or none to start anew."
         )
     return Path(path)
 
@@ -65,11 +71,35 @@ def check_prefix(prefix: str) -> None:
     unprintable = printable_name(prefix) != prefix
     odd = unprintable or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/"
     if not prefix.strip() or prefix[-1] in "/\\" or odd:
-        raise ValueError(f"'{prefix}' is no name for a file: use letters, digits and _, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} is no name for a file: use letters, digits and _, with / for subfolders.")
     if not path.is_relative_to(root) or path == root:
-        raise ValueError(f"'{prefix}' leads out of models/{KEY}: use a plain name, with / for subfolders.")
-    if path.relative_to(root).parts[0] == SNAPSHOTS:
+        raise ValueError(f"{short(prefix)} leads out of models/{KEY}: use a plain name, with / for subfolders.")
+    parts = path.relative_to(root).parts
+    if parts[0] == SNAPSHOTS:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
+    for part in parts:
+        if RESERVED.fullmatch(part) or part[-1] in ". ":
+            better = f"my_{short(part.strip('. '), quotes=False)}"
+            raise ValueError(f"{short(part)} is no name for a file on Windows: choose another, such as {better}.")
+        if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+            raise ValueError(f"'{part[:20]}…' is {len(part)} letters long, too long for a file's name: shorten it.")
+    if os.name == "nt" and len(str(path)) > MOST_LETTERS:
+        raise ValueError(
+            f"The path {short(str(path))} is {len(str(path))} letters long, too long for Windows: shorten it."
+        )
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises `ValueError` where no file can be made in a folder, which need not exist yet: better at once than when
+    there is something to save."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, where a folder is needed: choose another name, or move it away.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"Nothing can be written to the folder {there}: allow it, or choose another in your model paths."
+        )
 
 
 def new_tune_paths(prefix: str) -> Iterator[Path]:

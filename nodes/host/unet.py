@@ -71,11 +71,24 @@ def prediction(model) -> str:
     formula = getattr(type(sampling), "calculate_denoised", None)
     kind = next((name for base, name in known.items() if base.calculate_denoised is formula), None)
     if not discrete or kind is None:
+        if "model_sampling" in model.object_patches:  # what the model itself is stays beneath
+            raise ValueError(
+                f"Another node makes this model sample as {_sampling_name(sampling)}, which cannot be tuned or "
+                "inverted by DDIM: take that node (ModelSamplingDiscrete or another whose name begins with "
+                "ModelSampling) off, or set it to eps or v_prediction; Stable Diffusion 1.5, 2.x and XL need none."
+            )
         raise ValueError(
             "This model predicts neither noise (epsilon) nor v on a discrete schedule (it may be a flow or EDM model), "
             "so it cannot be tuned or inverted by DDIM: use a Stable Diffusion 1.5, 2.x or XL checkpoint."
         )
     return kind
+
+
+def _sampling_name(sampling) -> str:
+    """What a sampling is called by the host's nodes: lcm, x0, EDM, flow, …"""
+    names = [cls.__name__ for cls in type(sampling).__mro__]
+    known = {"LCM": "lcm", "X0": "x0", "EDM": "EDM", "CONST": "a flow model", "IMG_TO_IMG": "img_to_img"}
+    return next((known[name] for name in names if name in known), names[1] if len(names) > 2 else names[0])
 
 
 def sigma_schedule(model) -> torch.Tensor:

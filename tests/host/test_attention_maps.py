@@ -133,3 +133,27 @@ def test_what_cannot_be_drawn_is_refused(draw):
     maps[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinite"):
         draw(maps, WORDS[:2])
+
+
+def test_letters_of_other_scripts_get_a_font_that_has_them(pack, draw):
+    """Where the machine has one."""
+    fonts = pack("nodes.fonts")
+    assert fonts.font_for("a red circle, café") == fonts.FONT and not fonts.font_advice(["a red circle"])
+    if not fonts.missing_letters("一只猫"):
+        assert fonts.font_for("一只猫 cat") != fonts.FONT and not fonts.font_advice(["一只猫"])
+    maps = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert draw(maps, ["猫", "red"]).shape[-1] == 3
+
+
+def test_a_machine_without_such_a_font_says_so(pack, monkeypatch):
+    fonts = pack("nodes.fonts")
+    monkeypatch.setattr(fonts, "_large_fonts", lambda: ())
+    fonts._chosen.cache_clear()
+    assert fonts.missing_letters("一只 cat 一") == "一只"
+    advice = fonts.font_advice(["source", "一只", "\u200b"])
+    assert advice.startswith("No font of this machine has the letters 一只, so they are drawn as boxes: install one")
+    fonts._chosen.cache_clear()
+
+
+def test_very_many_words_do_not_make_an_endless_picture(draw):
+    assert draw(torch.rand(800, 1, 2, 2), [f"word{i}" for i in range(800)]).shape[1] < 6000

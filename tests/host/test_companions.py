@@ -294,3 +294,22 @@ def test_a_controlnet(model, inflate, flow, alone, control_net, source, encode, 
     found = flow(inflate(model, "EI2"), None, (*steered, prompts[1]))
     check(Companion(None), found, alone, warnings())
     assert found.tune.losses != alone.tune.losses
+
+
+def test_another_packs_own_forward_of_a_block_stays(model, inflate, tune, random_clip):
+    """Checkpointing puts its own in its place for a call, and puts back what was there."""
+    block = model.model.diffusion_model.middle_block[1].transformer_blocks[0]
+    plain, calls = block.forward, []
+
+    def theirs(*args, **kwargs):
+        calls.append(1)
+        return plain(*args, **kwargs)
+
+    block.forward = theirs
+    try:
+        tune(inflate(model), random_clip(2, 8, 8), steps=2, checkpointing="on")
+        assert vars(block)["forward"] is theirs and calls
+    finally:
+        del block.forward
+    tune(inflate(model), random_clip(2, 8, 8), steps=1, checkpointing="on")
+    assert "forward" not in vars(block)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -88,7 +90,7 @@ def test_labels(pack):
 
 def test_long_labels_end_in_an_ellipsis(pack):
     labels = pack("nodes.labels")
-    font = labels.font_of(13)
+    font = labels.font_of("a", 13)
     short = labels.shortened("a red circle on a dotted white background", font, 100)
     assert short.endswith("…") and font.getlength(short) <= 100 and len(short) > 8
     assert labels.shortened("edit", font, 100) == "edit" and labels.shortened("edit", font, 1) == ""
@@ -125,3 +127,31 @@ def test_an_unknown_recipe_is_refused(pack):
         node.execute("soup", "Stable Diffusion")
     assert "There is no model_kind" in node.validate_inputs("subtle", "Flux")
     assert node.validate_inputs(None, None) is True
+
+
+def test_labels_without_end_take_no_time(pack, compare):
+    """Dropping one letter after the other took minutes; a wipe draws its labels anew in every frame."""
+    labels = pack("nodes.labels")
+    begin = time.monotonic()
+    for text in ("w" * 10_000, "a b " * 2500, "猫" * 10_000):
+        short = labels.shortened(text, labels.font_of(text, 13), 100)
+        assert short.endswith("…") and labels.font_of(text, 13).getlength(short) <= 100
+        assert labels.block(60, 80, 13, text).shape == (60, 80, 3)
+    video = torch.rand(30, 32, 32, 3)
+    compare("wipe", video, video, labels="w" * 9000)
+    assert time.monotonic() - begin < 20
+
+
+def test_a_shortened_label_is_as_long_as_fits(pack):
+    labels = pack("nodes.labels")
+    font = labels.font_of("a", 13)
+    text = "a_red_circle_on_a_dotted_white_background"
+    for room in range(10, 200, 7):
+        short = labels.shortened(text, font, room)
+        letters = max(0, len(short) - 1)
+        assert font.getlength(short) <= room < font.getlength(text[: letters + 1] + "…")
+
+
+def test_a_wipe_of_one_video_is_refused_before_the_pictures_are_scaled(pack):
+    with pytest.raises(ValueError, match="connect at least two"):
+        pack("nodes.compare").Compare.execute("", "wipe", video_1=torch.rand(2, 8, 8, 3))

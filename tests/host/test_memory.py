@@ -244,3 +244,56 @@ def test_memory_that_really_runs_out_leaves_everything_as_it_was():
     assert "tuning of" in caught[1] and "Set window_frames below 8, or load fewer frames" in caught[1]
     assert all("Load fewer frames" in line for line in caught[2:])
     assert "null-text optimisation of" in caught[2] and "inversion of" in caught[3] and "sampling of" in caught[4]
+
+
+def said(caplog, doing: str) -> str:
+    """What was said of the last such work: `3.2 GB`."""
+    lines = [line.message for line in caplog.records if line.message.startswith(f"EI2: {doing} of ")]
+    return lines[-1].split("will need about ")[1].split(" of ")[0]
+
+
+def test_guidance_counts_both_prompts(
+    model, inflate, invert, source, encode, random_clip, caplog, estimates, memory, pack
+):
+    """As the user sees it, which is what README quotes."""
+    inflated, clip = inflate(model), random_clip(8, 16, 16)
+    inversion = invert(inflated, clip, source, steps=2)[0]
+    caplog.set_level("INFO")
+    estimate, size = estimates.inference_estimate(inflated, source), estimates.clip_of(clip)
+    for cfg, chunks in ((7.5, 2), (1.0, 1)):
+        pack("nodes.edit_sample").EditSample.execute(inflated, inversion, source, encode(""), cfg)
+        assert said(caplog, "sampling") == memory.gigabytes(estimate.inference(replace(size, chunks=chunks)).total)
+    assert memory.gigabytes(estimate.inference(replace(size, chunks=2)).total) == "46 MB"
+
+
+@pytest.mark.parametrize("choices", [
+    {}, {"self_maps": "both", "self_replace": 1.0}, {"self_maps": "spatial"}, {"cross_replace": 0.0},
+    {"cross_replace": 0.0, "self_replace": 0.0},
+], ids=str)  # fmt: skip
+def test_the_estimate_knows_what_control_keeps(
+    choices, model, miniature, inflate, invert, encode, random_clip, pack, monkeypatch
+):
+    node, control = pack("nodes.attention_control").AttentionControl, pack("nodes.host.control")
+    defaults = dict(
+        mode="auto", cross_replace=1.0, self_replace=1.0, self_maps="temporal", reweight="", blend_source="",
+        blend_target="", blend_threshold=0.3, blend_start=0.2, unconditional="decoupled",
+    )  # fmt: skip
+    made, positive, _ = node.execute(miniature[1], "a red circle", "a blue circle", **{**defaults, **choices}).args
+    inflated, clip = inflate(model), random_clip(4, 16, 16)
+    inversion = invert(inflated, clip, encode("a red circle"), steps=2)[0]
+    found = []
+
+    class Counting(control.ControlledUNet):
+        def next_step(self):
+            kept = [one for value in self.kept.values() for one in (value if isinstance(value, tuple) else (value,))]
+            size = lambda tensor: tensor.untyped_storage().nbytes()
+            sums = sum(size(one.total) for one in self.sums.values())
+            found.append((sum(size(one) for one in kept if one is not None) + sums, self))
+            super().next_step()
+
+    guidance = pack("nodes.host.guidance")
+    monkeypatch.setattr(guidance, "ControlledUNet", Counting)
+    pack("nodes.edit_sample").EditSample.execute(inflated, inversion, positive, encode(""), 7.5, made)
+    blocks = pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model)
+    size = pack("ei2.unet_shape").Clip(4, 16, 16)
+    assert 0.99 < found[0][1].kept_bytes(blocks, size, 4) / found[0][0] < 1.01

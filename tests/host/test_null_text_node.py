@@ -195,7 +195,7 @@ def test_bad_input_is_refused_before_any_work(tuned, invert, random_clip, source
     refused("The source prompt is the same as empty, so null_text has nothing to optimise", positive=encode(""))
     refused("The source prompt is the same as empty", null_source=encode(""))
     refused("null_cfg is 1, where guidance is off", null_cfg=1.0)
-    refused("null_inner_steps is 0: it must be 1 or more", null_inner_steps=0)
+    refused("null_inner_steps is 0: it must be a whole number from 1 to 100", null_inner_steps=0)
     refused("empty has to be one plain prompt for null_text, not several", empty=empty + empty)
     refused("empty has to be one plain prompt .* but has area set", empty=[[empty[0][0], {"area": (1, 1, 0, 0)}]])
     refused("comes from another text encoder", empty=[[torch.zeros(1, 77, 64), {}]])

@@ -73,8 +73,9 @@ def read(prompts):
 
 def test_words_of_several_tokens(clip, read):
     prompt = read(clip, "A red hippopotamus, don't")
-    assert prompt.texts == ("a", "red", "hippopotamus", ",", "don", "'t")
-    assert prompt.words[:10] == (-1, 0, 1, 2, 2, 2, 3, 4, 5, -1)
+    assert prompt.texts == ("A", "red", "hippopotamus,", "don't")
+    assert prompt.words[:10] == (-1, 0, 1, 2, 2, 2, 2, 3, 3, -1)
+    assert prompt.parts[:10] == (-1, 0, 1, 2, 2, 2, 3, 4, 5, -1)
     assert len(prompt) == len(prompt.words) == 77 and prompt.words.count(-1) == 69
     assert prompt.ids[0] == START and prompt.ids[9] == END
     assert prompt.ids[1] == 320 and prompt.ids[2] == 736  # of CLIP's vocabulary
@@ -85,11 +86,14 @@ def test_words_of_several_tokens(clip, read):
     ("  \n ", ()),
     ("café 🙂", ("café", "🙂")),
     ("two\nlines", ("two", "lines")),
-    ("24 cats", ("2", "4", "cats")),
-    (r"a \(small\) cat", ("a", "(", "small", ")", "cat")),
-    ("a <|endoftext|>cat", ("a", "<|endoftext|>", "cat")),
+    ("24 cats", ("24", "cats")),
+    ("Spider-Man's 1950s T-shirt", ("Spider-Man's", "1950s", "T-shirt")),
+    (r"a \(small\) cat", ("a", "(small)", "cat")),
+    ("a <|endoftext|>cat", ("a", "<|endoftext|>cat")),
     ("((very)) big", ("very", "big")),
-    ("hippo(potamus:1.3)", ("hippo", "potamus")),  # the host reads what stands between brackets on its own
+    ("hippo(potamus:1.3) (big cat:1.2)", ("hippopotamus", "big", "cat")),  # which the host reads in pieces
+    ("a\u00a0cat\u3000sits", ("a", "cat", "sits")),  # spaces of other kinds
+    ("猫 on a 垫子", ("猫", "on", "a", "垫子")),
 ])  # fmt: skip
 def test_what_counts_as_a_word(text, texts, clip, read):
     assert read(clip, text).texts == texts
@@ -177,10 +181,11 @@ def sd1(embeddings):
 
 def test_an_embedding_is_one_word(sd1, read):
     prompt = read(sd1, "a embedding:fox, (embedding:dot:1.2) red embedding:owl")
-    assert prompt.texts == ("a", "embedding:fox", ",", "embedding:dot", "red", "embedding:owl")
-    assert prompt.words[:12] == (-1, 0, 1, 1, 1, 2, 3, 4, 5, 5, 5, -1)
-    assert all(prompt.ids[i] < 0 for word in (1, 3, 5) for i in prompt.tokens_of(word))
-    assert len({prompt.ids[i] for word in (1, 3, 5) for i in prompt.tokens_of(word)}) == 7
+    assert prompt.texts == ("a", "embedding:fox,", "embedding:dot", "red", "embedding:owl")
+    assert prompt.words[:12] == (-1, 0, 1, 1, 1, 1, 2, 3, 4, 4, 4, -1)
+    assert [i for i in range(77) if prompt.ids[i] < 0] == [2, 3, 4, 6, 8, 9, 10]
+    assert len({prompt.ids[i] for i in range(77) if prompt.ids[i] < 0}) == 7
+    assert prompt.find(read(sd1, "embedding:fox")) == [[2, 3, 4]]
     assert prompt.find(read(sd1, "embedding:owl")) == [[8, 9, 10]]
 
 

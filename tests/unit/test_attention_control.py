@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from ei2.attention import attention
-from ei2.attention_control import MapEdit, attention_maps, controlled_attention, edited_maps, steps_of
+from ei2.attention_control import (
+    MapEdit,
+    attention_maps,
+    controlled_attention,
+    cross_steps_of,
+    edited_maps,
+    steps_of,
+)
 from ei2.token_alignment import TokenMap
 
 FRAMES, TOKENS, WORDS, HEADS, WIDTH = 2, 6, 5, 3, 4
@@ -122,14 +129,36 @@ def test_a_whole_map_is_taken_by_exchanging_queries_and_keys(qkv):
     np.testing.assert_allclose(attend(source_q, source_k, v).numpy(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("share, steps, count", [
-    (0, 50, 0), (1, 50, 50), (0.2, 50, 10), (0.8, 50, 40), (0.07, 100, 7), (0.29, 100, 29), (0.5, 5, 3), (0.01, 10, 0),
-])  # fmt: skip
-def test_shares_of_steps(share, steps, count):
-    assert steps_of(share, steps) == count
+def source_cross(share: float, steps: int) -> int:
+    """How many steps the sources' table of replaced cross-attention marks: `steps + 1` rows, of which `steps` are
+    read."""
+    table = np.zeros(steps + 1)
+    table[: int(share * len(table))] = 1
+    return int(table[:steps].sum())
+
+
+def source_late(steps: int) -> int:
+    """In how many steps Vid2Vid-zero leaves its learned embeddings out."""
+    return sum(i < steps * 0.5 for i in range(steps))
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.29, 0.4, 0.5, 0.7, 0.8, 1])
+def test_shares_of_steps_are_those_of_the_sources(share):
+    for steps in range(1, 200):
+        assert steps_of(share, steps) == int(steps * share)
+        assert cross_steps_of(share, steps) == source_cross(share, steps)
+        assert cross_steps_of(0.5, steps) == source_late(steps)
+
+
+def test_the_usual_numbers_of_steps():
+    """Video-P2P's shares at its 50 steps; Vid2Vid-zero's at 12 and 13, where rounding shows."""
+    assert (cross_steps_of(0.2, 50), steps_of(0.5, 50), steps_of(0.2, 50)) == (10, 25, 10)
+    assert [cross_steps_of(0.8, steps) for steps in (12, 13, 50)] == [10, 11, 40]
+    assert [cross_steps_of(0.5, steps) for steps in (12, 13, 50)] == [6, 7, 25]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_shares_outside_the_sampling(share):
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        steps_of(share, 50)
+    for count in (steps_of, cross_steps_of):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            count(share, 50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import combinations, product
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 from ei2.token_alignment import (
+    MOST_TOKENS,
     NO_WORD,
     Prompt,
     align,
+    few,
     find_word,
+    listed_words,
     parse_reweight,
     refine_map,
     replace_map,
@@ -147,11 +151,32 @@ def longest_common_subsequence(x: tuple, y: tuple) -> int:
     return 0
 
 
-def test_auto_goes_by_the_number_of_words():
-    source = prompt("a red circle")
-    assert token_map(source, prompt("a hippo|potamus circle"), "auto")[1] == "replace"
-    assert token_map(source, prompt("a circle"), "auto")[1] == "refine"
-    assert token_map(source, prompt("a blue circle"), "refine")[1] == "refine"
+@pytest.mark.parametrize("source, target, mode", [
+    ("a red circle", "a hippo|potamus circle", "replace"),
+    ("a red circle", "a circle", "refine"),  # another number of words
+    ("a cat", "red dogs", "replace"),  # nothing shared, so nothing has moved
+    ("a rabbit is jumping", "a origami rabbit jumping", "refine"),  # equal counts, shifted words
+    ("man in a suit", "a man in suit", "refine"),
+    ("a cat and a dog", "a dog and a cat", "replace"),  # an exchange
+    ("the the cat", "the big cat", "replace"),
+    ("a b c d", "x b y d", "replace"),
+])  # fmt: skip
+def test_auto_replaces_where_the_shared_words_stand_at_the_same_places(source, target, mode):
+    assert token_map(prompt(source), prompt(target), "auto")[1] == mode
+    assert token_map(prompt(source), prompt(target), "refine")[1] == "refine"
+
+
+def test_long_prompts_are_aligned_in_no_time_and_very_long_ones_refused():
+    """A loop over every pair of tokens took a minute for these."""
+    generator = np.random.default_rng(0)
+    x, y = (generator.integers(0, 50, 5000).tolist() for _ in range(2))
+    begin = time.monotonic()
+    partners = align(x, y)
+    assert time.monotonic() - begin < 5
+    assert all(x[i] == b for b, i in zip(y, partners) if i is not None)
+    long = prompt("a", length=MOST_TOKENS + 1)
+    with pytest.raises(ValueError, match=f"The source prompt fills {MOST_TOKENS + 1} tokens, .* shorten it"):
+        token_map(long, prompt("a"), "auto")
 
 
 @pytest.mark.parametrize("target, mode, message", [
@@ -191,6 +216,28 @@ def test_reweighting():
     assert torch.equal(factors, torch.tensor([1, 1, 2, 0.5, 1, 1, 1, 1, 1, 1]))
     with pytest.raises(ValueError, match="target prompt"):
         reweight_factors(prompt("a red circle"), [(prompt("blue"), 2.0)])
+
+
+@pytest.mark.parametrize("text, pairs", [
+    ("red: 2, circle: 0.5", [("red", 2.0), ("circle", 0.5)]),
+    ("red：2，circle：0.5；a cat: 3", [("red", 2.0), ("circle", 0.5), ("a cat", 3.0)]),
+    ("red: 2,\ncircle: 0.5;", [("red", 2.0), ("circle", 0.5)]),
+    ("a, b: 2", [("a, b", 2.0)]),  # a comma may belong to the words
+    ("9:16 video: 1e-1", [("9:16 video", 0.1)]),
+    ("", []),
+])  # fmt: skip
+def test_ways_to_write_factors(text, pairs):
+    assert parse_reweight(text) == pairs
+
+
+def test_ways_to_list_words():
+    assert listed_words("a cat，dog, ;red\n\n鸟、鱼；") == ["a cat", "dog", "red", "鸟", "鱼"]
+    assert few([str(i) for i in range(42)]).endswith("38, 39, and 2 more")
+
+
+def test_too_many_words_at_once():
+    with pytest.raises(ValueError, match="^reweight names 101 words: name at most 100.$"):
+        parse_reweight("red: 2\n" * 101)
 
 
 @pytest.mark.parametrize("words", [("red", "red"), ("red", "a red"), ("red circle", "circle")])
