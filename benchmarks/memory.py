@@ -78,7 +78,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
 
         def tune(latents, checkpointing):
             options = pack("ei2.tuning").TuneSettings(2, 1e-6, 0, precision)
-            tuning.tune_model(model, latents, prompt, options, checkpointing, lambda step, loss: None)
+            tuning.tune_model(model, latents, prompt, options, checkpointing)
 
         runs = {
             "tune": lambda x: tune(x, "off"),

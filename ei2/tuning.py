@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
@@ -12,7 +12,7 @@ import torch
 
 from .windows import draw_window
 
-Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Denoise = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -62,6 +62,18 @@ def diffusion_loss(denoised: torch.Tensor, clean: torch.Tensor, sigma: torch.Ten
     return ((denoised.float() - clean.float()) / scale).square().mean()
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of a tuning, after it was done. `number` counts from 1; `loss` stays a tensor, since reading it waits
+    for the device; `window`: the frames that the step saw; `state()`: where the tuning stands, to go on from later.
+    """
+
+    number: int
+    loss: torch.Tensor
+    window: slice
+    state: Callable[[], TrainingState]
+
+
 def tune(
     denoise: Denoise,
     clean: torch.Tensor,
@@ -69,26 +81,19 @@ def tune(
     parameters: Iterable[torch.nn.Parameter],
     settings: TuneSettings,
     prediction: str = "eps",
-    on_step: Callable[[int, torch.Tensor], None] = lambda step, loss: None,
-    on_window: Callable[[slice], object] = lambda window: None,
     start: TrainingState | None = None,
-    on_state: Callable[[TrainingState], None] = lambda state: None,
-    state_every: int = 0,
-) -> list[float]:
-    """Trains `parameters` so that `denoise` knows the clip; returns the loss of every step.
+) -> Iterator[Step]:
+    """Trains `parameters` so that `denoise` knows the clip; yields every step after it was done.
 
-    `denoise(x, sigma)` maps noisy latents `f c h w` in σ-space and one σ per frame `f` to denoised ones; `clean`:
-    the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep for the whole video,
-    uniformly, and independent noise per frame. With `window_frames` it also draws which frames it sees, uniformly, and
-    tells `on_window` before it calls `denoise` with those alone. `on_step` is called after every step and may raise to
-    cancel; it gets the loss as a tensor, since reading it waits for the device. The loop itself reads each loss one
-    step late. `start`: where an earlier run stood, with its weights in `parameters` already; its steps count.
-    `on_state` gets the state after every `state_every` steps and after the last one, if it is no 0.
+    `denoise(x, sigma, window)` maps the noisy latents `f c h w` (in σ-space) of a window of the clip's frames and one σ
+    per frame `f` to denoised ones; `clean`: the clip's latents; `schedule`: σ of every training timestep. Each step
+    draws one timestep for the whole video, uniformly, and independent noise per frame; with `window_frames` also the
+    frames it sees. `start`: where an earlier run stood, whose weights `parameters` already hold; its steps count.
 
-    Raises `NonFiniteLoss` when loss or weights are no numbers; what the parameters hold is then to be thrown away.
+    Raises `NonFiniteLoss` when the loss or the weights are not finite; the parameters are then of no use. The loop reads
+    each loss one step late and the weights at the end.
     """
-    parameters = list(parameters)
-    device = clean.device
+    parameters, device = list(parameters), clean.device
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=settings.weight_decay, fused=True
     )
@@ -96,32 +101,34 @@ def tune(
     generator = torch.Generator("cpu").manual_seed(settings.seed)  # the same on every device
     draws = Random(settings.seed)  # its own, so that a clip seen whole gets the same noise as ever
     length = settings.window_frames or len(clean)
+    losses: list[torch.Tensor] = []
+
+    def check() -> None:
+        _check_loss(losses[-1], len(losses), settings)
+        _check_weights(parameters, len(losses), settings)
 
     def state() -> TrainingState:
-        _check(losses[-1], len(losses) - 1, settings)
-        _check_weights(parameters, len(losses) - 1, settings)
+        check()
         moments = [dict(optimizer.state[parameter]) for parameter in parameters]
         return TrainingState(torch.stack(losses).tolist(), moments, generator.get_state(), scaler.state_dict())
 
-    losses = []
     if start:
         losses = [torch.tensor(loss, device=device) for loss in start.losses]
-        moments = {i: {name: value.clone() for name, value in one.items()} for i, one in enumerate(start.moments)}
+        moments = {i: {name: value.clone() for name, value in moment.items()} for i, moment in enumerate(start.moments)}
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(start.random)
         scaler.load_state_dict(start.scaler)
         for _ in losses:
             draw_window(len(clean), length, draws)
-    for step in range(len(losses), settings.steps):
+    while len(losses) < settings.steps:
         timestep = torch.randint(len(schedule), (1,), generator=generator).item()
         window = draw_window(len(clean), length, draws)
-        on_window(window)
         seen = clean[window]
         noise = torch.randn(seen.shape, generator=generator, pin_memory=device.type == "cuda")
         noise = noise.to(seen, non_blocking=True)
         sigma = schedule[timestep].to(seen)
         with autocast(settings.precision, device.type):
-            denoised = denoise(seen + sigma * noise, sigma.expand(len(seen)))
+            denoised = denoise(seen + sigma * noise, sigma.expand(len(seen)), window)
         loss = diffusion_loss(denoised, seen, sigma, prediction)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -129,15 +136,11 @@ def tune(
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
+        if losses:
+            _check_loss(losses[-1], len(losses), settings)
         losses.append(loss.detach())
-        if step:
-            _check(losses[step - 1], step - 1, settings)
-        if state_every and ((step + 1) % state_every == 0 or step + 1 == settings.steps):
-            on_state(state())
-        on_step(step + 1, losses[step])
-    _check(losses[-1], settings.steps - 1, settings)
-    _check_weights(parameters, settings.steps - 1, settings)  # no later loss would tell
-    return torch.stack(losses).tolist()
+        yield Step(len(losses), losses[-1], window, state)
+    check()
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager:
@@ -146,7 +149,7 @@ def autocast(precision: str, device: str) -> AbstractContextManager:
     return torch.autocast(device, low) if low else nullcontext()
 
 
-def _check(loss: torch.Tensor, step: int, settings: TuneSettings) -> None:
+def _check_loss(loss: torch.Tensor, step: int, settings: TuneSettings) -> None:
     value = loss.item()
     if not math.isfinite(value):
         raise NonFiniteLoss(_breakdown(f"loss became {value}", step, settings))
@@ -159,7 +162,7 @@ def _check_weights(parameters: list[torch.nn.Parameter], step: int, settings: Tu
 
 def _breakdown(what: str, step: int, settings: TuneSettings) -> str:
     return (
-        f"The {what} at step {step + 1} of {settings.steps} and the tuning was stopped; the model is unchanged. "
+        f"The {what} at step {step} of {settings.steps} and the tuning was stopped; the model is unchanged. "
         f"Lower the learning rate (now {settings.learning_rate:g}) or choose precision fp32 (now "
         f"{settings.precision}); if it happens at step 1, look for black or broken frames."
     )

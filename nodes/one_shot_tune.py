@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from comfy_api.latest import io, ui
 
 from ..ei2.snapshot_file import check_snapshot
@@ -18,8 +20,7 @@ from .host.precision import training_precision
 from .host.progress import progress
 from .host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
 from .host.tune_folder import list_snapshots, resolve_snapshot, snapshot_path
-from .host.tune_preview import TunePreview
-from .host.tuning import tune_model
+from .host.tuning import TuningStep, tune_model
 from .plots import plot_losses
 
 PRECISION = ("auto", "bf16", "fp16", "fp32")
@@ -183,12 +184,16 @@ class OneShotTune(io.ComfyNode):
         if start:
             show_text(f"goes on behind step {len(start.losses)}")
         snapshots, advance = Snapshots(run, resume_from), progress(steps)
-        tune = tune_model(
-            model, latents, positive, settings, gradient_checkpointing,
-            on_step=lambda step, loss: advance(step),
-            start=start, on_state=snapshots.keep, state_every=snapshot_every,
-            preview=TunePreview(model, preview_every, lambda step, picture: advance(step, preview=picture)),
-        )  # fmt: skip
+
+        def loop(tuning: Iterator[TuningStep]) -> None:
+            for step in tuning:
+                if snapshot_every and (step.number % snapshot_every == 0 or step.number == steps):
+                    snapshots.keep(step.state())
+                advance(step.number)
+                if preview_every and step.number % preview_every == 0 and (picture := step.picture()):
+                    advance(step.number, preview=picture)
+
+        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start)
         told = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
         text = f"{told}\n{snapshots.told}".strip()
         plot = drawn(lambda: plot_losses(tune.losses))

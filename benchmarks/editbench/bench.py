@@ -47,7 +47,7 @@ class Bench:
         """The model tuned as EI2 on a clip `f c h w` with its prompt `source`. `further`: settings of the tuning."""
         inflated = self.inflation.inflate(self.model, self.settings.PRESETS["EI2"])
         settings = self.tune_settings(steps, learning_rate, 0, precision, **further)
-        tune = self.tuning.tune_model(inflated, latents, source, settings, "auto", lambda step, loss: None)
+        tune = self.tuning.tune_model(inflated, latents, source, settings, "auto")
         return self.inflation.apply_tune(inflated, tune)
 
     def encode(self, text: str) -> list:

@@ -114,12 +114,12 @@ class Work:
         learned, source = {}, self.prompts["source"]
         measure = self._measure()
 
-        def keep(step, tune):
-            learned[step] = tune, measure()
+        def loop(steps):
+            for step in steps:
+                if step.number in stops:
+                    learned[step.number] = step.learned(), measure()
 
-        self.bench.tuning.tune_model(
-            self.inflated, self.latents, source, settings, "auto", lambda step, loss: None, keep, stops
-        )
+        self.bench.tuning.tune_model(self.inflated, self.latents, source, settings, "auto", loop)
         return learned
 
     def _invert(self, way: Way) -> Inverted:

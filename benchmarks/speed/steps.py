@@ -122,7 +122,7 @@ class Steps:
         settings = self.tune_settings(steps, precision=way.dtype)
         self.tuning.tune_model(
             self.inflated[way.method], self._latents(place), self.subject.prompt(), settings,
-            "on" if way.checkpointing else "off", marks,
+            "on" if way.checkpointing else "off", lambda done: [marks() for _ in done],
         )  # fmt: skip
 
     def _invert(self, what: str, way: Way, place: Place, steps: int, marks: Marks) -> None:

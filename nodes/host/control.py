@@ -27,7 +27,7 @@ from ...ei2.local_blend import MapSum
 from ...ei2.unet_shape import Clip
 from ..control import Control
 from .temporal_stack import TemporalStack
-from .unet import Block, own_options, transformer_blocks
+from .unet import Block, Call, transformer_blocks
 
 BRANCH = "EI2 control"  # names the wrapper, and the running `Branch` among the transformer options
 MAP_DOWNSAMPLING = 4  # maps are taken where the tokens' grid is closest to a quarter of the latents' width
@@ -86,16 +86,16 @@ class ControlledUNet:
         self.kept.clear()
 
     def __call__(self, executor, *args, **kwargs):
-        args, kwargs, options = own_options(args, kwargs)
-        branch, chunks = options[BRANCH], options["cond_or_uncond"]
+        call = Call(args, kwargs)
+        branch, chunks = call.options[BRANCH], call.options["cond_or_uncond"]
         if POSITIVE not in chunks:
             return executor(*args, **kwargs)
         blocks = transformer_blocks(executor.class_obj)
         with ExitStack() as hooks:
-            self._control_text(blocks, options, branch)
+            self._control_text(blocks, call.options, branch)
             if branch.step < self.self_steps:
                 self._share_self_attention(blocks, chunks, branch, hooks)
-            return executor(*args, **kwargs)
+            return executor(*call.args, **call.kwargs)
 
     def _control_text(self, blocks: list[Block], options: dict, branch: Branch) -> None:
         replace = dict(options.get("patches_replace", {}))

@@ -17,6 +17,7 @@ import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 from torch.utils.checkpoint import checkpoint
 
@@ -25,49 +26,57 @@ from ...ei2.settings import InflationSettings
 from .dynamic_vram import static_clone
 from .inflation import KEY, InflatedUNet, LayerHook, detach
 from .sampling import without_guidance
-from .unet import own_options, res_blocks, transformer_blocks
+from .unet import Call, res_blocks, transformer_blocks
 from .windows import without_windows
 
 STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that leave out steps much like the last one
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 
-class DifferentiableUNet(InflatedUNet):
-    """The inflated UNet through which gradients flow, with activations recomputed where `checkpointing`. `stack`:
-    ordinary layers on the model's device, which the host does not know of."""
+class Differentiable:
+    """A wrapper like `InflatedUNet`, around one of its own: gradients flow through it, with activations recomputed where
+    `checkpointing`. `stack`: ordinary layers on the model's device, which the host does not know of. `hooks(unet)`:
+    further layers that act differently."""
 
     def __init__(
-        self, settings: InflationSettings, stack: torch.nn.Module, checkpointing: bool, warned: set[str] | None = None
+        self,
+        settings: InflationSettings,
+        stack: torch.nn.Module,
+        checkpointing: bool,
+        warned: set[str] | None = None,
+        hooks: Callable[[UNetModel], list[tuple[torch.nn.Module, LayerHook]]] = lambda unet: [],
     ):
-        super().__init__(settings, stack, warned=warned)
-        self.checkpointing = checkpointing
+        self.inflated = InflatedUNet(settings, stack, warned=warned)
+        self.checkpointing, self.hooks = checkpointing, hooks
 
     def __call__(self, executor, *args, **kwargs):
-        args, kwargs, options = own_options(args, kwargs)
-        options["patches"] = dict(options.get("patches", {}))
-        for name in BETWEEN_BLOCKS & options["patches"].keys():
-            options["patches"][name] = [partial(_keeping_values, patch) for patch in options["patches"][name]]
-        return super().__call__(executor, *args, **kwargs)
+        unet = executor.class_obj
+        call = Call(args, kwargs)
+        patches = call.options["patches"] = dict(call.options.get("patches", {}))
+        for name in BETWEEN_BLOCKS & patches.keys():
+            patches[name] = [partial(_keeping_values, patch) for patch in patches[name]]
+        layers = self.inflated.layer_hooks(unet, call.frames) + self.hooks(unet)
+        with ExitStack() as changes:
+            if self.checkpointing:
+                self._checkpoint(unet, layers, changes)
+            return self.inflated.run(executor, call, layers)
 
-    def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        super()._change_layers(unet, frames, hooks)
-        if not self.checkpointing:
-            return
-        layers = self._layer_hooks(unet, frames)
+    def _checkpoint(self, unet: UNetModel, layers: list[tuple[torch.nn.Module, LayerHook]], changes: ExitStack) -> None:
         modules = [block.module for block in transformer_blocks(unet)] + res_blocks(unet)
-        if self.settings.position == "after_feed_forward":  # else they are inside the blocks
-            modules += self.stack.values()
+        if self.inflated.settings.position == "after_feed_forward":  # else they are inside the blocks
+            modules += self.inflated.stack.values()
         for module in modules:
             inside = set(module.modules())
             own = [hook for layer, hook in layers if layer in inside]
-            hooks.enter_context(_checkpointed(module, partial(self._recomputing, own)))
+            changes.enter_context(_checkpointed(module, partial(self._recomputing, own)))
 
     @contextmanager
     def _recomputing(self, layer_hooks: list[LayerHook]):
         """Around what happens in the backward pass, when the hooks of the call are gone."""
+        stack = self.inflated.stack
         with ExitStack() as hooks:
-            hooks.callback(self.stack.train, self.stack.training)
-            self.stack.eval()  # no further power iteration: the same spectral norms as in the first run
+            hooks.callback(stack.train, stack.training)
+            stack.eval()  # no further power iteration: the same spectral norms as in the first run
             for hook in layer_hooks:
                 for handle in hook():
                     hooks.callback(handle.remove)
@@ -81,7 +90,7 @@ def gradients():
         yield
 
 
-def differentiable_clone(model, unet: DifferentiableUNet, precision: str, reserve: int):
+def differentiable_clone(model, unet: Differentiable, precision: str, reserve: int):
     """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
     `precision`: of the UNet's arithmetic; `reserve`: bytes for which the host makes room on the device beside it."""
     clone = without_guidance(static_clone(model))

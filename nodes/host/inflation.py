@@ -29,7 +29,7 @@ from .node_text import show_text
 from .plain_text import warn
 from .shared_text import hook_text_projections
 from .temporal_stack import TemporalStack, host_stack
-from .unet import Block, own_options, require_unet, text_of, transformer_blocks, video_group_norms
+from .unet import Block, Call, require_unet, transformer_blocks, video_group_norms
 from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"
@@ -62,34 +62,27 @@ class InflatedUNet:
         self.warned = set() if warned is None else warned
 
     def __call__(self, executor, *args, **kwargs):
-        unet = executor.class_obj
-        args, kwargs, options = own_options(args, kwargs)
-        batch = args[0].shape[0]
-        chunks = len(options.get("cond_or_uncond", [0]))
-        if batch % chunks:
-            raise ValueError(f"A batch of {batch} latents cannot hold {chunks} videos of equal length.")
-        frames = batch // chunks
+        call = Call(args, kwargs)
+        return self.run(executor, call, self.layer_hooks(executor.class_obj, call.frames))
 
-        blocks = transformer_blocks(unet)
+    def run(self, executor, call: Call, layers: list[tuple[torch.nn.Module, LayerHook]]):
+        """The UNet's output. `layers`: single layers that act differently, and what makes them."""
+        blocks = transformer_blocks(executor.class_obj)
         with ExitStack() as hooks:
             if self.settings.spatial != "none":
-                self._replace_self_attention(blocks, options, frames)
+                self._replace_self_attention(blocks, call.options, call.frames)
             if len(self.stack):
-                self._add_temporal_modules(blocks, options, frames, hooks)
-            self._change_layers(unet, frames, hooks)
-            if not torch.is_grad_enabled():
-                for handle in hook_text_projections(blocks, text_of(args, kwargs), frames):
+                self._add_temporal_modules(blocks, call.options, call.frames, hooks)
+            for _, hook in layers:
+                for handle in hook():
                     hooks.callback(handle.remove)
-            return executor(*args, **kwargs)
+            if not torch.is_grad_enabled():
+                for handle in hook_text_projections(blocks, call.text, call.frames):
+                    hooks.callback(handle.remove)
+            return executor(*call.args, **call.kwargs)
 
-    def _change_layers(self, unet, frames: int, hooks: ExitStack) -> None:
-        """What happens inside the UNet's blocks while `hooks` is open."""
-        for _, hook in self._layer_hooks(unet, frames):
-            for handle in hook():
-                hooks.callback(handle.remove)
-
-    def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
-        """Which single layers act differently, and what makes them."""
+    def layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
+        """Which single layers of the UNet act differently by the settings, and what makes them."""
         if self.settings.group_norm == "frame":
             return []
         return [(norm, partial(hook_group_norm, norm, frames)) for norm in video_group_norms(unet)]

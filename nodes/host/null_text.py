@@ -21,7 +21,7 @@ from ...ei2.tuning import PRECISIONS
 from ..inversion import Inversion
 from .checks import check_one_prompt
 from .differentiable import (
-    DifferentiableUNet,
+    Differentiable,
     differentiable_clone,
     gradients,
     make_differentiable,
@@ -69,7 +69,7 @@ def null_text(
         if inflation:
             stack.load_state_dict({name: weight.float() for name, weight in inflation.stack.state_dict().items()})
         stack.to(model.load_device).eval().requires_grad_(False)
-        wrapper = DifferentiableUNet(options, stack, plan.checkpointing, inflation.warned if inflation else None)
+        wrapper = Differentiable(options, stack, plan.checkpointing, inflation.warned if inflation else None)
         sampler = NullTextSampler(trajectory, settings, on_step, precision)
         guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision, plan.reserve))
         guider.inner_set_conds(without_inference_tensors({"positive": source, "negative": empty}))

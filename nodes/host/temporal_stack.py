@@ -10,8 +10,7 @@ import torch
 
 from ...ei2.settings import InflationSettings
 from ...ei2.spectral_norm import effective_weight
-from ...ei2.stam import STAM
-from ...ei2.temporal_attention import TemporalAttention
+from ...ei2.temporal import STAM, TemporalAttention
 from .unet import Block, require_unet, transformer_blocks
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from ...ei2.snapshot_file import check_fits
-from ...ei2.stam import STAM
+from ...ei2.temporal import STAM
 from ...ei2.tensor_file import part
 from ...ei2.tuning import TrainingState
-from .differentiable import DifferentiableUNet
 from .inflation import QUERIES, LayerHook, require_inflation
 from .temporal_stack import TemporalStack, effective_state
 from .unet import require_unet, transformer_blocks
@@ -67,6 +66,16 @@ class Trainable:
             for path, weight in part(weights, "query.").items():
                 self.queries[path].copy_(weight)
 
+    def hooks(self, unet) -> list[tuple[torch.nn.Module, LayerHook]]:
+        """What adds the learned to the q projections, by layer of the UNet."""
+
+        def hook(layer, delta):
+            add = lambda _, inputs, output: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
+            return [layer.register_forward_hook(add)]
+
+        layers = [(unet.get_submodule(path), delta) for path, delta in self.queries.items()]
+        return [(layer, partial(hook, layer, delta)) for layer, delta in layers]
+
     @contextmanager
     def without_trace(self) -> Iterator[None]:
         """Calls inside leave the training as it is: no power iteration, whose singular vectors are part of it."""
@@ -75,20 +84,3 @@ class Trainable:
             yield
         finally:
             self.stack.train()
-
-
-class TrainingUNet(DifferentiableUNet):
-    """The inflated UNet with what is trained in it."""
-
-    def __init__(self, trained: Trainable, checkpointing: bool):
-        inflation = trained.inflation
-        super().__init__(inflation.settings, trained.stack, checkpointing, inflation.warned)
-        self.queries = trained.queries
-
-    def _layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
-        def hook(layer, delta):
-            add = lambda _, inputs, output: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
-            return [layer.register_forward_hook(add)]
-
-        layers = [(unet.get_submodule(path), delta) for path, delta in self.queries.items()]
-        return super()._layer_hooks(unet, frames) + [(layer, partial(hook, layer, delta)) for layer, delta in layers]

@@ -5,31 +5,54 @@ Nothing of the shared model changes: the trained q projections are added by hook
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
+from PIL import Image
 
 from ...ei2.tune_result import TuneResult
 from ...ei2.tuning import TrainingState, TuneSettings, autocast, tune
 from .differentiable import (
+    Differentiable,
     differentiable_clone,
     gradients,
     hold_controls,
     make_differentiable,
     without_inference_tensors,
 )
+from .extras import extra
 from .fingerprint import identify
 from .inflation import KEY, require_inflation
-from .latent_picture import latent_picture
+from .latent_picture import draw, latent_picture
 from .memory import explained_out_of_memory
 from .memory_estimate import plan_training
-from .trainable import Trainable, TrainingUNet
-from .tune_preview import TunePreview
+from .trainable import Trainable
 from .unet import prediction, sigma_schedule
 from .windows import at_frames, room_for
+
+PREVIEW_TIMESTEP = 500  # of 1000: the model sees the composition and has to know the rest
+
+
+@dataclass(frozen=True)
+class TuningStep:
+    """One step of a tuning, after it was done. `number` counts from 1. On demand: `state()`, where the tuning stands;
+    `learned()`, what a tuning of only so many steps would have returned; `picture()`, above the clip, below what the
+    model makes of it out of noise, None where it cannot be drawn."""
+
+    number: int
+    state: Callable[[], TrainingState]
+    learned: Callable[[], TuneResult]
+    picture: Callable[[], Image.Image | None]
+
+
+def run_through(steps: Iterator[TuningStep]) -> None:
+    """Does every step and nothing else."""
+    deque(steps, maxlen=0)
 
 
 def tune_model(
@@ -38,18 +61,12 @@ def tune_model(
     positive: list,
     settings: TuneSettings,
     gradient_checkpointing: str,
-    on_step: Callable[[int, torch.Tensor], None],
-    on_snapshot: Callable[[int, TuneResult], None] | None = None,
-    snapshot_steps: Collection[int] = (),
+    loop: Callable[[Iterator[TuningStep]], None] = run_through,
     start: TrainingState | None = None,
-    on_state: Callable[[TrainingState], None] = lambda state: None,
-    state_every: int = 0,
-    preview: TunePreview | None = None,
 ) -> TuneResult:
     """Tunes an inflated MODEL on one clip `f c h w` (the host's latent scale) and returns what was learned; the MODEL
-    stays as it is. `gradient_checkpointing`: auto, on or off. `on_step(step, loss)` may raise to cancel;
-    `on_snapshot(step, learned)` gets what a tuning of only so many steps would have returned. `start`: where an earlier
-    run of the same tuning stood, as `on_state` got it after every `state_every` steps and the last; 0: never.
+    stays as it is. `gradient_checkpointing`: auto, on or off. `loop(steps)` goes through the steps, each of which is
+    done when it is asked for, and may raise to cancel. `start`: where an earlier run of the same tuning stood.
 
     Raises `ValueError` when the model is not inflated or the device too small, `NonFiniteLoss` when training breaks
     down, `OutOfMemory` when there is less memory than expected.
@@ -65,75 +82,62 @@ def tune_model(
     losses = list(start.losses) if start else []
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
+        schedule, predicts = sigma_schedule(model), prediction(model)
         trained = Trainable(model, start)
 
         def learned() -> TuneResult:
             weights = {"temporal": trained.temporal(), "query": trained.query()}
             return TuneResult(inflation.settings, **weights, losses=[float(loss) for loss in losses], **about)
 
-        def after_step(step: int, loss: torch.Tensor) -> None:
-            losses.append(loss)
-            on_step(step, loss)
-            if on_snapshot and step in snapshot_steps:
-                on_snapshot(step, learned())
+        def steps(denoise: Callable, clip: torch.Tensor) -> Iterator[TuningStep]:
+            levels = schedule.to(clip.device)
 
-        sampler = TuneSampler(
-            sigma_schedule(model), trained, settings, prediction(model), after_step, preview,
-            start=start, on_state=lambda state: on_state(trained.with_weights(state)), state_every=state_every,
-        )  # fmt: skip
-        clone = differentiable_clone(model, TrainingUNet(trained, plan.checkpointing), settings.precision, plan.reserve)
+            def picture(window: slice) -> Image.Image | None:
+                with torch.no_grad(), trained.without_trace(), autocast(settings.precision, clip.device.type):
+                    shown = from_noise(denoise, clip, window, levels[PREVIEW_TIMESTEP])
+                return draw(model, [clip[window], shown])
+
+            for step in tune(denoise, clip, levels, trained.parameters(), settings, predicts, start):
+                losses.append(step.loss)
+                state = lambda step=step: trained.with_weights(step.state())
+                look = partial(extra, "preview of the tuning", partial(picture, step.window))
+                yield TuningStep(step.number, state, learned, look)
+
+        unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
+        clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
         guider = comfy.samplers.CFGGuider(clone)
         guider.inner_set_conds({"positive": positive})
-        first_sigma = sigma_schedule(model)[-1:]
-        guider.sample(torch.zeros_like(latents), latents, sampler, first_sigma, disable_pbar=True)
+        sampler = TuneSampler(lambda denoise, clip: loop(steps(denoise, clip)))
+        guider.sample(torch.zeros_like(latents), latents, sampler, schedule[-1:], disable_pbar=True)
         return learned()
 
 
-class TuneSampler(comfy.samplers.Sampler):
-    """A sampler that samples nothing: the host calls it with the model ready to run, and it trains. `preview`: a look
-    at every step's model; `state`: what `tune` needs to stop and go on."""
+def from_noise(denoise: Callable, clip: torch.Tensor, window: slice, sigma: torch.Tensor) -> torch.Tensor:
+    """What the model makes of a window of the clip under the same noise each time."""
+    clean = clip[window]
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
+    return denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
 
-    def __init__(
-        self,
-        schedule: torch.Tensor,
-        trained: Trainable,
-        settings: TuneSettings,
-        predicts: str,
-        on_step: Callable[[int, torch.Tensor], None],
-        preview: TunePreview | None,
-        **state,
-    ):
-        self.schedule, self.trained, self.settings, self.predicts = schedule, trained, settings, predicts
-        self.on_step, self.preview, self.state = on_step, preview, state
+
+class TuneSampler(comfy.samplers.Sampler):
+    """A sampler that samples nothing: the host calls it with the model ready to run, and `train(denoise, clip)` trains.
+    `denoise` is as `tune` takes it, `clip` `f c h w` in the model's latent scale."""
+
+    def __init__(self, train: Callable[[Callable, torch.Tensor], None]):
+        self.train = train
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
         whole = {name: [dict(cond) for cond in conds] for name, conds in model_wrap.conds.items()}
         make_differentiable(model_wrap)
+        total = len(latent_image)
 
-        def look_at(window: slice) -> None:
-            self.window = window
-            total = len(latent_image)
-            if window != slice(0, total):
+        def denoise(x: torch.Tensor, sigma: torch.Tensor, window: slice) -> torch.Tensor:
+            if len(x) < total:
                 frames = range(*window.indices(total))
                 model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
                 hold_controls(model_wrap)
+            return model_wrap(x, sigma, **extra_args)
 
-        @contextmanager
-        def without_trace():
-            with self.trained.without_trace(), autocast(self.settings.precision, latent_image.device.type):
-                yield
-
-        denoise = lambda x, sigma: model_wrap(x, sigma, **extra_args)
-        schedule = self.schedule.to(latent_image.device)
-
-        def after_step(step: int, loss: torch.Tensor) -> None:
-            self.on_step(step, loss)
-            if self.preview:
-                self.preview.after_step(step, denoise, latent_image[self.window], schedule, without_trace)
-
-        tune(
-            denoise, latent_image, schedule, self.trained.parameters(), self.settings, self.predicts, after_step,
-            look_at, **self.state,
-        )  # fmt: skip
+        self.train(denoise, latent_image)
         return latent_image

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from weakref import WeakKeyDictionary
 
 import comfy.model_base
 import comfy.model_sampling
@@ -96,6 +99,21 @@ def sigma_schedule(model) -> torch.Tensor:
     return model.get_model_object("model_sampling").sigmas.detach().cpu().float().clone()
 
 
+def once_per_unet(look: Callable[[UNetModel], list]) -> Callable[[UNetModel], list]:
+    """What a function finds by walking through a UNet, which takes milliseconds, is remembered as long as the UNet
+    lives."""
+    known: WeakKeyDictionary[UNetModel, list] = WeakKeyDictionary()
+
+    @wraps(look)
+    def remembered(unet: UNetModel) -> list:
+        if unet not in known:
+            known[unet] = look(unet)
+        return known[unet]
+
+    return remembered
+
+
+@once_per_unet
 def transformer_blocks(unet: UNetModel) -> list[Block]:
     """All transformer blocks in the order they run."""
     places = [(f"input_blocks.{i}", ("input", i), m) for i, m in enumerate(unet.input_blocks)]
@@ -114,26 +132,35 @@ def transformer_blocks(unet: UNetModel) -> list[Block]:
     return blocks
 
 
-def own_options(args: tuple, kwargs: dict) -> tuple[list, dict, dict]:
-    """The arguments of UNetModel.forward with their transformer_options copied, and that copy: what a wrapper adds to
-    it is gone after the call."""
-    args, kwargs = list(args), dict(kwargs)
-    given = kwargs if "transformer_options" in kwargs else args
-    place = "transformer_options" if given is kwargs else OPTIONS_POSITION
-    given[place] = dict(given[place])
-    return args, kwargs, given[place]
+class Call:
+    """The arguments of one call of UNetModel.forward. `options`: its transformer_options, copied, so that what a wrapper
+    adds to them is gone after the call. The batch is `(chunks frames) c h w`, a chunk per prompt.
+
+    Raises `ValueError` for a batch that is no number of videos of equal length."""
+
+    def __init__(self, args: tuple, kwargs: dict):
+        self.args, self.kwargs = list(args), dict(kwargs)
+        holder = self.kwargs if "transformer_options" in kwargs else self.args
+        place = "transformer_options" if holder is self.kwargs else OPTIONS_POSITION
+        self.options = holder[place] = dict(holder[place])
+        batch, chunks = args[0].shape[0], len(self.options.get("cond_or_uncond", [0]))
+        if batch % chunks:
+            raise ValueError(f"A batch of {batch} latents cannot hold {chunks} videos of equal length.")
+        self.frames = batch // chunks
+
+    @property
+    def text(self) -> torch.Tensor | None:
+        """The prompts' tokens `b l c`."""
+        return self.kwargs.get("context", self.args[TEXT_POSITION] if len(self.args) > TEXT_POSITION else None)
 
 
-def text_of(args: list, kwargs: dict) -> torch.Tensor | None:
-    """The prompts' tokens `b l c` among the arguments of UNetModel.forward."""
-    return kwargs.get("context", args[TEXT_POSITION] if len(args) > TEXT_POSITION else None)
-
-
+@once_per_unet
 def res_blocks(unet: UNetModel) -> list[ResBlock]:
     """All ResBlocks."""
     return [module for module in unet.modules() if isinstance(module, ResBlock)]
 
 
+@once_per_unet
 def video_group_norms(unet: UNetModel) -> list[torch.nn.Module]:
     """The GroupNorms that Tune-A-Video's inflation makes joint over frames: the ResBlocks' and the final one."""
     norms = [layers[0] for block in res_blocks(unet) for layers in (block.in_layers, block.out_layers)]

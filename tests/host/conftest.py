@@ -213,14 +213,19 @@ def tune(pack, source):
 
     def tune(
         model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off",
-        window_frames=0, **snapshots,
+        window_frames=0, on_snapshot=None, snapshot_steps=(),
     ):  # fmt: skip
         precision = precision_of(model, precision)
         settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
         advance = pack("nodes.host.progress").progress(steps)
-        result = tuning.tune_model(
-            model, latents, positive or source, settings, checkpointing, lambda step, loss: advance(), **snapshots
-        )
+
+        def loop(tuning_steps):
+            for step in tuning_steps:
+                advance()
+                if step.number in snapshot_steps:
+                    on_snapshot(step.number, step.learned())
+
+        result = tuning.tune_model(model, latents, positive or source, settings, checkpointing, loop)
         return inflation.apply_tune(model, result), result
 
     return tune

@@ -43,9 +43,10 @@ class Cancelled(Exception):
     pass
 
 
-def cancel_in_step(step, loss):
-    if step == 2:
-        raise Cancelled
+def cancel_in_step(steps):
+    for step in steps:
+        if step.number == 2:
+            raise Cancelled
 
 
 def scenario_inflate(model, tools):

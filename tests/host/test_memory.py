@@ -195,7 +195,7 @@ def leftovers():
     return [n for n, m in model.model.named_modules() if "forward" in vars(m) or any(getattr(m, k) for k in kinds)]
 
 def tune(latents, choice):
-    return tuning.tune_model(inflated, latents, source, settings(2, 1e-3), choice, lambda step, loss: None).losses
+    return tuning.tune_model(inflated, latents, source, settings(2, 1e-3), choice).losses
 
 def null_text(latents, choice):
     options = pack("ei2.null_text").NullTextSettings(1, 7.5)

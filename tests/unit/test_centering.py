@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ei2.centering import instance_center
+from ei2.temporal import instance_center
 
 AXES = {"frames": 1, "frames_space": (1, 2), "channels": 3}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ei2.spectral_norm import effective_weight, spectral_normalize
-from ei2.stam import STAM
+from ei2.temporal import STAM
 
 
 def linear(out: int, width: int, largest: float, seed: int = 0) -> torch.nn.Linear:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ei2.attention import MAX_BATCH, attention
-from ei2.stam import STAM
-from ei2.temporal_attention import TemporalAttention
+from ei2.temporal import STAM, TemporalAttention
 
 CHANNELS, HEADS = 16, 4
 KINDS = {

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ei2.tuning import NonFiniteLoss, TrainingState, TuneSettings, diffusion_loss, tune
+from ei2.tuning import NonFiniteLoss, TrainingState, TuneSettings, diffusion_loss
+from ei2.tuning import tune as tuning_steps
 
 SCHEDULE = torch.from_numpy(
     np.sqrt(1 / np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2) - 1)
@@ -34,6 +35,27 @@ class Denoiser(torch.nn.Module):
 
 def clip() -> torch.Tensor:
     return torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def tune(
+    denoise, clean, schedule, parameters, settings, prediction="eps", start=None, on_step=None, on_state=None,
+    state_every=0, on_window=None,
+):  # fmt: skip
+    """Every loss of a tuning, with what its steps give handed to functions."""
+    losses = list(start.losses) if start else []
+
+    def denoise_window(x, sigma, window):
+        if on_window:
+            on_window(window)
+        return denoise(x, sigma)
+
+    for step in tuning_steps(denoise_window, clean, schedule, parameters, settings, prediction, start):
+        if state_every and (step.number % state_every == 0 or step.number == settings.steps):
+            on_state(step.state())
+        losses.append(float(step.loss))
+        if on_step:
+            on_step(step.number, step.loss)
+    return losses
 
 
 def run(settings: TuneSettings, **options):
