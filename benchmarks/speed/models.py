@@ -19,7 +19,7 @@ MODELS = ("miniature", "sd15", "sdxl")
 
 @dataclass(frozen=True)
 class Subject:
-    """A MODEL of the host and the autoencoder that belongs to it. `on_gpu`: where it computes."""
+    """A MODEL of the host and its autoencoder. `on_gpu`: where it computes."""
 
     name: str
     model: object
@@ -28,7 +28,7 @@ class Subject:
 
     @property
     def unet_config(self) -> dict:
-        """The arguments the host made the UNet with."""
+        """The arguments with which the host made the UNet."""
         return dict(self.model.model.model_config.unet_config)
 
     @property
@@ -36,43 +36,35 @@ class Subject:
         return self.model.load_device
 
     def prompt(self) -> list:
-        """Conditioning of a prompt nobody wrote: no encoder is timed, so numbers of the right shape will do."""
+        """The conditioning of a random prompt: no encoder is timed."""
         generator = torch.Generator().manual_seed(1)
         tokens = torch.randn(1, TOKENS, self.unet_config["context_dim"], generator=generator)
         return [[tokens, {"pooled_output": torch.randn(1, POOLED, generator=generator)}]]
 
 
 def clip(frames: int, width: int, height: int) -> torch.Tensor:
-    """Pictures `f 3 h w`, -1..1, of noise: no time depends on what they show."""
+    """Pictures `f 3 h w` of noise, -1..1: no time depends on what they show."""
     return torch.rand(frames, 3, height, width, generator=torch.Generator().manual_seed(2)) * 2 - 1
 
 
 def latents(frames: int, width: int, height: int) -> torch.Tensor:
-    """Latents `f 4 h/8 w/8` of a clip that nobody encoded."""
+    """Random latents `f 4 h/8 w/8`."""
     return torch.randn(frames, 4, height // 8, width // 8, generator=torch.Generator().manual_seed(3))
 
 
 def load(name: str, device: str) -> Subject:
-    """`name`: one of `MODELS`; all but the miniature are made of random numbers and go through the host's checkpoint
-    loader. `device`: auto, cpu or cuda. ComfyUI and the pack are imported unless they are already."""
+    """`name`: one of `MODELS`; all but the miniature have random weights and go through the host's checkpoint loader.
+    `device`: auto, cpu or cuda. Imports ComfyUI and the pack if needed."""
     if in_process.PACK not in sys.modules:
         in_process.import_host(device, torch_attention=True)
         in_process.import_pack()
-    with torch.inference_mode():
-        model, vae = _load_miniature() if name == "miniature" else _load_random(name)
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        if name == "miniature":
+            model, _, vae = in_process.pack("nodes.host.miniature").load_miniature()
+        else:
+            import comfy.sd
+
+            path = Path(folder) / f"random-{name}.safetensors"
+            random_checkpoint.write(path, name)
+            model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=False)
     return Subject(name, model, vae.first_stage_model, uses_gpu(device))
-
-
-def _load_miniature() -> tuple:
-    model, _, vae = in_process.pack("nodes.host.miniature").load_miniature()
-    return model, vae
-
-
-def _load_random(name: str) -> tuple:
-    import comfy.sd
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"random-{name}.safetensors"
-        random_checkpoint.write(path, name)
-        model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=False)
-    return model, vae
