@@ -29,8 +29,8 @@ PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512)}
 CELL = 8  # pixels to a latent's edge
 TEXT_TOKENS = 77
 GUIDANCE = 7.5
-# Makes the C library return each tensor's memory at once, so that the peak is what is in use. Holes between tensors would
-# otherwise add up to half as much again.
+# Makes the C library return each tensor's memory at once, so that the peak is what is in use. Otherwise holes between
+# tensors would add up to half as much again.
 ENVIRONMENT = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536")
 
 

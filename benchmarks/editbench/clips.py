@@ -45,7 +45,7 @@ LOW, HIGH = 38.0, 90.0  # pixels: the object's centre, as `world.random_scene` d
 RADIUS_LOW, RADIUS_HIGH = 24.0, 40.0  # pixels: the object's radius, likewise
 DEGREE = math.pi / 180
 
-# The ranges in which the splits' motions differ; values are for the whole clip, whatever its frame count. Lengths are in
+# The ranges in which the splits' motions differ. Values are for the whole clip, whatever its frame count: lengths in
 # pixels, angles in radians, headings clockwise from "to the right".
 PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     "dev": {

@@ -1,4 +1,4 @@
-"""The jobs of an EditBench run. In a job a clip is learned once and edited by all cases that can use what was learned."""
+"""The jobs of an EditBench run. A job learns a clip once and edits it by all cases that can use what was learned."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +32,13 @@ MARKERS = dict(zip(PLAIN + HOLLOW, "svPX^oPXoD"))
 OTHER_MARKERS = "D^<>hp*dH8s"
 
 
-def colors_of(methods: list[str]) -> dict[str, str]:
-    """A colour per method; known methods always have the same."""
-    return _looks(methods, COLORS, OTHERS)
-
-
-def markers_of(methods: list[str]) -> dict[str, str]:
-    """A marker per method, so that colour alone need not distinguish points."""
-    return _looks(methods, MARKERS, OTHER_MARKERS)
-
-
-def _looks(methods: list[str], looks: dict[str, str], others) -> dict[str, str]:
+def _looks(looks: dict[str, str], others: str | tuple, methods: list[str]) -> dict[str, str]:
+    """A colour or a marker per method; known methods always have the same."""
     unknown = [name for name in methods if name not in looks]
     return {name: looks.get(name) or others[unknown.index(name) % len(others)] for name in methods}
+
+
+colors_of, markers_of = partial(_looks, COLORS, OTHERS), partial(_looks, MARKERS, OTHER_MARKERS)
 
 
 def mean_interval(rows: list[dict], field: str, scale: float = 1.0) -> tuple[float, float, float] | None:
@@ -70,19 +65,8 @@ def apart(heights: list[float], gap: float, low: float, high: float) -> list[flo
     return placed.tolist()
 
 
-def success_against_flicker(rows: list[dict], file: Path, title: str = "") -> bool:
-    """One point per method with error bars; up and left is better. `rows`: of one budget."""
-    label = "flicker: mean change of the error from frame to frame (less is better)"
-    return _success_against("flicker", label, rows, file, title)
-
-
-def success_against_background(rows: list[dict], file: Path, title: str = "") -> bool:
-    """The same against the PSNR outside the object, where most edits should change nothing; up and right is better."""
-    label = "PSNR of the background to the right result, dB (more is better)"
-    return _success_against("psnr_background", label, rows, file, title)
-
-
-def _success_against(field: str, label: str, rows: list[dict], file: Path, title: str) -> bool:
+def _success_against(field: str, label: str, rows: list[dict], file: Path, title: str = "") -> bool:
+    """One point per method with error bars. `rows`: of one budget."""
     points = {}
     for method in methods_of(rows):
         own = select(rows, method=method)
@@ -102,6 +86,12 @@ def _success_against(field: str, label: str, rows: list[dict], file: Path, title
     axes.margins(x=0.08, y=0.08)
     _label_in_margin(axes, {method: (x[0], y[0]) for method, (x, y) in points.items()}, colors)
     return save_figure(figure, file)
+
+
+FLICKER = "flicker: mean change of the error from frame to frame (less is better)"
+BACKGROUND = "PSNR of the background to the right result, dB (more is better)"
+success_against_flicker = partial(_success_against, "flicker", FLICKER)
+success_against_background = partial(_success_against, "psnr_background", BACKGROUND)
 
 
 def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:

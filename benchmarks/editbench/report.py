@@ -30,8 +30,8 @@ CONTROLLED = [method.name for method in COMPARED if method.control]
 TRIED_CONTROLS = [method.name for method in CONTROL_CHOICES]
 GOAL = [column for column in QUALITY if column.field not in ("psnr_object", "centroid_error")]
 NOTES = f"""\
-In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and seed, with its \
-95 % bootstrap interval over clips; bold where the interval does not hold "no difference". The intervals are not \
+In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and seed, with \
+its 95 % bootstrap interval over clips; bold where the interval does not hold "no difference". The intervals are not \
 corrected for their number. ↑: more is better, ↓: less is better. n: edits. Seconds are wall-clock, with other work \
 beside: for orientation only. Bars and bands in the plots are intervals of each method's own mean: they may overlap \
 where the paired difference is clear."""

@@ -51,7 +51,7 @@ def load_strip(path: Path, width: int = SIZE) -> torch.Tensor:
 
 
 def best_median_worst(rows: list[dict], budget: str = "equal") -> dict[str, dict]:
-    """EI2's rows with the highest, median (the upper of two) and lowest PSNR. Raises ValueError where there are none."""
+    """EI2's rows of the highest, median (the upper of two) and lowest PSNR. Raises ValueError without rows."""
     ranked = [row for row in select(rows, method=OURS, budget=budget) if known(row, "psnr")]
     if not ranked:
         raise ValueError(f"There are no rows of {OURS} at budget {budget!r} with psnr to rank.")

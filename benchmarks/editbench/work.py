@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.machine import peak_bytes, start_peak
 from devtools.in_process import pack

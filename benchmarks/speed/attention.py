@@ -8,8 +8,7 @@ from einops import rearrange
 
 from devtools.in_process import pack
 
-from .models import Subject
-from .steps import Place
+from .steps import Place, Subject
 from .timing import LONG, Contender, Marks
 
 FFAM, LITERAL, PLAIN = "FFAM", "FFAM, literal", "torch, as many multiply-adds"

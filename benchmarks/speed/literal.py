@@ -2,8 +2,8 @@
 
 Written from its description, plainly but with that script's optimisations: fp16 autocast with a GradScaler around
 float32 weights (on a CPU bf16, which needs no scaler: fp16 is several times slower there), every transformer block and
-ResBlock checkpointed, the clip encoded by the half-precision autoencoder in every step, torch's own AdamW, the loss read
-back in every step. It trains what the script trains: the q projections of both attentions in every block, and the
+ResBlock checkpointed, the clip encoded by the half-precision autoencoder in every step, torch's own AdamW, the loss
+read back in every step. It trains what the script trains: the q projections of both attentions in every block, and the
 temporal attention. The script also encodes the prompt in every step; that is left out here, in the baseline's favour.
 
 Nothing here uses the pack, so that the baseline stays the same when the pack changes. The UNet is the host's class with
@@ -211,9 +211,9 @@ class LiteralTuning:
 
 @torch.no_grad()
 def ddim(unet: LiteralUNet, latents: torch.Tensor, context: torch.Tensor, guidance: float | None, steps: int, on_step):
-    """The first `steps` of 50 steps of DDIM from `latents` `f c h w`. With `guidance` they lead down from noise, both
-    prompts in one batch (`context`: `2 n c`); without it, up to noise (`1 n c`). Calls `on_step()` after each step. Only
-    its time matters."""
+    """`steps` of 50 steps of DDIM from `latents` `f c h w`, of which only the time matters. With `guidance` they lead
+    down from noise, both prompts in one batch (`context`: `2 n c`); without it, up to noise (`1 n c`). `on_step()` is
+    called after each step."""
     frames = len(latents)
     alpha = alphas().to(latents)
     grid = torch.arange(steps) * 20 + 1

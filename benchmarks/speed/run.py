@@ -20,9 +20,9 @@ from benchmarks.results import RESULTS, write_rows
 from benchmarks.runner import command_parser
 from devtools.environment import DEV, SetupError
 
-from . import models, report
+from . import report
 from .measure import Measurement, Plan
-from .steps import WHAT, Place, Steps
+from .steps import MODELS, WHAT, Place, Steps, load
 from .timing import datasheet
 
 ALL_FRAMES = (8, 16, 24, 32, 64)
@@ -42,7 +42,7 @@ QUICK = Plan(Place(3, 32, 32), (2,), (48,), few=3, attention_frames=(2, 3), roun
 def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = command_parser("speed", __doc__)
     text = "sd15 and sdxl have random weights in full size (default: sd15 on a GPU, miniature on a CPU)"
-    parser.add_argument("--model", choices=models.MODELS, help=text)
+    parser.add_argument("--model", choices=MODELS, help=text)
     text = "the first is where all ways are compared"
     parser.add_argument("--frames", type=int, nargs="+", metavar="N", help=text)
     text = f"sides of square pictures, multiples of 64; {text}"
@@ -68,7 +68,7 @@ def main(words: list[str] | None = None) -> int:
         folder = (options.output or (DEV / "speed" if options.quick or options.only else RESULTS)).resolve()
         if options.threads:
             torch.set_num_threads(options.threads)
-        measurement = Measurement(Steps(models.load(name, device)), plan)
+        measurement = Measurement(Steps(load(name, device)), plan)
     except (SetupError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

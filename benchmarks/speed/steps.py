@@ -1,27 +1,77 @@
-"""The steps that are timed: of tuning, inversion and edit, each as the pack does it and as the literal baseline."""
+"""The steps that are timed: of tuning, inversion and edit, each as the pack does it and as the literal baseline, on a
+model in a real ComfyUI in this process."""
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 
 import torch
 
+from benchmarks.machine import uses_gpu
+from devtools import in_process, random_checkpoint
 from devtools.in_process import pack
 
-from . import models
 from .literal import LiteralTuning, LiteralUNet, ddim
-from .models import Subject
 from .timing import LONG, SHORT, Contender, Marks
 
+TOKENS = 77  # of a prompt
+POOLED = 1280  # channels of SDXL's pooled prompt
+MODELS = ("miniature", "sd15", "sdxl")
 WHAT = ("tune", "invert", "edit")
 OURS, RIVAL = "EI2", "Tune-A-Video"  # presets of the pack
 LITERAL = "Tune-A-Video, literal"
 ENCODED_ONCE = "Tune-A-Video, literal, encoded once"
 LITERALS = (LITERAL, ENCODED_ONCE)
 GUIDANCE = 7.5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A MODEL of the host and its autoencoder. `on_gpu`: where it computes."""
+
+    name: str
+    model: object
+    autoencoder: torch.nn.Module
+    on_gpu: bool
+
+    @property
+    def unet_config(self) -> dict:
+        """The arguments with which the host made the UNet."""
+        return dict(self.model.model.model_config.unet_config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
+
+    def prompt(self) -> list:
+        """The conditioning of a random prompt: no encoder is timed."""
+        generator = torch.Generator().manual_seed(1)
+        tokens = torch.randn(1, TOKENS, self.unet_config["context_dim"], generator=generator)
+        return [[tokens, {"pooled_output": torch.randn(1, POOLED, generator=generator)}]]
+
+
+def load(name: str, device: str) -> Subject:
+    """`name`: one of `MODELS`; all but the miniature have random weights and go through the host's checkpoint loader.
+    `device`: auto, cpu or cuda. Imports ComfyUI and the pack if needed."""
+    if in_process.PACK not in sys.modules:
+        in_process.import_host(device, torch_attention=True)
+        in_process.import_pack()
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        if name == "miniature":
+            model, _, vae = pack("nodes.host.miniature").load_miniature()
+        else:
+            import comfy.sd
+
+            path = Path(folder) / f"random-{name}.safetensors"
+            random_checkpoint.write(path, name)
+            model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=False)
+    return Subject(name, model, vae.first_stage_model, uses_gpu(device))
 
 
 @dataclass(frozen=True)
@@ -42,8 +92,15 @@ class Place:
     width: int
     height: int
 
+    def clip(self) -> torch.Tensor:
+        """Pictures `f 3 h w` of noise, -1..1: no time depends on what they show."""
+        generator = torch.Generator().manual_seed(2)
+        return torch.rand(self.frames, 3, self.height, self.width, generator=generator) * 2 - 1
+
     def latents(self) -> torch.Tensor:
-        return models.latents(self.frames, self.width, self.height)
+        """Random latents `f 4 h/8 w/8`."""
+        generator = torch.Generator().manual_seed(3)
+        return torch.randn(self.frames, 4, self.height // 8, self.width // 8, generator=generator)
 
 
 class Steps:
@@ -57,8 +114,8 @@ class Steps:
             self.inflated = {name: inflate(subject.model, presets[name]) for name in (OURS, RIVAL)}
 
     def ways(self, what: str, place: Place, full: bool) -> list[Way]:
-        """The ways to do `what`; the literal one is the last. `full`: besides what the pack chooses by itself also other
-        precisions, recomputation and the rival's preset."""
+        """The ways to do `what`; the literal one is the last. `full`: also other precisions, recomputation and the
+        rival's preset, besides what the pack chooses by itself."""
         on_gpu = self.subject.on_gpu
         if what != "tune":
             model = self.subject.model
@@ -133,7 +190,7 @@ class Steps:
         return LiteralUNet(self.subject.unet_config, weights, dtype, self.subject.device)
 
     def _literal_tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
-        unet, pixels = self._literal_unet(torch.float32), models.clip(place.frames, place.width, place.height)
+        unet, pixels = self._literal_unet(torch.float32), place.clip()
         unet.checkpointing, context = way.checkpointing, self.subject.prompt()[0][0]
         latents = place.latents() if way.method == ENCODED_ONCE else None
         training = LiteralTuning(unet, self.subject.autoencoder, pixels, context, LONG[way.dtype], latents)

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from benchmarks.machine import held_bytes, peak_bytes, start_peak
 
-# Dense bf16 matrix products with float32 sums, TFLOP/s, from the makers' data sheets. The first name that is part of the
-# device's counts; other devices are compared with their own measured products.
+# Dense bf16 matrix products with float32 sums, TFLOP/s, from the makers' data sheets. The first name that is part of
+# the device's counts; other devices are compared with their own measured products.
 DATASHEET = {"H200": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.4, "A100": 311.8, "L40S": 362.0}
 DATASHEET |= {"RTX 4090": 165.2, "RTX 3090": 71.0}
 SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

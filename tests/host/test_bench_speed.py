@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.machine import CLEAR
-from benchmarks.speed import attention, models, run, steps, timing
+from benchmarks.speed import attention, run, steps, timing
 from benchmarks.speed.attention import Attentions
 from benchmarks.speed.literal import LiteralTuning, LiteralUNet
 from benchmarks.speed.steps import Place, Steps
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject():
-    return models.load("miniature", "cpu")
+    return steps.load("miniature", "cpu")
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_the_literal_step_trains_what_it_should(literal, subject):
     for checkpointing in (True, False):
         literal.load_state_dict(before)
         literal.checkpointing = checkpointing
-        training = LiteralTuning(literal, subject.autoencoder, models.clip(2, 32, 32), context, torch.float32)
+        training = LiteralTuning(literal, subject.autoencoder, Place(2, 32, 32).clip(), context, torch.float32)
         torch.manual_seed(1)
         losses.append([training.step(), training.step()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
