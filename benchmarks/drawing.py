@@ -29,7 +29,7 @@ def new_figure(columns: int, size: tuple[float, float], title: str, rows: int = 
         axes.grid(color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(colors=INK, labelsize=TEXT)
-        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        for text in (axes.xaxis.label, axes.yaxis.label):
             text.set(color=INK, fontsize=TEXT)
         for side, spine in axes.spines.items():
             spine.set(color=FAINT, visible=side in ("left", "bottom"))
@@ -38,6 +38,8 @@ def new_figure(columns: int, size: tuple[float, float], title: str, rows: int = 
 
 def save_figure(figure: Figure, file: Path) -> bool:
     """Writes the PNG. Returns True: there was something to draw."""
+    for axes in figure.axes:
+        axes.title.set(color=INK, fontsize=TEXT)
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     picture.quantize(PALETTE["plot"], dither=Image.Dither.NONE).save(file, optimize=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +22,12 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     text = "auto: a GPU if there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
     return parser
+
+
+def facts(name: str, device: str, words: list[str] | None = None) -> dict:
+    """How a run was made: its command, with the words after `dev.py bench <name>`, and its machine."""
+    command = shlex.join(["python3", "dev.py", "bench", name, *(sys.argv[1:] if words is None else words)])
+    return {"command": command, **machine(device), "threads": torch.get_num_threads()}
 
 
 def run(
@@ -50,14 +58,13 @@ def run(
     if output.suffix != ".json":
         output /= file.format(device="cuda" if bench.on_gpu else "cpu", **options)
     output.parent.mkdir(parents=True, exist_ok=True)
-    about = {**machine(device), "threads": torch.get_num_threads()}
     with torch.inference_mode():
         for number, clip in enumerate(clips[: options.get("clips")], start=1):
             for row in measure(bench, clip, options.get("steps"), output.with_suffix("")):
                 rows.append(row)
                 print(json.dumps(row), flush=True)
-            command = f"python3 dev.py bench {name}" + (f" --clips {number}" if count else "")
-            command += f" --steps {options['steps']}" if steps else ""
-            write_rows(output, rows, {"command": command, **about})
+            so_far = ["--clips", str(number)] if count else []
+            so_far += ["--steps", str(options["steps"])] if steps else []
+            write_rows(output, rows, facts(name, device, so_far))
     print(table(rows))
     return 0

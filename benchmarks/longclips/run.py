@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,9 +20,8 @@ from benchmarks.bench import Bench, BenchClip
 from benchmarks.drawing import titled_sheet
 from benchmarks.editbench.clips import Clip, Edit, edit_of
 from benchmarks.editbench.scores import score
-from benchmarks.machine import machine
 from benchmarks.results import RESULTS, markdown_table, write_rows
-from benchmarks.runner import command_parser
+from benchmarks.runner import command_parser, facts
 from devtools.in_process import pack
 from ei2.measures import psnr
 from ei2.windows import static_windows
@@ -197,9 +195,11 @@ def main() -> int:
     options = parser.parse_args()
     bench, windows = Bench(options.device), (options.window, options.overlap)
     output = options.output or RESULTS / f"long_{'cuda' if bench.on_gpu else 'cpu'}.json"
-    command = shlex.join(["python3", "dev.py", "bench", "long", *sys.argv[1:]])
-    about = {"command": command, **machine(options.device), "threads": torch.get_num_threads()}
-    about |= {"window": options.window, "overlap": options.overlap, "tune_steps": options.steps}
+    about = facts("long", options.device) | {
+        "window": options.window,
+        "overlap": options.overlap,
+        "tune_steps": options.steps,
+    }
     about |= {"cfg": CFG, "ddim_steps": DDIM_STEPS}
     output.parent.mkdir(parents=True, exist_ok=True)
     rows, left_open, memory = [], [], []
@@ -227,7 +227,7 @@ def main() -> int:
                 work.sheet(pictures, OPEN_PROMPT, output.with_name(f"{stem}_open.png"))
     write_rows(output, rows, {**about, "memory": memory, "left_open": left_open})
     text = table(rows, memory, left_open)
-    output.with_suffix(".md").write_text(f"# Long clips\n\n{command}\n\n{text}\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(f"# Long clips\n\n{about['command']}\n\n{text}\n", encoding="utf-8")
     print(text)
     return 0
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from . import attention
 from .attention import Attentions
 from .steps import LITERAL, WHAT, Place, Steps, Way
-from .timing import LONG, Arithmetic, datasheet, measured_peak, race, summary
+from .timing import LONG, arithmetic, datasheet, measured_peak, race, summary
 
 MEASURED = "checkpointing seconds steps_timed peak_bytes tflop tflops share_of_peak ratio_to_literal memory_to_literal"
 
@@ -41,7 +41,7 @@ class Measurement:
 
     def __init__(self, steps: Steps, plan: Plan):
         self.steps, self.plan, self.subject = steps, plan, steps.subject
-        self.arithmetic: dict[tuple, Arithmetic] = {}
+        self.arithmetic = {}  # by kind of step, method and size
         self.peaks: dict[str, float] = {}
 
     def work(self, only: str | None) -> Iterator[Callable[[], list[dict]]]:
@@ -75,7 +75,7 @@ class Measurement:
         for way, contender in zip(ways, contenders):
             row = self._row(what, way.method, way.dtype, place, checkpointing=way.checkpointing) | summary(contender)
             if row["seconds"]:
-                row["tflop"] = self._arithmetic(what, way, place).at(place.frames) / 1e12
+                row["tflop"] = self._flops(what, way, place) / 1e12
                 self._share(row)
             rows.append(row)
         _compare(rows, LITERAL)
@@ -100,15 +100,15 @@ class Measurement:
             ours["time_to_plain"] = ours["seconds"] / plain["seconds"]
         return rows
 
-    def _arithmetic(self, what: str, way: Way, place: Place) -> Arithmetic:
-        """Counted once per kind of step, method and size."""
+    def _flops(self, what: str, way: Way, place: Place) -> float:
+        """Of one step, without recomputation."""
         key = (what, way.method, place.width, place.height)
         if key not in self.arithmetic:
             plain = way if way.checkpointing is None else replace(way, checkpointing=False)
             step = lambda frames: self.steps.runner(what, plain, replace(place, frames=frames))(0)
-            self.arithmetic[key] = Arithmetic(step)
+            self.arithmetic[key] = arithmetic(step)
             self.steps.leave()
-        return self.arithmetic[key]
+        return float(self.arithmetic[key](place.frames))
 
     def _row(self, what: str, method: str, dtype: str, place: Place | None, **fields) -> dict:
         row = {"what": what, "method": method, "model": self.subject.name if place else None}

@@ -7,7 +7,6 @@ every measurement.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from dataclasses import replace
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import machine, uses_gpu
+from benchmarks.machine import uses_gpu
 from benchmarks.results import RESULTS, write_rows
-from benchmarks.runner import command_parser
+from benchmarks.runner import command_parser, facts
 from devtools.environment import DEV, SetupError
 
 from . import report
@@ -74,9 +73,7 @@ def main(words: list[str] | None = None) -> int:
         return 1
     file = folder / (f"speed_{device}.json" if name == usual else f"speed_{device}_{name}.json")
     about = {
-        "command": shlex.join(["python3", "dev.py", "bench", "speed", *(sys.argv[1:] if words is None else words)]),
-        **machine(device),
-        "threads": torch.get_num_threads(),
+        **facts("speed", device, words),
         "model": name,
         "base": [plan.base.frames, plan.base.width, plan.base.height],
         "datasheet_tflops": datasheet(measurement.subject.device),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
 from statistics import median
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -106,22 +106,14 @@ def count_flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-class Arithmetic:
-    """The arithmetic of a step at any number of frames, without recomputation.
+def arithmetic(step: Callable[[int], object]) -> np.poly1d:
+    """The floating-point operations of a step by its number of frames.
 
     `step(frames)` does one step without checkpointing. It is counted at 2, 3 and 4 frames, which is quick. All parts of
     a step grow as 1, f or f², so the parabola through three counts is exact.
     """
-
-    COUNTED = (2, 3, 4)
-
-    def __init__(self, step: Callable[[int], object]):
-        self.counts = {frames: count_flops(lambda: step(frames)) for frames in self.COUNTED}
-
-    def at(self, frames: int) -> float:
-        """Floating-point operations, by Lagrange's polynomial."""
-        weight = lambda i: prod((frames - j) / (i - j) for j in self.COUNTED if j != i)
-        return sum(weight(i) * count for i, count in self.counts.items())
+    frames = (2, 3, 4)
+    return np.poly1d(np.polyfit(frames, [count_flops(lambda: step(count)) for count in frames], 2))
 
 
 def measured_peak(dtype: torch.dtype, device: torch.device, seconds: float) -> float:

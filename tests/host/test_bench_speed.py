@@ -15,7 +15,7 @@ from benchmarks.speed import attention, run, steps, timing
 from benchmarks.speed.attention import Attentions
 from benchmarks.speed.literal import LiteralTuning, LiteralUNet
 from benchmarks.speed.steps import Place, Steps
-from benchmarks.speed.timing import Arithmetic, Contender, count_flops, race, summary
+from benchmarks.speed.timing import Contender, arithmetic, count_flops, race, summary
 from devtools.environment import ROOT
 
 pytestmark = pytest.mark.host
@@ -154,7 +154,7 @@ def test_the_parabola_gives_the_arithmetic_of_any_number_of_frames(subject):
     made, way = Steps(subject), steps.Way("EI2", "fp32", False)
     step = lambda frames: made.runner("tune", way, Place(frames, 32, 32))(0)
     # what is done once per run, such as the picture of the clip, counts too, but hardly
-    assert Arithmetic(step).at(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
+    assert arithmetic(step)(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", attention.KINDS)
