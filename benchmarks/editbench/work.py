@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.machine import peak_bytes, start_peak
@@ -42,6 +42,16 @@ class Way:
     ddim_steps: int
 
 
+class Inverted(NamedTuple):
+    """`model`: to edit with; `inverter`: to invert with; `measured`: the part of a row that all edits share."""
+
+    model: Any
+    inverter: Any
+    inversion: Any
+    measured: dict
+    cost: Cost
+
+
 class Work:
     """One clip, learned with one tuning."""
 
@@ -58,7 +68,7 @@ class Work:
         """A row per edit; the edited frames go to the folder `strips`."""
         method, budget, rows = METHODS[case.method], case.budget, []
         way = Way(method.inversion, method.inverted_with, budget.steps, budget.strength, budget.ddim_steps)
-        *_, restored, inverting = self.invert(way)
+        inverted = self.invert(way)
         _, optimizing = self.optimize(way, method.null_text, budget.cfg)
         tuning = self.learned[budget.steps][1] if method.tuned else Cost()
         for (*about, edit, seed), inputs in self.job.inputs_of(case).items():
@@ -70,11 +80,11 @@ class Work:
                 "frames": len(self.video.frames),
                 "seed": seed,
                 **scores,
-                **restored,
-                "seconds_invert": round(inverting.seconds + optimizing.seconds, 2),
+                **inverted.measured,
+                "seconds_invert": round(inverted.cost.seconds + optimizing.seconds, 2),
                 "seconds_tune": round(tuning.seconds, 2),
                 "seconds_edit": round(editing.seconds, 2),
-                "peak_bytes": max(cost.peak for cost in (tuning, inverting, optimizing, editing)),
+                "peak_bytes": max(cost.peak for cost in (tuning, inverted.cost, optimizing, editing)),
                 "motion": self.clip.motion,
                 **inputs,
             }
@@ -94,9 +104,7 @@ class Work:
         self.bench.tune(self.inflated, self.video, max(stops), keep, stops, **settings)
         return learned
 
-    def _invert(self, way: Way) -> tuple[Any, Any, Any, dict, Cost]:
-        """The model to edit with, the model to invert with, the inversion, the part of a row that is the same for every
-        edit, and the cost."""
+    def _invert(self, way: Way) -> Inverted:
         bench, video, model = self.bench, self.video, self.inflated
         prompt = video.source if way.inverted_with == "source" else bench.empty
         if self.learned:
@@ -116,19 +124,19 @@ class Work:
             "block_log_variance_shift": [round(value, 5) for value in shift.log_std],
             "reconstruction_psnr": min(psnr(restored, video.frames), PSNR_LIMIT),
         }
-        return model, inverter, inversion, measured, cost
+        return Inverted(model, inverter, inversion, measured, cost)
 
     def _optimize(self, way: Way, inner_steps: int, cfg: float) -> tuple[Any, Cost]:
         """The inversion, with null-text embeddings if there are inner steps, and the cost of those."""
-        _, inverter, inversion, *_ = self.invert(way)
+        inverted, cost = self.invert(way), self._cost()
         if not inner_steps:
-            return inversion, Cost()
-        cost = self._cost()
-        return self.bench.with_null_text(inverter, inversion, self.video.source, inner_steps, cfg), cost()
+            return inverted.inversion, Cost()
+        inputs = (inverted.inverter, inverted.inversion, self.video.source)
+        return self.bench.with_null_text(*inputs, inner_steps, cfg), cost()
 
     def _edit(self, way: Way, inner_steps: int, control: ControlSettings | None, cfg: float, kind: str) -> tuple:
         """The edited frames `f 3 h w`, their measures, and the cost."""
-        bench, (model, *_), (inversion, _) = self.bench, self.invert(way), self.optimize(way, inner_steps, cfg)
+        bench, model, (inversion, _) = self.bench, self.invert(way).model, self.optimize(way, inner_steps, cfg)
         edit = next(edit for edit in self.clip.edits if edit.kind == kind)
         cost = self._cost()
         if control is None:
