@@ -11,7 +11,6 @@ from miniature.world import COLORS, SIZE, Scene, object_mask, render
 
 from .clips import VALUES, Clip, Edit
 
-SCORES = ("success", "preservation", "psnr", "psnr_object", "psnr_background", "flicker", "centroid_error")
 PSNR_LIMIT = 100.0  # dB: the score of an exact result, because JSON has no infinity
 LOST = SIZE / 2  # pixels: the largest centroid error, also that of a frame without an object
 LEAST_AREA = 0.1  # of the true object's area: a smaller region does not count as the object

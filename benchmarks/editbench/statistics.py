@@ -7,7 +7,6 @@ are 95 % percentile intervals (Efron and Tibshirani, An Introduction to the Boot
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +58,3 @@ def paired_bootstrap(
     options = {"n_resamples": resamples, "method": "percentile", "rng": np.random.default_rng(seed)}
     interval = bootstrap(sums, statistic, paired=True, **options).confidence_interval
     return Interval(*map(float, (statistic(*sums, axis=0), *interval)))
-
-
-paired_bootstrap_ratio = partial(paired_bootstrap, ratio=True)

@@ -17,7 +17,7 @@ KINDS = (FFAM, LITERAL, PLAIN, SCA, DENSE, OWN)
 FACTOR = 2  # FFAM's default
 
 
-def literal_fine_coarse(q, k, v, frames: int, height: int, width: int, attend) -> torch.Tensor:
+def literal_fine_coarse(q, k, v, frames: int, height: int, attend) -> torch.Tensor:
     """FFAM by its definition: every frame gets its own copy of all keys and values, `(b f) (h w) c`."""
 
     def copied(t):
@@ -90,7 +90,7 @@ class Attentions:
         frame_attention, ffam = pack("ei2.frame_attention"), pack("ei2.ffam").fine_coarse_attention
         return {
             FFAM: lambda *qkv: ffam(*qkv, *size, FACTOR, "average", attend),
-            LITERAL: lambda *qkv: literal_fine_coarse(*qkv, *size, attend),
+            LITERAL: lambda *qkv: literal_fine_coarse(*qkv, *size[:2], attend),
             SCA: lambda *qkv: frame_attention.sparse_causal_attention(*qkv, size[0], attend),
             DENSE: lambda *qkv: frame_attention.dense_attention(*qkv, size[0], attend),
         }.get(kind, attend)

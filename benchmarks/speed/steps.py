@@ -143,7 +143,10 @@ class Steps:
     def runner(self, what: str, way: Way, place: Place) -> Callable[[int], list[float]]:
         """A function that does one step more than asked and returns the seconds of the others."""
         literal = way.method in LITERALS
-        work = getattr(self, f"_{'literal_' if literal else ''}{what}")
+        if literal:
+            work = {"tune": self._literal_tune, "invert": self._literal_invert, "edit": self._literal_edit}[what]
+        else:
+            work = {"tune": self._tune, "invert": self._invert, "edit": self._edit}[what]
 
         def run(steps: int) -> list[float]:
             first = 2 if what == "invert" and not literal else 1  # its mark is also called before the first step

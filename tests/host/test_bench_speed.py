@@ -146,7 +146,7 @@ def test_the_literal_attention_is_ffam(pack):
     q, k, v = (torch.randn(frames, height * width, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     attend = lambda q, k, v: pack("ei2.attention").attention(q, k, v, heads)
     expected = pack("ei2.ffam").fine_coarse_attention(q, k, v, frames, height, width, 2, "average", attend)
-    found = attention.literal_fine_coarse(q, k, v, frames, height, width, attend)
+    found = attention.literal_fine_coarse(q, k, v, frames, height, attend)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
