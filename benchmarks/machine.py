@@ -1,4 +1,4 @@
-"""Where a run computes, and the peak memory of a stretch of work: of the GPU, or of this process."""
+"""Where a benchmark computes, and the peak memory of a piece of work: on the GPU, or of this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-CLEAR = Path("/proc/self/clear_refs")  # Linux: writing 5 starts the peak anew
+CLEAR = Path("/proc/self/clear_refs")  # Linux: writing 5 resets the peak
 
 
 def uses_gpu(device: str) -> bool:
@@ -20,23 +20,20 @@ def uses_gpu(device: str) -> bool:
 
 
 def machine(device: str) -> dict[str, str]:
-    """What seconds and peaks mean nothing without."""
+    """What a reader needs to interpret seconds and peaks."""
     processor = f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    return {
-        "machine": torch.cuda.get_device_name() if uses_gpu(device) else processor,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    name = torch.cuda.get_device_name() if uses_gpu(device) else processor
+    return {"machine": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def start_peak(on_gpu: bool) -> None:
-    """Starts a new peak, where the system can."""
+    """Resets the peak where the system can."""
     gc.collect()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         return
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed is given back, and not counted as used
+        ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, so that it does not count as used
     try:
         CLEAR.write_text("5")
     except OSError:  # not Linux, or not allowed: the peak is then that of the whole process
@@ -44,8 +41,8 @@ def start_peak(on_gpu: bool) -> None:
 
 
 def peak_bytes(on_gpu: bool) -> int:
-    """The peak since `start_peak`, in bytes; since the start of the process where the system cannot tell otherwise,
-    and 0 where it cannot tell at all."""
+    """The peak since `start_peak`. Where the system cannot reset it, the peak since the process started; 0 where it
+    cannot be read."""
     if on_gpu:
         return torch.cuda.max_memory_allocated()
     peak = _status("VmHWM")
@@ -59,13 +56,12 @@ def peak_bytes(on_gpu: bool) -> int:
 
 
 def held_bytes(on_gpu: bool) -> int:
-    """What is taken now, measured as the peak is; 0 where the system cannot tell."""
+    """Memory in use now, measured as the peak is; 0 where it cannot be read."""
     return torch.cuda.memory_allocated() if on_gpu else _status("VmRSS") or 0
 
 
 def _status(name: str) -> int | None:
-    """Bytes that Linux tells of this process."""
+    """A figure in bytes from Linux's status of this process."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
-    found = [line for line in lines if line.startswith(name + ":")]
-    return 1024 * int(found[0].split()[1]) if found else None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name + ":")), None)

@@ -1,7 +1,7 @@
 """Memory: the peak of tuning, inversion and edit at several numbers of frames and sizes, beside the pack's estimate.
 
-Every clip runs in a process of its own. Numbers include the model's weights; random weights take as much as real ones.
-Where there is no such device, the table shows the estimate alone, and nothing is written.
+Each clip runs in its own process. Numbers include the model's weights; random weights take as much as real ones.
+Without the device, the table shows only the estimate, and nothing is written.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
 
-from benchmarks.machine import peak_bytes, start_peak, uses_gpu
-from benchmarks.results_file import write_results
+from benchmarks.machine import machine, peak_bytes, start_peak, uses_gpu
+from benchmarks.results import RESULTS, markdown_table, write_rows
 from devtools import in_process
 from devtools.environment import ROOT
+from devtools.unet_layouts import UNETS
 
 WORKS = ("tune", "tune, checkpointing", "invert", "edit")
 FRAMES = (8, 16, 24)
@@ -27,27 +29,20 @@ PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512)}
 CELL = 8  # pixels to a latent's edge
 TEXT_TOKENS = 77
 GUIDANCE = 7.5
-# The C library gives every tensor's memory back at once, so that the peak is what is in use: not the holes between, for
-# which it otherwise needs up to half as much again.
+# Makes the C library return each tensor's memory at once, so that the peak is what is in use. Otherwise holes between
+# tensors would add up to half as much again.
 ENVIRONMENT = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536")
-SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "channel_mult": [1, 2, 4, 4],
-    "num_res_blocks": [2, 2, 2, 2], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 768, "adm_in_channels": None,
-    "use_spatial_transformer": True, "use_linear_in_transformer": False, "use_temporal_attention": False,
-    "legacy": False,
-}  # fmt: skip
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
-    """A MODEL; SD1.5's weights are random, or without `weights` none at all, which does for an estimate."""
+    """A MODEL. SD1.5's weights are random; without `weights` it has none, which is enough for an estimate."""
     import comfy.latent_formats
     import comfy.model_patcher
     import comfy.supported_models
 
     if name == "mini" and weights:
         return in_process.pack("nodes.host.miniature").load_miniature()[0]
-    config = comfy.supported_models.SD15(SD15)
+    config = comfy.supported_models.SD15({**UNETS["sd15"], "adm_in_channels": None})
     config.set_inference_dtype(dtype, None)
     config.latent_format = comfy.latent_formats.SD15()
     with torch.device("cpu" if weights else "meta"):
@@ -59,7 +54,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
 
 
 def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) -> list[dict]:
-    """A row for each kind of work on one clip; `peak` is None where it cannot be measured here."""
+    """A row for each kind of work on one clip. `peak` is None where it cannot be measured here."""
     on_gpu = uses_gpu(device)
     real = device == "cpu" or on_gpu
     in_process.import_host(device)
@@ -86,19 +81,19 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
             "invert": lambda x: sampling.invert(model, x, prompt, 2, 0),
             "edit": lambda x: sampling.sample(model, x, prompt, prompt, GUIDANCE, sigmas),
         }
-        for work in reversed(works):  # the small ones first: what the heap keeps would hide them behind the big ones
+        for work in reversed(works):  # small ones first: what the heap keeps of large ones would hide them
             need = _estimate(estimates, model, prompt, latents, work, precision, device)
             peak = None
             if real:
-                runs[work](latents[:2, :, :8, :8])  # loads and warms up
+                runs[work](latents[:2, :, :8, :8])  # loads the model and warms up
                 peak = _peak(lambda: runs[work](latents), need.weights, on_gpu)
-            rows.append({"model": name, "frames": frames, "pixels": pixels, "work": work, "precision": precision,
-                         "estimate": need.total, "peak": peak})  # fmt: skip
+            row = {"model": name, "frames": frames, "pixels": pixels, "work": work, "precision": precision}
+            rows.append({**row, "estimate": need.total, "peak": peak})
     return rows
 
 
 def _peak(run, weights: int, on_gpu: bool) -> int:
-    """Of a run, with the weights: a GPU counts them itself, in main memory they were there before."""
+    """The peak of a run, with the weights: a GPU counts them itself, in main memory they exist before."""
     start_peak(on_gpu)
     before = 0 if on_gpu else peak_bytes(on_gpu)
     run()
@@ -117,21 +112,18 @@ def _estimate(estimates, model, prompt, latents, work: str, precision: str, devi
 
 def table(rows: list[dict]) -> str:
     """Markdown: a line per clip, a column per kind of work, each "measured (estimated)"."""
-    lines = [f"| model | frames | size | {' | '.join(WORKS)} |", "|---|---:|---:|" + "---:|" * len(WORKS)]
-    clips = sorted({(row["model"], row["pixels"], row["frames"]) for row in rows})
-    for name, pixels, frames in clips:
-        cells = []
-        for work in WORKS:
-            cell = (name, pixels, frames, work)
-            here = [row for row in rows if (row["model"], row["pixels"], row["frames"], row["work"]) == cell]
-            cells.append(_cell(here[0]) if here else "not measured")
-        lines.append(f"| {name} | {frames} | {pixels}² | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines: dict[tuple, list[str]] = {}
+    for row in sorted(rows, key=_key):
+        measured = "not measured" if row["peak"] is None else _size(row["peak"])
+        clip = lines.setdefault(_key(row)[:3], ["not measured"] * len(WORKS))
+        clip[WORKS.index(row["work"])] = f"{measured} ({_size(row['estimate'])})"
+    clips = [(name, str(frames), f"{pixels}²", *cells) for (name, pixels, frames), cells in lines.items()]
+    return markdown_table(["model", "frames", "size", *WORKS], clips)
 
 
-def _cell(row: dict) -> str:
-    estimate = _size(row["estimate"])
-    return f"not measured ({estimate})" if row["peak"] is None else f"{_size(row['peak'])} ({estimate})"
+def _key(row: dict) -> tuple:
+    """What distinguishes rows, in the order of the file."""
+    return row["model"], row["pixels"], row["frames"], WORKS.index(row["work"]), row["precision"]
 
 
 def _size(count: int) -> str:
@@ -146,27 +138,25 @@ def main() -> int:
     parser.add_argument("--pixels", type=int, nargs="+", metavar="P", help="sides of square frames")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/memory_<device>.json, added to")
-    parser.add_argument("--clip", action="store_true", help=argparse.SUPPRESS)  # one clip, in this process
+    parser.add_argument("--clip", action="store_true", help=argparse.SUPPRESS)  # measures one clip, in this process
     options = parser.parse_args()
     sizes = options.pixels or PIXELS[options.model]
     if options.clip:
         print(json.dumps(measure(options.model, options.device, options.frames[0], sizes[0], options.works)))
         return 0
-    output = options.output or ROOT / "benchmarks" / "results" / f"memory_{options.device}.json"
+    output = options.output or RESULTS / f"memory_{options.device}.json"
     rows = json.loads(output.read_text(encoding="utf-8"))["rows"] if output.exists() else []
-    for pixels in sizes:
-        for frames in options.frames:
-            here = ["--model", options.model, "--device", options.device, "--works", *options.works]
-            clip = ["--clip", "--frames", str(frames), "--pixels", str(pixels)]
-            command = [sys.executable, "-m", "benchmarks.memory", *here, *clip]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
-            new = json.loads(done.stdout.splitlines()[-1])
-            key = lambda row: (row["model"], row["frames"], row["pixels"], row["work"], row["precision"])
-            rows = [row for row in rows if key(row) not in {key(one) for one in new}] + new
-            print(json.dumps(new), flush=True)
-            rows.sort(key=lambda row: (row["model"], row["pixels"], row["frames"], WORKS.index(row["work"])))
-            if all(row["peak"] for row in rows):
-                write_results(output, "memory", options.device, rows)
+    about = {"command": "python3 dev.py bench memory", **machine(options.device)}
+    for pixels, frames in product(sizes, options.frames):
+        command = [sys.executable, "-m", "benchmarks.memory", "--clip", "--model", options.model]
+        command += ["--device", options.device, "--frames", str(frames), "--pixels", str(pixels)]
+        command += ["--works", *options.works]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
+        new = {_key(row): row for row in json.loads(done.stdout.splitlines()[-1])}
+        print(json.dumps(list(new.values())), flush=True)
+        rows = sorted([row for row in rows if _key(row) not in new] + list(new.values()), key=_key)
+        if all(row["peak"] for row in rows):
+            write_rows(output, rows, about)
     print(table(rows))
     return 0
 

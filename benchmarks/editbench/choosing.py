@@ -1,31 +1,37 @@
-"""The rule by which settings are chosen from the development split's rows."""
+"""The rule that chooses settings by the development split's rows."""
 
 from __future__ import annotations
 
 from statistics import fmean
 
-from benchmarks.editbench.methods import BLEND, CONTROL, CONTROL_CHOICES, JOINT, REFERENCE
-from benchmarks.editbench.rows import budgets_of, case, select
+from .methods import BLEND, CONTROL, CONTROL_CHOICES, JOINT, REFERENCE
+from .rows import budgets_of, case, select
 
 TOLERANCE = 0.02  # of success times preservation
 
 
 def criterion(rows: list[dict]) -> tuple[float, float]:
-    """How good a setting is, from its rows on the development split: the mean over edits of success times preservation,
-    and the mean PSNR to the right result.
+    """How good a setting is: the mean over edits of success times preservation, and the mean PSNR to the right result.
 
-    A product, because returning the source keeps everything and drawing a new clip can fulfil any prompt: each alone
-    must score zero.
+    It is a product because returning the source preserves everything, and drawing a new clip can fulfil any prompt:
+    either alone must score zero.
     """
     return fmean(row["success"] * row["preservation"] for row in rows), fmean(row["psnr"] for row in rows)
 
 
 def best_of(scores: dict[str, tuple[float, float]]) -> str:
-    """The name with the highest PSNR among those whose success times preservation is within `TOLERANCE` of the best:
-    closer than that they cannot be told apart, since one frame of a dozen edits is a point."""
-    highest = max(first for first, _ in scores.values())
-    near = {name: psnr for name, (first, psnr) in scores.items() if first >= highest - TOLERANCE}
+    """The name with the highest PSNR among those whose success times preservation is within `TOLERANCE` of the best.
+    Smaller differences are noise: one frame of a dozen edits is a point."""
+    highest = max(product for product, _ in scores.values())
+    near = {name: psnr for name, (product, psnr) in scores.items() if product >= highest - TOLERANCE}
     return max(near, key=near.get)
+
+
+def on_shared_edits(options: dict[str, list[dict]]) -> dict[str, tuple[float, float]]:
+    """The `criterion` of each option, over the edits that all were measured on; empty where there are none."""
+    shared = set.intersection(*({case(row) for row in own} for own in options.values())) if options else set()
+    over_shared = lambda own: criterion([row for row in own if case(row) in shared])
+    return {name: over_shared(own) for name, own in options.items()} if shared else {}
 
 
 def scores_of(rows: list[dict], method: str) -> dict[str, tuple[float, float]]:
@@ -34,31 +40,27 @@ def scores_of(rows: list[dict], method: str) -> dict[str, tuple[float, float]]:
     Raises ValueError for a method whose budgets share no edit.
     """
     own = select(rows, method=method)
-    by_budget = {budget: select(own, budget=budget) for budget in budgets_of(own)}
-    shared = set.intersection(*({case(row) for row in found} for found in by_budget.values()))
-    if not shared:
+    scores = on_shared_edits({budget: select(own, budget=budget) for budget in budgets_of(own)})
+    if not scores:
         raise ValueError(f"The budgets of {method} have no edit in common: run them on the same clips.")
-    return {b: criterion([row for row in found if case(row) in shared]) for b, found in by_budget.items()}
+    return scores
 
 
-def chosen(rows: list[dict], methods: tuple[str, ...] = (JOINT, REFERENCE)) -> dict[str, str]:
-    """The budgets to choose, by `best_of`, from the development split's rows: each method's best, and under `equal`
-    the best for all of them together, by the mean of their scores."""
-    scores = {method: scores_of(rows, method) for method in methods}
-    shared = [budget for budget in scores[methods[0]] if all(budget in found for found in scores.values())]
-    means = {b: tuple(fmean(found[b][i] for found in scores.values()) for i in (0, 1)) for b in shared}
-    return {**{method: best_of(found) for method, found in scores.items()}, "equal": best_of(means)}
+def chosen(rows: list[dict]) -> dict[str, str]:
+    """The budgets to choose: the best of EI2 and of Tune-A-Video, and as `equal` the best for both, by the mean of
+    their scores."""
+    scores = {method: scores_of(rows, method) for method in (JOINT, REFERENCE)}
+    shared = [budget for budget in scores[JOINT] if budget in scores[REFERENCE]]
+    means = {budget: tuple(map(fmean, zip(*(own[budget] for own in scores.values())))) for budget in shared}
+    return {**{method: best_of(own) for method, own in scores.items()}, "equal": best_of(means)}
 
 
 def chosen_control(rows: list[dict]) -> dict[str, str]:
-    """The values of EI2's control to choose, by `best_of`, without and with LocalBlend, from the development split's
-    rows; empty where none were tried. On the edits that all were measured on."""
-    found = {}
+    """The values of EI2's control to choose, without and with LocalBlend; empty where none were tried."""
+    choices = {}
     for name, blend in ((CONTROL, False), (BLEND, True)):
-        tried = {m.name: select(rows, method=m.name) for m in CONTROL_CHOICES if bool(m.control.blend) == blend}
-        tried = {method: own for method, own in tried.items() if own}
-        shared = set.intersection(*({case(row) for row in own} for own in tried.values())) if tried else set()
-        if shared:
-            scores = {m: criterion([row for row in own if case(row) in shared]) for m, own in tried.items()}
-            found[name] = best_of(scores)
-    return found
+        names = [method.name for method in CONTROL_CHOICES if bool(method.control.blend) == blend]
+        scores = on_shared_edits({method: own for method in names if (own := select(rows, method=method))})
+        if scores:
+            choices[name] = best_of(scores)
+    return choices

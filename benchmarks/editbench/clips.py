@@ -1,10 +1,10 @@
 """EditBench's clips: rendered scenes in motion, each with two edits whose right result is known.
 
-Two splits of 24 clips and 48 edits each, fixed by their seeds: `dev`, to choose settings on, and `test`, to report.
-Both hold every motion, kind of edit and frame count as often as the other, but share neither motion parameters
-(`PARAMETERS`: the ranges are disjoint) nor attribute changes (`changes_of`: each ordered pair of a source and a target
-value belongs to one split). At every frame the object stays within the placements that the miniature model was
-trained on (`world.random_scene`).
+There are two splits of 24 clips and 48 edits each, fixed by their seeds: settings are chosen on `dev`, and `test` is
+reported. Both hold each motion, kind of edit and frame count equally often. They share neither motion parameters
+(the ranges in `PARAMETERS` are disjoint) nor attribute changes (`changes_of`: each ordered pair of a source and a
+target value belongs to one split). The object always stays within the placements that the miniature was trained on
+(`world.random_scene`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from miniature.world import COLORS, PATTERNS, PERIOD, SHAPES, Scene, prompt
 
 SPLITS = ("dev", "test")
 MOTIONS = ("line", "circle", "bounce", "spin", "grow_shrink", "scroll")
-CLIPS_PER_MOTION = 4
 FRAMES, LONG_FRAMES = 8, 16
 LONG_CLIPS = {
     "dev": ("line-1", "circle-2", "spin-3", "scroll-4"),
@@ -28,6 +27,7 @@ LONG_CLIPS = {
 }
 QUICK_FRAMES = 4
 
+OBJECT = ("color", "shape")  # the object's words, in the prompt's order
 VALUES = {"shape": SHAPES, "color": tuple(COLORS), "pattern": PATTERNS, "background": tuple(COLORS)}
 KINDS: dict[str, tuple[str, ...]] = {  # the attributes each kind of edit changes
     "color": ("color",),
@@ -37,16 +37,16 @@ KINDS: dict[str, tuple[str, ...]] = {  # the attributes each kind of edit change
     "pattern": ("pattern",),
     "object_background": ("shape", "color", "background"),
 }
-# The kinds of the n-th motion's four clips are these, shifted by n: every kind is drawn 8 times in a split, every
-# motion meets every kind, and every pair of kinds shares a clip.
+# The kinds of the n-th motion's four clips are these, shifted by n. Thus each kind occurs 8 times in a split, each
+# motion meets each kind, and each pair of kinds shares a clip.
 KIND_PAIRS = ((0, 1), (2, 4), (3, 5), (1, 4))
 
 LOW, HIGH = 38.0, 90.0  # pixels: the object's centre, as `world.random_scene` draws it
 RADIUS_LOW, RADIUS_HIGH = 24.0, 40.0  # pixels: the object's radius, likewise
 DEGREE = math.pi / 180
 
-# What tells a motion of one split from the other split's; all over the whole clip, whatever its frame count. Lengths
-# in pixels, angles in radians, headings clockwise from "to the right".
+# The ranges in which the splits' motions differ. Values are for the whole clip, whatever its frame count: lengths in
+# pixels, angles in radians, headings clockwise from "to the right".
 PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     "dev": {
         "line": {"heading": (0.0, math.pi), "span": (22, 31)},  # downwards
@@ -69,8 +69,7 @@ PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of a clip. `changes`: the changed attributes' target values; `target_scenes`: the right result, one
-    scene per frame."""
+    """One edit of a clip. `changes`: target values by attribute; `target_scenes`: the right result, frame by frame."""
 
     kind: str
     changes: dict[str, str]
@@ -83,7 +82,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Clip:
-    """A rendered clip and its edits. `scenes`: one per frame; `parameters`: those of its motion, see `PARAMETERS`."""
+    """A rendered clip and its edits. `scenes`: one per frame; `parameters`: of its motion, see `PARAMETERS`."""
 
     name: str
     motion: str
@@ -96,27 +95,39 @@ class Clip:
         return prompt(self.scenes[0])
 
 
+def edit_of(kind: str, changes: dict[str, str], scenes: tuple[Scene, ...]) -> Edit:
+    """The edit that changes some attributes of the scenes."""
+    return Edit(kind, changes, tuple(scene.edited(**changes) for scene in scenes))
+
+
+def blend_words(clip: Clip, edit: Edit) -> tuple[list[str], list[str]] | None:
+    """The object's words in the source and in the target prompt, in whose regions LocalBlend lets the edit change the
+    picture. None where more than the object changes: LocalBlend keeps a background, so there it stays off."""
+    if not edit.changes.keys() <= set(OBJECT):
+        return None
+    old, new = ([getattr(scene, name) for name in OBJECT] for scene in (clip.scenes[0], edit.target_scenes[0]))
+    return old, new
+
+
 def split(name: str) -> list[Clip]:
     """The 24 clips of `dev` or `test`, the same at every call. Raises ValueError for another name."""
     if name not in SPLITS:
         raise ValueError(f"There is no split {name!r}: use one of {', '.join(SPLITS)}.")
-    rng, used = random.Random(f"editbench {name}"), defaultdict(Counter)
-    clips = []
+    draw, clips = _Draw(name, f"editbench {name}"), []
     for m, motion in enumerate(MOTIONS):
-        for c in range(CLIPS_PER_MOTION):
-            kinds = [list(KINDS)[(m + k) % len(KINDS)] for k in KIND_PAIRS[c]]
+        for c, pair in enumerate(KIND_PAIRS):
             clip = f"{motion}-{c + 1}"
             frames = LONG_FRAMES if clip in LONG_CLIPS[name] else FRAMES
-            clips.append(_clip(name, clip, motion, kinds, frames, rng, used))
+            clips.append(draw.clip(clip, motion, [list(KINDS)[(m + k) % len(KINDS)] for k in pair], frames))
     return clips
 
 
 def quick() -> list[Clip]:
     """Two clips of four frames with one edit each, drawn like `dev`'s: enough to run every step of the benchmark."""
-    rng, used = random.Random("editbench quick"), defaultdict(Counter)
+    draw = _Draw("dev", "editbench quick")
     return [
-        _clip("dev", "quick-line", "line", ["color"], QUICK_FRAMES, rng, used),
-        _clip("dev", "quick-scroll", "scroll", ["object_background"], QUICK_FRAMES, rng, used),
+        draw.clip("quick-line", "line", ["color"], QUICK_FRAMES),
+        draw.clip("quick-scroll", "scroll", ["object_background"], QUICK_FRAMES),
     ]
 
 
@@ -124,6 +135,10 @@ def quick() -> list[Clip]:
 def clips_of(name: str) -> tuple[Clip, ...]:
     """The clips of `dev`, `test` or `quick`. Raises ValueError for another name."""
     return tuple(quick() if name == "quick" else split(name))
+
+
+def find_clip(split_name: str, name: str) -> Clip:
+    return next(clip for clip in clips_of(split_name) if clip.name == name)
 
 
 def motions_first(clips: Iterable[Clip]) -> list[Clip]:
@@ -135,8 +150,8 @@ def motions_first(clips: Iterable[Clip]) -> list[Clip]:
 def changes_of(name: str, attribute: str) -> dict[str, tuple[str, ...]]:
     """The target values that a split's edits may give an attribute, per source value.
 
-    Each source value's targets are shuffled and halved; where their number is odd, the larger half goes to `dev` and
-    to `test` in turn.
+    Each source value's targets are shuffled and halved. Where their number is odd, the larger half goes to `dev` and to
+    `test` in turn.
     """
     rng, halves = random.Random(f"editbench {attribute}"), {}
     for i, source in enumerate(VALUES[attribute]):
@@ -147,47 +162,47 @@ def changes_of(name: str, attribute: str) -> dict[str, tuple[str, ...]]:
     return halves
 
 
-def _clip(split_name: str, name: str, motion: str, kinds: list[str], frames: int, rng: random.Random,
-          used: dict[tuple[str, str], Counter]) -> Clip:
-    """Draws a clip. `used` counts how often each value of an attribute was a source's or a target's: rarer values are
-    preferred."""
-    source, edits = _look(split_name, motion, kinds, rng, used)
-    for role, values in (("source", source), *(("target", changes) for changes in edits)):
-        for attribute, value in values.items():
-            used[role, attribute][value] += 1
-    # Drawn again with numbers of its own and uncounted, a clip leaves all others as they are. (92: the first seed with
-    # which every colour and shape still occurs.)
-    own = random.Random(f"editbench draw 92 {split_name} {name}")
-    while not all(_has_one_answer(source, changes) for changes in edits):
-        source, edits = _look(split_name, motion, kinds, own, used)
+class _Draw:
+    """Draws a split's clips one after another. It counts how often each value of an attribute was a source's or a
+    target's and prefers rarer values."""
 
-    ranges = PARAMETERS[split_name][motion]
-    parameters = {key: rng.uniform(low, high) for key, (low, high) in ranges.items()}
-    scenes = _move(motion, Scene(**source), parameters, frames, rng)
-    return Clip(name, motion, parameters, scenes, tuple(
-        Edit(kind, changes, tuple(scene.edited(**changes) for scene in scenes))
-        for kind, changes in zip(kinds, edits)
-    ))
+    def __init__(self, split_name: str, seed: str):
+        self.split, self.rng, self.used = split_name, random.Random(seed), defaultdict(Counter)
 
+    def clip(self, name: str, motion: str, kinds: list[str], frames: int) -> Clip:
+        source, edits = self.looks(motion, kinds, self.rng)
+        for role, values in (("source", source), *(("target", changes) for changes in edits)):
+            for attribute, value in values.items():
+                self.used[role, attribute][value] += 1
+        # A clip drawn again takes numbers of its own and does not count, which leaves all others as they are. (92: the
+        # first seed with which every colour and shape still occurs.)
+        own = random.Random(f"editbench draw 92 {self.split} {name}")
+        while not all(_has_one_answer(source, changes) for changes in edits):
+            source, edits = self.looks(motion, kinds, own)
+        ranges = PARAMETERS[self.split][motion]
+        parameters = {key: self.rng.uniform(low, high) for key, (low, high) in ranges.items()}
+        scenes = _move(motion, Scene(**source), parameters, frames, self.rng)
+        edits = tuple(edit_of(kind, changes, scenes) for kind, changes in zip(kinds, edits))
+        return Clip(name, motion, parameters, scenes, edits)
 
-def _look(split_name: str, motion: str, kinds: list[str], rng: random.Random,
-          used: dict[tuple[str, str], Counter]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Draws a source's attributes and the changes of its edits until they suit the motion and each other."""
-    while True:
-        source = {a: _rare(rng, values, used["source", a]) for a, values in VALUES.items()}
-        edits = [
-            {a: _rare(rng, changes_of(split_name, a)[source[a]], used["target", a]) for a in KINDS[kind]}
-            for kind in kinds
-        ]
-        looks = [source, *(source | changes for changes in edits)]
-        if all(_suits(motion, look) for look in looks) and _differ(edits):
-            return source, edits
+    def looks(self, motion: str, kinds: list[str], rng: random.Random) -> tuple[dict[str, str], list[dict[str, str]]]:
+        """A source's attributes and the changes of its edits, drawn until they suit the motion and each other."""
+        # each earlier use makes a value a tenth as likely
+        rare = lambda values, used: rng.choices(values, weights=[0.1 ** used[value] for value in values])[0]
+        while True:
+            source = {a: rare(values, self.used["source", a]) for a, values in VALUES.items()}
+            targets = {a: changes_of(self.split, a)[source[a]] for a in VALUES}
+            edits = [{a: rare(targets[a], self.used["target", a]) for a in KINDS[kind]} for kind in kinds]
+            if all(_suits(motion, look) for look in (source, *(source | changes for changes in edits))):
+                pairs = [pair for changes in edits for pair in changes.items()]
+                if len(set(pairs)) == len(pairs):  # two edits of a clip give no attribute the same value
+                    return source, edits
 
 
 def _has_one_answer(source: dict[str, str], changes: dict[str, str]) -> bool:
-    """Whether source and target prompt leave one right place for the target's pattern: a plain source does not say
-    where it begins, a striped one not where it begins vertically; and black's second tone is lighter than the first,
-    every other colour's darker, so that dark and light may rightly change places."""
+    """Whether source and target prompt leave one right place for the target's pattern. A plain source does not show
+    where it begins, and a striped one not where it begins vertically. Black's second tone is lighter than its first,
+    every other colour's is darker, so dark and light could change places."""
     target = source | changes
     if target["pattern"] == "plain":
         return True
@@ -196,29 +211,20 @@ def _has_one_answer(source: dict[str, str], changes: dict[str, str]) -> bool:
     return source["background"] == target["background"] or "black" not in (source["background"], target["background"])
 
 
-def _rare(rng: random.Random, values: tuple[str, ...], used: Counter) -> str:
-    """One of the values; each earlier use makes a value a tenth as likely."""
-    return rng.choices(values, weights=[0.1 ** used[value] for value in values])[0]
-
-
 def _suits(motion: str, look: dict[str, str]) -> bool:
-    """Whether the object stands out and the motion can be seen: only a patterned background scrolls visibly, only a
-    shape that is not round spins visibly."""
+    """Whether the object stands out and the motion is visible: a plain background does not scroll, nor does a round
+    shape spin."""
     return not (
         look["color"] == look["background"]
-        or motion == "scroll" and look["pattern"] == "plain"
-        or motion == "spin" and look["shape"] in ("circle", "ring")
+        or motion == "scroll"
+        and look["pattern"] == "plain"
+        or motion == "spin"
+        and look["shape"] in ("circle", "ring")
     )
 
 
-def _differ(edits: list[dict[str, str]]) -> bool:
-    """Whether a clip's edits give no attribute the same value: two edits of a clip should differ in all they do."""
-    pairs = [pair for changes in edits for pair in changes.items()]
-    return len(set(pairs)) == len(pairs)
-
-
 def _move(motion: str, scene: Scene, p: dict[str, float], frames: int, rng: random.Random) -> tuple[Scene, ...]:
-    """The scene in motion with the parameters `p`; what they leave open (where, how large, how turned) is drawn."""
+    """The scene in motion with the parameters `p`; place, size and angle are drawn."""
     times = [i / (frames - 1) for i in range(frames)]
     x = y = radius = [0.0] * frames  # relative to the drawn placement, as angle and offsets are below
     angle = offset_x = offset_y = [0.0] * frames
@@ -241,22 +247,14 @@ def _move(motion: str, scene: Scene, p: dict[str, float], frames: int, rng: rand
         offset_x = [-p["span"] * math.cos(p["heading"]) * t for t in times]
         offset_y = [-p["span"] * math.sin(p["heading"]) * t for t in times]
 
-    place = {
-        "x": _room(rng, x, LOW, HIGH), "y": _room(rng, y, LOW, HIGH),
-        "radius": _room(rng, radius, RADIUS_LOW, RADIUS_HIGH),
-        "angle": rng.uniform(-math.pi, math.pi),
-        "offset_x": rng.uniform(0, PERIOD), "offset_y": rng.uniform(0, PERIOD),
-    }
+    room = lambda track, low, high: rng.uniform(low - min(track), high - max(track))  # keeps the track between them
+    place = {"x": room(x, LOW, HIGH), "y": room(y, LOW, HIGH), "radius": room(radius, RADIUS_LOW, RADIUS_HIGH)}
+    place["angle"] = rng.uniform(-math.pi, math.pi)
+    place |= {key: rng.uniform(0, PERIOD) for key in ("offset_x", "offset_y")}
     tracks = dict(x=x, y=y, radius=radius, angle=angle, offset_x=offset_x, offset_y=offset_y)
     scenes = []
     for i in range(frames):
         now = {key: place[key] + track[i] for key, track in tracks.items()}
-        now["offset_x"] %= PERIOD
-        now["offset_y"] %= PERIOD
-        scenes.append(scene.edited(**now))
+        offsets = {key: now[key] % PERIOD for key in ("offset_x", "offset_y")}
+        scenes.append(scene.edited(**now | offsets))
     return tuple(scenes)
-
-
-def _room(rng: random.Random, track: list[float], low: float, high: float) -> float:
-    """An offset that keeps the whole track between `low` and `high`."""
-    return rng.uniform(low - min(track), high - max(track))

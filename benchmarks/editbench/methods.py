@@ -8,14 +8,14 @@ from typing import Any
 REFERENCE = "Tune-A-Video"
 OURS = "EI2"
 CONTROL, BLEND = f"{OURS} + control", f"{OURS} + control + blend"
-JOINT = f"{OURS}, joint GroupNorm"  # with it all other settings were chosen, and of it the ablations change one part
+JOINT = f"{OURS}, joint GroupNorm"  # all other settings were chosen with it; the ablations change one part of it
 
-CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.4, 0.5, 0.5  # EI2's with control, and its LocalBlend's
+CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.4, 0.5, 0.5  # of EI2 with control, and of its LocalBlend
 
 
 @dataclass(frozen=True)
 class BlendSettings:
-    """LocalBlend on the words that `blend_words` gives, see `nodes.control.Blend`."""
+    """LocalBlend on the words of `clips.blend_words`, see `nodes.control.Blend`."""
 
     threshold: float
     start: float = 0.2
@@ -23,8 +23,8 @@ class BlendSettings:
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """Attention control, see `nodes.control.Control`. `cross_refine`: the share of the steps where the prompts differ
-    in their number of words; `cross_replace`: where they do not."""
+    """Attention control, see `nodes.control.Control`. `cross_replace`: the share of the steps for prompts of equal
+    length; `cross_refine`: for prompts of unequal length."""
 
     cross_replace: float
     cross_refine: float
@@ -35,10 +35,13 @@ class ControlSettings:
 
 @dataclass(frozen=True)
 class Method:
-    """One way of editing. `inflation`: options in which it differs from the EI2 preset; `preset`: its own preset
-    instead; `tuned`: whether it learns the clip; `inversion`: the options with which the clip is inverted, where that
-    is not the method itself; `inverted_with`: the prompt of the inversion, "source" or "empty"; `null_text`: inner
-    steps of null-text optimisation, 0 for none; `control`: attention control, if any."""
+    """One way of editing.
+
+    `inflation`: options in which it differs from the EI2 preset; `preset`: its own preset instead; `tuned`: whether it
+    learns the clip; `inversion`: options of the model to invert with, if that is another; `inverted_with`: the prompt
+    of the inversion, "source" or "empty"; `null_text`: inner steps of null-text optimisation, 0 for none; `control`:
+    attention control, if any.
+    """
 
     name: str
     inflation: tuple[tuple[str, Any], ...] = ()
@@ -51,7 +54,7 @@ class Method:
 
     @property
     def guidance(self) -> dict[str, Any]:
-        """What it does besides inflating, tuning and DDIM inversion with the source prompt; empty for nothing."""
+        """What it does besides inflation, tuning and DDIM inversion with the source prompt."""
         parts = {
             "inverted_with": self.inverted_with if self.inverted_with != "source" else None,
             "null_text": self.null_text or None,
@@ -72,7 +75,7 @@ def _controlled(name: str, cross: float, itself: float, threshold: float | None 
     return Method(name, control=ControlSettings(cross, cross, itself, blend=blend))
 
 
-# it inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
+# inverts with plain self-attention in the same UNet, whose Group Norm stays joint over frames
 _VID2VID_ZERO = Method(
     "Vid2Vid-zero attention",
     preset="Vid2Vid-zero",
@@ -84,10 +87,7 @@ COMPARED = (
     Method(REFERENCE, preset=REFERENCE),
     Method("Video-P2P attention", preset="Video-P2P"),
     Method(
-        "Video-P2P",
-        preset="Video-P2P",
-        null_text=10,
-        control=ControlSettings(0.2, 0.2, 0.5, blend=BlendSettings(0.3)),
+        "Video-P2P", preset="Video-P2P", null_text=10, control=ControlSettings(0.2, 0.2, 0.5, blend=BlendSettings(0.3))
     ),
     _VID2VID_ZERO,
     replace(
@@ -102,7 +102,7 @@ COMPARED = (
     _controlled(CONTROL, CROSS_REPLACE, SELF_REPLACE),
     _controlled(BLEND, CROSS_REPLACE, SELF_REPLACE, THRESHOLD),
 )
-ABLATIONS = (  # EI2 with joint Group Norm, and one part of that changed
+ABLATIONS = (  # EI2 with joint Group Norm and one part of it changed
     _changed("EI2, SCA for FFAM", spatial="sca"),
     _changed("EI2, Layer Norm for IC", centering="layer_norm"),
     _changed("EI2, no temporal attention", temporal="none"),
@@ -119,7 +119,7 @@ CHOICES = (  # the other values of what the paper leaves open, tried on the deve
     _changed("EI2, strict normalization", normalization="strict"),
     _changed("EI2, normalized v and o", normalization_scope="vo"),
 )
-CONTROL_CHOICES = tuple(  # values of EI2's control, likewise
+CONTROL_CHOICES = tuple(  # values of EI2's control, also tried on the development split only
     replace(method, inflation=tuple(_JOINT.items()))
     for method in (
         *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
@@ -132,17 +132,17 @@ METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOI
 
 @dataclass(frozen=True)
 class Budget:
-    """What a method may spend and how it is used. `strength`: of what was tuned, see `TuneResult.scaled`."""
+    """What a method may spend, and on what. `strength`: of what was tuned, see `TuneResult.scaled`."""
 
     name: str
-    steps: int
-    learning_rate: float
-    cfg: float
+    steps: int = 200
+    learning_rate: float = 1e-3
+    cfg: float = 4.0
     strength: float = 1.0
     ddim_steps: int = 12
 
     def settings(self, method: Method) -> dict[str, Any]:
-        """What a row says of how it was made; a row with other settings than these is out of date."""
+        """The settings that a row records; a row with other settings is out of date."""
         spent = {key: value for key, value in asdict(self).items() if key != "name"}
         if not method.tuned:
             del spent["steps"], spent["learning_rate"], spent["strength"]
@@ -150,25 +150,21 @@ class Budget:
 
 
 def learning(method: Method, budget: Budget) -> tuple:
-    """What a tuning depends on: cases for which it is the same share one, since fewer steps are a stop on the way of
-    more. What is not tuned shares nothing but its model."""
+    """What a tuning depends on, besides its number of steps: fewer steps are a snapshot of a longer tuning. Cases for
+    which this is the same share a tuning; without tuning they share only the model."""
     return method.preset, method.inflation, budget.learning_rate if method.tuned else None
 
 
-def _budget(name: str, steps: int = 200, learning_rate: float = 1e-3, cfg: float = 4.0, **others) -> Budget:
-    return Budget(name, steps, learning_rate, cfg, **others)
-
-
-EQUAL = _budget("equal")
-SHORT = _budget("100 steps", steps=100)  # for comparisons of many options on the development split
-SEARCH = (  # tried beside it on the development split, to choose by
-    _budget("50 steps", steps=50),
+EQUAL = Budget("equal")
+SHORT = Budget("100 steps", steps=100)  # for comparisons of many options on the development split
+SEARCH = (  # tried besides `EQUAL` on the development split, to choose from
+    Budget("50 steps", steps=50),
     SHORT,
     replace(SHORT, name="cfg 2", cfg=2.0),
     replace(SHORT, name="cfg 7", cfg=7.0),
     replace(SHORT, name="strength 0.7", strength=0.7),
     replace(SHORT, name="rate 3e-4", learning_rate=3e-4),
-    _budget("50 steps, rate 3e-3", steps=50, learning_rate=3e-3),
+    Budget("50 steps, rate 3e-3", steps=50, learning_rate=3e-3),
 )
 BEST = {  # by `choosing.chosen` from the development split's rows
     OURS: replace(EQUAL, name="best"),

@@ -1,4 +1,4 @@
-"""EditBench's rows: what a results file holds, in which order methods and budgets are shown, and what is compared.
+"""EditBench's rows: what a results file holds, the order of methods and budgets, and which rows are compared.
 
 A results file is a JSON list with one object per method, budget, clip, edit and seed. Tables, plots and contact sheets
 are made from rows alone.
@@ -10,19 +10,20 @@ import json
 import math
 from pathlib import Path
 
-from benchmarks.editbench.methods import METHODS
+from .methods import METHODS
 
 BUDGETS = ("equal", "best")
 IDENTITY = ("method", "budget", "clip", "edit", "seed")
+IN_THE_NAME = ("inflation", "inverted_with", "null_text", "control")  # settings that the method's name implies
 
 
 def identity(row: dict) -> tuple:
-    """What tells a row from every other one of its results file."""
+    """What distinguishes a row from all others in its file."""
     return tuple(row[name] for name in IDENTITY)
 
 
 def load(path: Path) -> list[dict]:
-    """The rows of a results file. Raises ValueError for a file that holds none, or not rows, or a row twice."""
+    """The rows of a results file. Raises ValueError for a file without rows, and for a row that occurs twice."""
     rows = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} does not hold EditBench rows: a list with one object per edited clip is expected.")
@@ -38,21 +39,23 @@ def load(path: Path) -> list[dict]:
     return rows
 
 
-def select(rows: list[dict], **wanted) -> list[dict]:
-    """The rows whose fields have the wanted values, e.g. `select(rows, budget="equal", method="EI2")`."""
-    return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+def select(rows: list[dict], **fields) -> list[dict]:
+    """The rows with these values, e.g. `select(rows, budget="equal", method="EI2")`."""
+    return [row for row in rows if all(row.get(name) == value for name, value in fields.items())]
 
 
 def methods_of(rows: list[dict]) -> list[str]:
-    """The methods that occur: in the order of `methods.METHODS`, then unknown ones as they come."""
-    found = dict.fromkeys(row["method"] for row in rows)
-    return [name for name in METHODS if name in found] + [name for name in found if name not in METHODS]
+    """The methods that occur: in the order of `methods.METHODS`, then others as they come."""
+    return _ordered([row["method"] for row in rows], METHODS)
 
 
 def budgets_of(rows: list[dict]) -> list[str]:
-    """The budgets that occur: equal, best, then the others as they come."""
-    found = dict.fromkeys(row["budget"] for row in rows)
-    return [name for name in BUDGETS if name in found] + [name for name in found if name not in BUDGETS]
+    """The budgets that occur: equal, best, then others as they come."""
+    return _ordered([row["budget"] for row in rows], BUDGETS)
+
+
+def _ordered(names: list[str], first) -> list[str]:
+    return [name for name in first if name in names] + [name for name in dict.fromkeys(names) if name not in first]
 
 
 def case(row: dict) -> tuple[str, str, int]:
@@ -61,33 +64,29 @@ def case(row: dict) -> tuple[str, str, int]:
 
 
 def known(row: dict, field: str) -> bool:
-    """Whether a row holds a number there: a field may be absent, null or NaN where a measure makes no sense."""
+    """Whether the row holds a number: a field may be absent, null or NaN where a measure makes no sense."""
     value = row.get(field)
     return value is not None and not math.isnan(value)
 
 
 def values_of(rows: list[dict], field: str) -> tuple[list[float], list[str]]:
-    """The numbers of a field and each one's clip."""
+    """The numbers of a field, and the clip of each."""
     rows = [row for row in rows if known(row, field)]
     return [float(row[field]) for row in rows], [row["clip"] for row in rows]
 
 
 def pairs_of(rows: list[dict], reference: list[dict], field: str) -> tuple[list[float], list[float], list[str]]:
-    """A field's numbers, the reference's numbers for the same cases, and each case's clip; cases for which either has
-    none are left out. Both lists of rows hold one method at one budget."""
-    others = {case(row): row for row in reference if known(row, field)}
+    """A field's numbers, the reference's numbers for the same cases, and each case's clip. Cases without both numbers
+    are left out. Both lists of rows hold one method at one budget."""
+    others = {case(row): float(row[field]) for row in reference if known(row, field)}
     rows = [row for row in rows if known(row, field) and case(row) in others]
-    return (
-        [float(row[field]) for row in rows],
-        [float(others[case(row)][field]) for row in rows],
-        [row["clip"] for row in rows],
-    )
+    values, clips = values_of(rows, field)
+    return values, [others[case(row)] for row in rows], clips
 
 
 def shared_settings(row: dict) -> dict:
-    """What a row was made with, but for what the method's name tells: the options of inflation and guidance."""
-    told = ("inflation", "inverted_with", "null_text", "control")
-    return {key: value for key, value in (row.get("settings") or {}).items() if key not in told}
+    """The settings of a row that its method's name does not imply."""
+    return {key: value for key, value in (row.get("settings") or {}).items() if key not in IN_THE_NAME}
 
 
 def settings_text(settings: dict) -> str:

@@ -1,33 +1,32 @@
-"""What EditBench measures of an edited clip, against the rendered right result."""
+"""The scores of an edited clip against the rendered right result."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.editbench.clips import VALUES, Clip, Edit
 from ei2.measures import flicker, masked_psnr, psnr
 from miniature.judge import Judge
 from miniature.world import COLORS, SIZE, Scene, object_mask, render
 
-SCORES = ("success", "preservation", "psnr", "psnr_object", "psnr_background", "flicker", "centroid_error")
-PSNR_LIMIT = 100.0  # dB: what an exact result counts, because JSON has no infinity
-LOST = SIZE / 2  # pixels: the centroid error of a frame in which no object is found, and the largest one
-LEAST_AREA = 0.1  # of the true object's area: what a region needs to count as the object
+from .clips import VALUES, Clip, Edit
+
+PSNR_LIMIT = 100.0  # dB: the score of an exact result, because JSON has no infinity
+LOST = SIZE / 2  # pixels: the largest centroid error, also that of a frame without an object
+LEAST_AREA = 0.1  # of the true object's area: a smaller region does not count as the object
 
 
 def score(edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge) -> dict[str, float]:
     """The measures of an edited clip `f 3 128 128` in 0..1:
 
     * `success`: the share of frames in which the judge sees the target value of every changed attribute;
-    * `preservation`: over frames and the attributes that should stay, the share that the judge sees unchanged;
-    * `psnr`: in dB against the right result, all frames together, at most 100;
+    * `preservation`: the share of the other attributes, over frames, that the judge sees unchanged;
+    * `psnr`: in dB against the right result, over all frames, at most 100;
     * `psnr_object`: the same over the union of the source's and the target's object, `psnr_background`: elsewhere;
     * `flicker`: the mean absolute change of the error from frame to frame, see `ei2.measures.flicker`;
-    * `centroid_error`: the mean distance in pixels between the object's centroid in the edit and in the right result,
-      at most 64, and 64 where no object in the target's colour is found, see `centroids`.
+    * `centroid_error`: see there.
 
-    Raises ValueError if the edited clip has other frames or another size than the source.
+    Raises ValueError if the edited clip differs from the source in its frames or size.
     """
     shape = (len(clip.scenes), 3, SIZE, SIZE)
     if tuple(edited.shape) != shape:
@@ -56,8 +55,8 @@ def score(edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge) -> dict[st
 
 
 def centroid_error(edited: torch.Tensor, truth: torch.Tensor, target: Scene) -> float:
-    """The mean distance in pixels between the object's centroid in two clips `f 3 h w` in 0..1, found by the colours
-    of one of the target's scenes; `LOST` at most, and for frames in which the object is missing."""
+    """The mean distance in pixels between the object's centroids in two clips `f 3 h w` in 0..1. The colours of the
+    `target` identify the object. `LOST` at most, and for frames without an object."""
     true_place, true_area = centroids(truth, target)
     place, area = centroids(edited, target)
     distance = (place - true_place).norm(dim=1).clamp(max=LOST)
@@ -65,17 +64,16 @@ def centroid_error(edited: torch.Tensor, truth: torch.Tensor, target: Scene) -> 
 
 
 def centroids(pictures: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the object lies in pictures `f 3 h w` in 0..1, told by the colours the scene names: the centroids `f 2`
-    (x, y) in pixels and the areas `f` in pixels, zero where nothing is nearer the object's colour.
+    """The object in pictures `f 3 h w` in 0..1, identified by the scene's colours: centroids `f 2` (x, y) in pixels and
+    areas `f` in pixels, zero where nothing is nearer the object's colour.
 
-    Each pixel is weighted by how much nearer it is to the object's colour than to the background's: 1 at the former,
-    0 from halfway on. The background is all mixtures of its two tones, so that blurred edges of its pattern count as
-    background. Only the region of the largest area counts; spots of the colour elsewhere do not pull the centroid.
+    A pixel's weight is how much nearer it is to the object's colour than to the background's: 1 at the former, 0 from
+    halfway on. All mixtures of the background's two tones count as background, so that blurred edges of its pattern do.
+    Only the largest region counts; spots of the colour elsewhere do not pull the centroid.
     """
     weights = _largest_region(_object_weight(pictures, scene))
     area = weights.sum(dim=(1, 2))
-    y = torch.arange(weights.shape[1]) + 0.5
-    x = torch.arange(weights.shape[2]) + 0.5
+    y, x = (torch.arange(size) + 0.5 for size in weights.shape[1:])
     moments = torch.stack([(weights.sum(dim=1) * x).sum(dim=1), (weights.sum(dim=2) * y).sum(dim=1)], dim=1)
     return moments / area.clamp(min=1e-6).unsqueeze(1), area
 
@@ -83,7 +81,9 @@ def centroids(pictures: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch
 def _object_weight(pictures: torch.Tensor, scene: Scene) -> torch.Tensor:
     """Pictures `f 3 h w` -> the object's weight in each pixel, `f h w` in 0..1."""
     color = torch.tensor(COLORS[scene.color]).view(3, 1, 1) / 255
-    dark, light = _background_tones(scene)
+    ground = render([scene.edited(x=-SIZE)])[0].flatten(1)  # the object lies outside the picture
+    brightness = ground.sum(dim=0)
+    dark, light = (ground[:, place].view(3, 1, 1) for place in (brightness.argmin(), brightness.argmax()))
     step = light - dark
     along = ((pictures - dark) * step).sum(dim=1, keepdim=True) / step.square().sum().clamp(min=1e-6)
     to_background = (pictures - dark - along.clamp(0, 1) * step).square().sum(dim=1).sqrt()
@@ -91,19 +91,12 @@ def _object_weight(pictures: torch.Tensor, scene: Scene) -> torch.Tensor:
     return (to_background - to_object).clamp(min=0) / (to_background + to_object).clamp(min=1e-6)
 
 
-def _background_tones(scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
-    """The darkest and the lightest colour of the scene's background, `3 1 1` each; the same for plain ones."""
-    ground = render([scene.edited(x=-SIZE)])[0].flatten(1)  # the object lies outside the picture
-    brightness = ground.sum(dim=0)
-    return ground[:, brightness.argmin()].view(3, 1, 1), ground[:, brightness.argmax()].view(3, 1, 1)
-
-
 def _largest_region(weights: torch.Tensor) -> torch.Tensor:
     """Sets all but the connected region of the largest weight to zero, per picture; `f h w`."""
     inside = weights > 0
     number = torch.arange(1, weights[0].numel() + 1, dtype=torch.float32).view(1, *weights.shape[1:])
     labels = number * inside
-    while True:  # each pixel takes the largest number of its neighbours, until every region has one
+    while True:  # each pixel takes its neighbours' largest number, until every region has one number
         spread = F.max_pool2d(labels.unsqueeze(1), 3, stride=1, padding=1).squeeze(1) * inside
         if torch.equal(spread, labels):
             break

@@ -1,7 +1,7 @@
-"""Confidence intervals for the comparison of two methods on the same clips and edits: the paired bootstrap.
+"""Confidence intervals for comparing two methods on the same clips and edits: the paired bootstrap.
 
-What is resampled are whole clips, with all their edits and seeds, because results on one clip are not independent.
-Intervals are 95 % percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Whole clips are resampled, with all their edits and seeds, because results on one clip are not independent. Intervals
+are 95 % percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-LEVEL = 0.95
+from scipy.stats import bootstrap
 
 
 class Interval(NamedTuple):
@@ -22,57 +21,40 @@ class Interval(NamedTuple):
     high: float
 
 
-def paired_bootstrap(values: Sequence[float], reference: Sequence[float], clusters: Sequence[Hashable],
-                     resamples: int = 10000, seed: int = 0) -> Interval:
-    """The mean of `values` less the mean of `reference`, with its interval.
+def paired_bootstrap(
+    values: Sequence[float],
+    reference: Sequence[float],
+    clips: Sequence[Hashable],
+    resamples: int = 10000,
+    seed: int = 0,
+    ratio: bool = False,
+) -> Interval:
+    """The mean of `values` minus the mean of `reference`, with its interval; deterministic.
 
-    `values[i]` and `reference[i]` are two methods' results on the same clip, edit and seed; `clusters[i]` names the
-    clip. The same at every call. Raises ValueError for input of unequal lengths, for values that are not finite and
-    for fewer than two clips.
+    `values[i]` and `reference[i]` are two methods' results on the same clip, edit and seed; `clips[i]` names the clip.
+    `ratio`: divides the means instead, for measures with a natural zero, such as flicker. Raises ValueError for inputs
+    of unequal lengths, values that are not finite, fewer than two clips, and a ratio to a clip's reference that is not
+    positive, because resamples could then divide by zero.
     """
-    sums = _sums(values, reference, clusters)
-    drawn = _resampled(sums, resamples, seed)
-    difference = lambda s: (s[..., 0] - s[..., 1]) / s[..., 2]
-    return _interval(difference(sums.sum(axis=0)), difference(drawn))
-
-
-def paired_bootstrap_ratio(values: Sequence[float], reference: Sequence[float], clusters: Sequence[Hashable],
-                           resamples: int = 10000, seed: int = 0) -> Interval:
-    """The mean of `values` divided by the mean of `reference`, with its interval: for measures with a natural zero,
-    such as flicker and centroid errors. Otherwise as `paired_bootstrap`; raises ValueError too if a clip's mean
-    reference is not positive, because resamples could then divide by zero."""
-    sums = _sums(values, reference, clusters)
-    if (sums[:, 1] <= 0).any():
-        raise ValueError("A ratio needs a reference that is positive on every clip: use the difference instead.")
-    drawn = _resampled(sums, resamples, seed)
-    ratio = lambda s: s[..., 0] / s[..., 1]
-    return _interval(ratio(sums.sum(axis=0)), ratio(drawn))
-
-
-def _sums(values: Sequence[float], reference: Sequence[float], clusters: Sequence[Hashable]) -> np.ndarray:
-    """Per cluster, in the order of their first occurrence: the sums of the values and of the reference, and their
-    number, `k 3`."""
-    if not len(values) == len(reference) == len(clusters):
-        raise ValueError(f"Paired results need one value, one reference and one cluster each, but there are "
-                         f"{len(values)} values, {len(reference)} references and {len(clusters)} clusters.")
-    table = np.stack([np.asarray(values, float), np.asarray(reference, float), np.ones(len(values))], axis=1)
-    if not np.isfinite(table).all():
+    if not len(values) == len(reference) == len(clips):
+        raise ValueError(
+            f"Paired results need one value, one reference and one cluster each, but there are {len(values)} values, "
+            f"{len(reference)} references and {len(clips)} clusters."
+        )
+    results = np.array([values, reference, np.ones(len(values))], dtype=float)
+    if not np.isfinite(results).all():
         raise ValueError("Some of the results are not finite: leave those pairs out of both methods.")
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(clips))}
     if len(numbers) < 2:
         raise ValueError(f"Resampling needs at least two clips, but there are {len(numbers)}.")
-    sums = np.zeros((len(numbers), 3))
-    np.add.at(sums, [numbers[name] for name in clusters], table)
-    return sums
+    sums = [np.bincount([numbers[name] for name in clips], weights=row) for row in results]  # per clip
+    if ratio and (sums[1] <= 0).any():
+        raise ValueError("A ratio needs a reference that is positive on every clip: use the difference instead.")
 
+    def statistic(*sums: np.ndarray, axis: int) -> np.ndarray:
+        value, other, count = (part.sum(axis=axis) for part in sums)
+        return value / other if ratio else (value - other) / count
 
-def _resampled(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """The sums over clusters drawn with replacement, `resamples 3`."""
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
-    return counts @ sums
-
-
-def _interval(estimate: float, drawn: np.ndarray) -> Interval:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(estimate), float(low), float(high))
+    options = {"n_resamples": resamples, "method": "percentile", "rng": np.random.default_rng(seed)}
+    interval = bootstrap(sums, statistic, paired=True, **options).confidence_interval
+    return Interval(*map(float, (statistic(*sums, axis=0), *interval)))

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from benchmarks.editbench.rows import case, pairs_of, settings_text, shared_settings, values_of
-from benchmarks.editbench.statistics import Interval, paired_bootstrap, paired_bootstrap_ratio
+from benchmarks.results import markdown_table
+
+from .rows import case, pairs_of, settings_text, shared_settings, values_of
+from .statistics import Interval, paired_bootstrap
+
+UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One measure in a table. `scale`: from a row's unit to the shown one; `higher`: whether more is better, None
-    where neither is; `compare`: by "difference" or "ratio" with the reference, None for a mean alone."""
+    """One measure in a table. `higher`: whether more is better; `compare`: by "difference" or "ratio" with the
+    reference, None for a mean alone; `scale`: from a row's unit to the unit shown."""
 
     field: str
     title: str
     digits: int
-    higher: bool | None
+    higher: bool
     compare: str | None = "difference"
     scale: float = 1.0
 
+    @property
     def heading(self) -> str:
-        return self.title + {True: " ↑", False: " ↓", None: ""}[self.higher]
+        return self.title + (" ↑" if self.higher else " ↓")
 
 
 QUALITY = (
@@ -43,7 +49,6 @@ SHIFT = (
     Column("reconstruction_psnr", "reconstruction PSNR, dB", 2, True),
     Column("source_psnr", "PSNR of the source sampled beside it, dB", 2, True),
 )
-GOAL = tuple(c for c in QUALITY if c.field in ("success", "preservation", "psnr", "psnr_background", "flicker"))
 COST = (
     Column("seconds_tune", "tune, s", 1, False, None),
     Column("seconds_invert", "invert, s", 1, False, None),
@@ -53,25 +58,28 @@ COST = (
 
 
 class Comparison(NamedTuple):
-    """A method's difference to the reference, or ratio, over the `pairs` of cases both were measured on."""
+    """A measure's difference to the reference, or its ratio, over the cases that both were measured on."""
 
     interval: Interval
-    pairs: int
-    ratio: bool
+    column: Column
 
-    def verdict(self, higher: bool) -> str:
-        """"better", "worse", or "undecided" where the interval holds no difference."""
-        neutral = 1.0 if self.ratio else 0.0
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse", or "undecided" where the interval includes no difference."""
+        neutral = 1.0 if self.column.compare == "ratio" else 0.0
         if self.interval.low <= neutral <= self.interval.high:
-            return "undecided"
-        return "better" if (self.interval.estimate > neutral) == higher else "worse"
+            return UNDECIDED
+        return "better" if (self.interval.estimate > neutral) == self.column.higher else "worse"
 
-    def text(self, digits: int) -> str:
+    def __str__(self) -> str:
         """`+6.2 [+1.9, +10.4]`, or of a ratio `×0.62 [0.55, 0.70]`."""
-        estimate, low, high = self.interval
-        if self.ratio:
-            return f"×{estimate:.2f} [{low:.2f}, {high:.2f}]"
-        return f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+        if self.column.compare == "ratio":
+            return "×{:.2f} [{:.2f}, {:.2f}]".format(*self.interval)
+        return "{0:+.{3}f} [{1:+.{3}f}, {2:+.{3}f}]".format(*self.interval, self.column.digits)
+
+    def marked(self) -> str:
+        """The text, bold where the interval excludes no difference."""
+        return str(self) if self.verdict == UNDECIDED else f"**{self}**"
 
 
 def compare(rows: list[dict], reference: list[dict], column: Column) -> Comparison | None:
@@ -80,30 +88,25 @@ def compare(rows: list[dict], reference: list[dict], column: Column) -> Comparis
     values, others, clips = pairs_of(rows, reference, column.field)
     if column.compare is None or len(set(clips)) < 2:
         return None
-    if column.compare == "ratio":
-        sums = {clip: sum(o for o, c in zip(others, clips) if c == clip) for clip in set(clips)}
-        if min(sums.values()) <= 0:
-            return None
-        return Comparison(paired_bootstrap_ratio(values, others, clips), len(values), True)
-    scaled = Interval(*(column.scale * x for x in paired_bootstrap(values, others, clips)))
-    return Comparison(scaled, len(values), False)
+    if column.compare == "difference":
+        difference = paired_bootstrap(values, others, clips)
+        return Comparison(Interval(*(column.scale * x for x in difference)), column)
+    sums = defaultdict(float)
+    for clip, other in zip(clips, others):
+        sums[clip] += other
+    return Comparison(paired_bootstrap(values, others, clips, ratio=True), column) if min(sums.values()) > 0 else None
 
 
 def table(by_method: dict[str, list[dict]], reference: str, columns: tuple[Column, ...]) -> str:
-    """One table; bold where the interval holds no difference to the reference. `n`: edits, and in brackets how many
-    of them the reference has too, where that is not all. Without the columns that no row knows."""
+    """A line per method; bold where the interval excludes no difference to the reference. `n`: edits and, if the
+    reference lacks some of them, in brackets how many it shares. Columns that no row holds are left out."""
     columns = tuple(c for c in columns if any(c.field in row for rows in by_method.values() for row in rows))
-    lines = [
-        "| method | n | " + " | ".join(column.heading() for column in columns) + " |",
-        "|---" * 2 + "|--:" * len(columns) + "|",
-    ]
+    lines, others = [], by_method.get(reference, [])
     for method, rows in by_method.items():
-        others = by_method.get(reference, [])
-        shared = len({case(row) for row in rows} & {case(row) for row in others})
+        shared = len(shared_cases(rows, others))
         n = str(len(rows)) if not others or shared == len(rows) else f"{len(rows)} ({shared})"
-        cells = [cell(rows, [] if method == reference else others, column) for column in columns]
-        lines.append(f"| {method} | {n} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([method, n, *(cell(rows, [] if method == reference else others, column) for column in columns)])
+    return markdown_table(["method", "n", *(column.heading for column in columns)], lines, texts=2)
 
 
 def cell(rows: list[dict], reference: list[dict], column: Column) -> str:
@@ -111,17 +114,12 @@ def cell(rows: list[dict], reference: list[dict], column: Column) -> str:
     values, _ = values_of(rows, column.field)
     if not values:
         return "–"
-    text = f"{column.scale * fmean(values):.{column.digits}f}"
-    found = compare(rows, reference, column)
-    return text if found is None else f"{text} ({difference(found, column)})"
+    comparison = compare(rows, reference, column)
+    return f"{column.scale * fmean(values):.{column.digits}f}" + (f" ({comparison.marked()})" if comparison else "")
 
 
-def difference(found: Comparison | None, column: Column) -> str:
-    """A comparison in a table: bold where the interval holds no "no difference", a dash where there is none."""
-    if found is None:
-        return "–"
-    text = found.text(column.digits)
-    return text if found.verdict(column.higher) == "undecided" else f"**{text}**"
+def shared_cases(rows: list[dict], others: list[dict]) -> set[tuple]:
+    return {case(row) for row in rows} & {case(row) for row in others}
 
 
 def all_settings(by_method: dict[str, list[dict]]) -> str:

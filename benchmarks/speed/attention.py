@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from devtools import in_process
+from devtools.in_process import pack
 
-from .models import Subject
-from .steps import Place
+from .steps import Place, Subject
 from .timing import LONG, Contender, Marks
 
 FFAM, LITERAL, PLAIN = "FFAM", "FFAM, literal", "torch, as many multiply-adds"
@@ -20,8 +17,8 @@ KINDS = (FFAM, LITERAL, PLAIN, SCA, DENSE, OWN)
 FACTOR = 2  # FFAM's default
 
 
-def literal_fine_coarse(q, k, v, frames: int, height: int, width: int, attend) -> torch.Tensor:
-    """FFAM word by word: every frame gets its own copy of all keys and values, `(b f) (h w) c`."""
+def literal_fine_coarse(q, k, v, frames: int, height: int, attend) -> torch.Tensor:
+    """FFAM by its definition: every frame gets its own copy of all keys and values, `(b f) (h w) c`."""
 
     def copied(t):
         grid = rearrange(t, "n (h w) c -> n c h w", h=height)
@@ -34,21 +31,13 @@ def literal_fine_coarse(q, k, v, frames: int, height: int, width: int, attend) -
 
 
 class Attentions:
-    """Makes contenders of the attentions in the first blocks of a model, where there are most tokens: a token for
-    every latent pixel (SDXL: for every second in both directions)."""
+    """Makes contenders of the attentions in a model's first blocks, which have the most tokens: one for every latent
+    pixel (SDXL: for every second in both directions)."""
 
     def __init__(self, subject: Subject):
-        from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
-
         self.subject = subject
-        block = in_process.pack("nodes.host.unet").transformer_blocks(subject.model.model.diffusion_model)[0]
+        block = pack("nodes.host.unet").transformer_blocks(subject.model.model.diffusion_model)[0]
         self.channels, self.heads, self.downsampling = block.channels, block.heads, int(block.downsampling)
-        training = in_process.pack("ei2.attention").attention
-        self.host = lambda q, k, v: optimized_attention(q, k, v, self.heads)
-        self.training = lambda q, k, v: training(q, k, v, self.heads)
-        self.torch = lambda q, k, v: attention_pytorch(q, k, v, self.heads)
-        self.ffam = in_process.pack("ei2.ffam").fine_coarse_attention
-        self.others = in_process.pack("ei2.frame_attention")
         self.dtype = "bf16" if subject.on_gpu else "fp32"
 
     def grid(self, place: Place) -> tuple[int, int]:
@@ -57,54 +46,51 @@ class Attentions:
         return place.height // size, place.width // size
 
     def tokens(self, kind: str, place: Place) -> int:
-        """How many tokens a query sees."""
+        """The number of tokens that a query sees."""
         height, width = self.grid(place)
         own, coarse = height * width, -(-height // FACTOR) * -(-width // FACTOR)
         ffam = own + (place.frames - 1) * coarse
         return {SCA: 2 * own, DENSE: place.frames * own, OWN: own}.get(kind, ffam)
 
     def flops(self, kind: str, place: Place, gradient: bool) -> float:
-        """Of both products; the backward pass has twice as many, what it recomputes not counted."""
+        """Of both products. The backward pass has twice as many; its recomputation is not counted."""
         height, width = self.grid(place)
         forward = 4 * place.frames * height * width * self.tokens(kind, place) * self.channels
         return forward * (3 if gradient else 1)
 
     def contender(self, kind: str, place: Place, gradient: bool) -> Contender:
-        """`gradient`: forward and backward, with the kernel the pack trains with. Queries, keys and values are there
-        beforehand and not counted as memory."""
-        attend = self.torch if kind == PLAIN else self.training if gradient else self.host
-        generator = torch.Generator().manual_seed(0)
-        (height, width), frames = self.grid(place), place.frames
-        number = {PLAIN: (1, 1, 1)}.get(kind, (frames,) * 3)
-        tokens = (height * width,) * 3
-        if kind == PLAIN:  # all queries at once, and no copies: the best case
-            tokens = (frames * height * width, *[self.tokens(FFAM, place)] * 2)
+        """`gradient`: forward and backward, with the kernel that the pack trains with. Queries, keys and values exist
+        before and do not count as memory."""
+        generator, (height, width), frames = torch.Generator().manual_seed(0), self.grid(place), place.frames
+        shapes = [(frames, height * width)] * 3
+        if kind == PLAIN:  # all queries at once, without copies: the best case
+            shapes = [(1, frames * height * width), *[(1, self.tokens(FFAM, place))] * 2]
+        attend = self._attend(kind, gradient, (frames, height, width))
 
         def run(steps: int) -> list[float]:
             marks = Marks(self.subject.on_gpu, 1, 1 + steps)
             with torch.inference_mode(not gradient):
                 for _ in range(steps + 1):
-                    out = self._attend(kind, inputs, frames, height, width, attend)
+                    out = attend(*inputs)
                     if gradient:
                         torch.autograd.grad(out, inputs, out.detach())
                     marks()
             return marks.seconds()
 
-        inputs = [
-            torch.randn(n, count, self.channels, generator=generator)
-            .to(self.subject.device, LONG[self.dtype])
-            .requires_grad_(gradient)
-            for n, count in zip(number, tokens)
-        ]
+        random = [torch.randn(*shape, self.channels, generator=generator) for shape in shapes]
+        inputs = [t.to(self.subject.device, LONG[self.dtype]).requires_grad_(gradient) for t in random]
         return Contender(kind, run)
 
-    def _attend(self, kind: str, inputs: list, frames: int, height: int, width: int, attend: Callable) -> torch.Tensor:
-        if kind == FFAM:
-            return self.ffam(*inputs, frames, height, width, FACTOR, "average", attend)
-        if kind == LITERAL:
-            return literal_fine_coarse(*inputs, frames, height, width, attend)
-        if kind == SCA:
-            return self.others.sparse_causal_attention(*inputs, frames, attend)
-        if kind == DENSE:
-            return self.others.dense_attention(*inputs, frames, attend)
-        return attend(*inputs)
+    def _attend(self, kind: str, gradient: bool, size: tuple[int, int, int]):
+        """A function of queries, keys and values. `size`: frames, height and width in tokens."""
+        from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+
+        kernel = attention_pytorch if kind == PLAIN else pack("ei2.attention").attention if gradient else None
+        attend = lambda q, k, v: (kernel or optimized_attention)(q, k, v, self.heads)
+        frame_attention, ffam = pack("ei2.frame_attention"), pack("ei2.ffam").fine_coarse_attention
+        return {
+            FFAM: lambda *qkv: ffam(*qkv, *size, FACTOR, "average", attend),
+            LITERAL: lambda *qkv: literal_fine_coarse(*qkv, *size[:2], attend),
+            SCA: lambda *qkv: frame_attention.sparse_causal_attention(*qkv, size[0], attend),
+            DENSE: lambda *qkv: frame_attention.dense_attention(*qkv, size[0], attend),
+        }.get(kind, attend)

@@ -1,13 +1,13 @@
 """The baseline: a tuning step as Tune-A-Video's public training script does it (Wu et al., ICCV 2023).
 
-Written from its description, straightforwardly and with the optimisations that script has: fp16 autocast with a
-GradScaler around float32 weights (on a CPU bf16, which needs no scaler: fp16 is several times slower there), every
-transformer block and ResBlock checkpointed, the clip encoded by the half-precision autoencoder in every step, torch's
-own AdamW, the loss read back in every step. It trains what that script trains: the q projections of both attentions of
-every block and the temporal attention. Nothing here uses the pack, so that the baseline stays what it is when the pack
-changes; the UNet is the host's class with plain torch layers.
+Written from its description, plainly but with that script's optimisations: fp16 autocast with a GradScaler around
+float32 weights (on a CPU bf16, which needs no scaler: fp16 is several times slower there), every transformer block and
+ResBlock checkpointed, the clip encoded by the half-precision autoencoder in every step, torch's own AdamW, the loss
+read back in every step. It trains what the script trains: the q projections of both attentions in every block, and the
+temporal attention. The script also encodes the prompt in every step; that is left out here, in the baseline's favour.
 
-The script encodes the prompt in every step, too; here that is left out, in the baseline's favour.
+Nothing here uses the pack, so that the baseline stays the same when the pack changes. The UNet is the host's class with
+plain torch layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
 LATENT_SCALE = 0.18215
-MAX_BATCH = 65535  # CUDA's fused attention kernels take no larger one, whatever the number of heads
+MAX_BATCH = 65535  # CUDA's fused attention kernels take no larger batch, for any number of heads
 LAYERS = SimpleNamespace(
     Linear=torch.nn.Linear,
     Conv2d=torch.nn.Conv2d,
@@ -33,8 +33,8 @@ LAYERS = SimpleNamespace(
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """Multi-head attention on `b n (heads c)`: a memory-efficient kernel on a GPU, plain products on a CPU, as the
-    script does it with and without xformers."""
+    """Multi-head attention on `b n (heads c)`: a memory-efficient kernel on a GPU, plain products on a CPU, like the
+    script with and without xformers."""
     if q.is_cuda and q.shape[0] > MAX_BATCH:
         parts = zip(*(t.split(MAX_BATCH) for t in (q, k, v)))
         return torch.cat([attention(*part, heads) for part in parts])
@@ -47,12 +47,12 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> 
 
 
 class TemporalAttention(torch.nn.Module):
-    """Self-attention over frames at every position behind a Layer Norm, added to its input; zero at first."""
+    """Self-attention over frames at every position, after a Layer Norm, added to its input; zero at first."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm = torch.nn.LayerNorm(channels).requires_grad_(False)  # as in the source, it is not among the trained
+        self.norm = torch.nn.LayerNorm(channels).requires_grad_(False)  # not trained in the source either
         self.to_q, self.to_k, self.to_v = (torch.nn.Linear(channels, channels, bias=False) for _ in range(3))
         self.to_out = torch.nn.Linear(channels, channels)
         torch.nn.init.zeros_(self.to_out.weight)
@@ -79,10 +79,10 @@ class VideoGroupNorm(torch.nn.Module):
 
 
 class LiteralUNet(torch.nn.Module):
-    """The host's UNet inflated as Tune-A-Video does it, with trainable layers.
+    """The host's UNet inflated as in Tune-A-Video, with trainable layers.
 
-    `config`: the arguments of the host's class; `weights`: its state dict, which is copied; `checkpointing`: whether
-    activations are recomputed, can be changed at any time.
+    `config`: the arguments of the host's class; `weights`: its state dict, which is copied. The attribute
+    `checkpointing`, whether activations are recomputed, may change at any time.
     """
 
     def __init__(self, config: dict, weights: dict[str, torch.Tensor], dtype: torch.dtype, device: torch.device):
@@ -127,7 +127,7 @@ class LiteralUNet(torch.nn.Module):
     def _checkpointed(self, forward, *args, **kwargs):
         if not (self.checkpointing and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
-        if "transformer_options" in kwargs:  # the host goes on changing it
+        if "transformer_options" in kwargs:  # the host keeps changing it
             kwargs["transformer_options"] = dict(kwargs["transformer_options"])
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
@@ -157,25 +157,27 @@ class _Everywhere(dict):
         return self.replacement
 
 
+def alphas() -> torch.Tensor:
+    """Stable Diffusion's cumulative products, one per timestep."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    return (1 - betas).cumprod(0)
+
+
 class LiteralTuning:
     """A training run of the script on one clip: `step()` is one step.
 
     `autoencoder`: the host's, copied in half precision on a GPU; `pixels`: `f 3 h w` in -1..1; `context`: `1 n c`;
-    `half`: the dtype of the autocast, float32 for none; `latents`: `f c h w` of the clip, unlike in the script, which
-    encodes it in every step.
+    `half`: the dtype of the autocast, float32 for none; `latents`: `f c h w` of the clip, which the script would encode
+    in every step.
     """
 
-    def __init__(
-        self, unet: LiteralUNet, autoencoder, pixels: torch.Tensor, context: torch.Tensor, half: torch.dtype,
-        latents: torch.Tensor | None = None,
-    ):  # fmt: skip
+    def __init__(self, unet: LiteralUNet, autoencoder, pixels, context, half: torch.dtype, latents=None):
         device = next(unet.parameters()).device
         self.unet, self.half = unet, half
         weight_dtype = half if device.type == "cuda" else torch.float32
         self.autoencoder = copy.deepcopy(autoencoder).to(device, weight_dtype)
         self.pixels, self.context = pixels.to(device), context.to(device)
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-        self.alphas = (1 - betas).cumprod(0).to(device)
+        self.alphas = alphas().to(device)
         self.optimizer = torch.optim.AdamW(unet.trainable(), lr=3e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
         self.latents = None if latents is None else latents.to(device)
@@ -209,17 +211,17 @@ class LiteralTuning:
 
 @torch.no_grad()
 def ddim(unet: LiteralUNet, latents: torch.Tensor, context: torch.Tensor, guidance: float | None, steps: int, on_step):
-    """So many of 50 steps of DDIM from `latents` `f c h w`: with `guidance` down from noise, both prompts in one batch
-    (`context`: `2 n c`); without up to noise (`1 n c`). `on_step()` is called behind each. Timed, not looked at."""
+    """`steps` of 50 steps of DDIM from `latents` `f c h w`, of which only the time matters. With `guidance` they lead
+    down from noise, both prompts in one batch (`context`: `2 n c`); without it, up to noise (`1 n c`). `on_step()` is
+    called after each step."""
     frames = len(latents)
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    alphas = (1 - betas).cumprod(0).to(latents)
+    alpha = alphas().to(latents)
     grid = torch.arange(steps) * 20 + 1
     grid = grid if guidance is None else grid.flip(0)
     chunks = len(context)
     context = context.repeat_interleave(frames, dim=0)
     for i, t in enumerate(grid.tolist()):
-        here, there = (alphas[t], alphas[t - 1 if i + 1 == steps else grid[i + 1]])
+        here, there = alpha[t], alpha[t - 1 if i + 1 == steps else grid[i + 1]]
         timestep = torch.full((chunks * frames,), t, device=latents.device)
         noise = unet(latents.repeat(chunks, 1, 1, 1), timestep, context, frames)
         if guidance is not None:

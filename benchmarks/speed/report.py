@@ -1,18 +1,40 @@
 """The results in words, one table and plots, from a results file alone:
 
-    python -m benchmarks.speed.report benchmarks/results/speed_cpu.json
+python -m benchmarks.speed.report benchmarks/results/speed_cpu.json
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from . import attention, plots, steps
+from benchmarks.drawing import TEXT, new_figure, save_figure
+from benchmarks.results import markdown_table, memory_text
 
-COLUMNS = ("what", "method", "frames", "pixels", "dtype", "recomputes", "seconds", "TFLOP/s", "of peak", "peak memory",
-           "speed to literal", "memory to literal")  # fmt: skip
+from . import attention
+from .steps import ENCODED_ONCE, LITERAL, OURS
+
+COLUMNS = ["what", "method", "frames", "pixels", "dtype", "recomputes", "seconds", "TFLOP/s", "of peak", "peak memory"]
+COLUMNS += ["speed to literal", "memory to literal"]
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+STEPS = {  # by kind of step, method and recomputation
+    ("tune", LITERAL, True): ("literal tuning", "#767676", "X--"),
+    ("tune", OURS, True): ("EI2 tuning, recomputing", "#E69F00", "D-"),
+    ("tune", OURS, False): ("EI2 tuning", "#D55E00", "o-"),
+    ("edit", OURS, None): ("EI2 edit", "#0072B2", "s-"),
+    ("invert", OURS, None): ("EI2 inversion", "#009E73", "^-"),
+}
+ATTENTIONS = {
+    attention.DENSE: ("#CC79A7", "P-"),
+    attention.LITERAL: ("#767676", "X--"),
+    attention.FFAM: ("#D55E00", "o-"),
+    attention.PLAIN: ("#000000", ":"),
+    attention.SCA: ("#0072B2", "s-"),
+    attention.OWN: ("#009E73", "^-"),
+}
+VALUES = {"seconds": "seconds", "peak_bytes": "peak memory, GiB"}
 NOTES = """\
 * *Seconds*: of one step, the median of several; those compared took turns, so that what else the machine did hits all
   of them alike. The first step of every turn is not counted.
@@ -29,92 +51,84 @@ NOTES = """\
 
 
 def write(file: Path) -> list[str]:
-    """Writes the report and the plots beside the results; returns what is worth printing."""
+    """Writes the report and the plots beside the results. Returns lines to print."""
     results = json.loads(file.read_text(encoding="utf-8"))
-    rows, stem = results["rows"], file.with_suffix("")
-    pictures = {
-        "growth": ("Growth with frames and resolution", plots.growth),
-        "attention": ("Attentions alone", plots.attentions),
-    }
-    shown = []
+    sentences, shown, written = findings(results), [], file.with_suffix(".md")
+    pictures = {"growth": ("Growth with frames and resolution", growth), "attention": ("Attentions alone", attentions)}
     for name, (title, draw) in pictures.items():
-        picture = Path(f"{stem}_{name}.png")
+        picture = file.with_name(f"{file.stem}_{name}.png")
         if draw(results, picture):
             shown.append(f"![{title}]({picture.name})\n")
-    text = "\n".join([
-        f"# Speed: {results['model']} on {results['machine']}\n",
-        f"`{results['command']}`, {threads(results)}torch {results['torch']}, Python {results['python']}."
-        + ("" if results["complete"] else " Not everything was measured.") + "\n",
-        *(f"* {sentence}" for sentence in findings(results)),
-        "",
-        *shown,
-        table(rows),
-        "",
-        NOTES.format(peak=peak(results), plain=attention.PLAIN),
-    ])  # fmt: skip
-    written = file.with_suffix(".md")
+    on_gpu = any(row["dtype"] == "fp16" for row in results["rows"])
+    threads = "" if on_gpu else f"torch's threads: {results['threads']}, "
+    about = f"`{results['command']}`, {threads}torch {results['torch']}, Python {results['python']}."
+    text = "\n".join(
+        [
+            f"# Speed: {results['model']} on {results['machine']}\n",
+            about + ("" if results["complete"] else " Not everything was measured.") + "\n",
+            *(f"* {sentence}" for sentence in sentences),
+            "",
+            *shown,
+            markdown_table(COLUMNS, [cells(row) for row in results["rows"]], texts=2),
+            "",
+            NOTES.format(peak=peak(results), plain=attention.PLAIN),
+        ]
+    )
     written.write_text(text, encoding="utf-8")
-    return [*findings(results), f"Written: {file}, {written}"]
-
-
-def threads(results: dict) -> str:
-    return "" if any(row["dtype"] == "fp16" for row in results["rows"]) else f"torch's threads: {results['threads']}, "
+    return [*sentences, f"Written: {file}, {written}"]
 
 
 def peak(results: dict) -> str:
     """What the shares are shares of."""
-    measured = [row for row in results["rows"] if row["what"] == "matrix product"]
-    found = ", ".join(f"{row['tflops']:.3g} TFLOP/s in {row['dtype']}" for row in measured)
+    products = [row for row in results["rows"] if row["what"] == "matrix product"]
+    measured = ", ".join(f"{row['tflops']:.3g} TFLOP/s in {row['dtype']}" for row in products)
     if results["datasheet_tflops"]:
-        return f"of the data sheet's {results['datasheet_tflops']:g} TFLOP/s (large matrix products here: {found})."
-    return f"of what large matrix products reach here, {found}."
+        return f"of the data sheet's {results['datasheet_tflops']:g} TFLOP/s (large matrix products here: {measured})."
+    return f"of what large matrix products reach here, {measured}."
 
 
 def findings(results: dict) -> list[str]:
-    """What the rows say, in sentences."""
-    rows, said = results["rows"], []
-    base = dict(zip(("frames", "width", "height"), results["base"]))
+    """What the rows show, in sentences."""
+    rows, sentences = results["rows"], []
     size = " × ".join(str(length) for length in results["base"])
     for row in rows:
-        if row["what"] == "tune" and row["method"] == steps.OURS and row["ratio_to_literal"]:
-            if all(row[key] == value for key, value in base.items()):
-                how = "recomputing activations" if row["checkpointing"] else "keeping activations"
-                memory = f" at {row['memory_to_literal']:.2f} of its memory" if row["memory_to_literal"] else ""
-                said.append(
-                    f"A tuning step at {size} in {row['dtype']}, {how}: {row['ratio_to_literal']:.2f} times the "
-                    f"literal one's speed{memory}, {row['share_of_peak']:.0%} of the peak."
-                )
-    once = next((row for row in rows if row["method"] == steps.ENCODED_ONCE and row["ratio_to_literal"]), None)
-    if once:
-        said.append(f"The literal step without encoding would be {once['ratio_to_literal']:.2f} times as fast.")
-    ffam = [row for row in rows if row["what"] == "attention" and row["method"] == attention.FFAM and row["seconds"]]
-    slowest = max((row.get("time_to_plain", 0) for row in ffam), default=0)
-    if slowest:
-        said.append(f"FFAM takes at most {slowest:.2f} times as long as torch's attention with as many multiply-adds.")
+        at_base = [row["frames"], row["width"], row["height"]] == results["base"]
+        if (row["what"], row["method"]) == ("tune", OURS) and at_base and row["ratio_to_literal"]:
+            how = "recomputing activations" if row["checkpointing"] else "keeping activations"
+            memory = f" at {row['memory_to_literal']:.2f} of its memory" if row["memory_to_literal"] else ""
+            sentences.append(
+                f"A tuning step at {size} in {row['dtype']}, {how}: {row['ratio_to_literal']:.2f} times the "
+                f"literal one's speed{memory}, {row['share_of_peak']:.0%} of the peak."
+            )
+    for row in [row for row in rows if row["method"] == ENCODED_ONCE and row["ratio_to_literal"]][:1]:
+        sentences.append(f"The literal step without encoding would be {row['ratio_to_literal']:.2f} times as fast.")
+    ffam = [row for row in rows if (row["what"], row["method"]) == ("attention", attention.FFAM) and row["seconds"]]
+    if slowest := max((row.get("time_to_plain", 0) for row in ffam), default=0):
+        text = f"FFAM takes at most {slowest:.2f} times as long as torch's attention with as many multiply-adds."
+        sentences.append(text)
     if len(ffam) > 1 and ffam[0]["peak_bytes"]:
         more, memory = (ffam[-1][key] / ffam[0][key] for key in ("frames", "peak_bytes"))
-        said.append(f"With {more:.3g} times the frames FFAM needs {memory:.3g} times the memory.")
-    return said
-
-
-def table(rows: list[dict]) -> str:
-    """Markdown, a line per row."""
-    right = ["---" if name in COLUMNS[:2] else "---:" for name in COLUMNS]
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'|'.join(right)}|"]
-    return "\n".join(lines + [f"| {' | '.join(cells(row))} |" for row in rows])
+        sentences.append(f"With {more:.3g} times the frames FFAM needs {memory:.3g} times the memory.")
+    return sentences
 
 
 def cells(row: dict) -> list[str]:
     """A row as text, by `COLUMNS`."""
-    show = lambda value, form: "" if value is None else form.format(value)
-    pixels = row["width"] and f"{row['width']} × {row['height']}"
-    recomputes = {True: "yes", False: "no", None: ""}[row["checkpointing"]]
-    seconds = row.get("note") or show(row["seconds"], "{:.4g}")
+    show = lambda name, form: "" if row[name] is None else form.format(row[name])
     return [
-        row["what"], row["method"], show(row["frames"], "{}"), pixels or "", row["dtype"], recomputes, seconds,
-        show(row["tflops"], "{:.3g}"), show(row["share_of_peak"], "{:.0%}"), show(row["peak_bytes"], "{}") and
-        _memory(row["peak_bytes"]), show(row["ratio_to_literal"], "{:.2f}"), show(row["memory_to_literal"], "{:.2f}"),
-    ]  # fmt: skip
+        row["what"],
+        row["method"],
+        show("frames", "{}"),
+        f"{row['width']} × {row['height']}" if row["width"] else "",
+        row["dtype"],
+        {True: "yes", False: "no", None: ""}[row["checkpointing"]],
+        row.get("note") or show("seconds", "{:.4g}"),
+        show("tflops", "{:.3g}"),
+        show("share_of_peak", "{:.0%}"),
+        "" if row["peak_bytes"] is None else memory_text(row["peak_bytes"]),
+        show("ratio_to_literal", "{:.2f}"),
+        show("memory_to_literal", "{:.2f}"),
+    ]
 
 
 def line(row: dict) -> str:
@@ -122,8 +136,75 @@ def line(row: dict) -> str:
     return "  ".join(cell for cell in cells(row) if cell)
 
 
-def _memory(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+def growth(results: dict, file: Path) -> bool:
+    """Seconds and memory of the steps: over frames at the base's size, and over pixels at the number of frames that has
+    the most sizes."""
+    frames, width, height = results["base"]
+    key = lambda row: (row["what"], row["method"], row["checkpointing"])
+    # the pack's own choice of precision is the first row's
+    precision = next((row["dtype"] for row in results["rows"] if row["what"] == "tune"), "")
+    rows = [row for row in results["rows"] if row["seconds"] and key(row) in STEPS]
+    rows = [row for row in rows if (row["what"], row["method"]) != ("tune", OURS) or row["dtype"] == precision]
+    if not rows:
+        return False
+    sizes = {}
+    for row in rows:
+        sizes.setdefault(row["frames"], set()).add(row["width"])
+    few = max(sizes, key=lambda count: len(sizes[count]))
+    over_frames = [row for row in rows if (row["width"], row["height"]) == (width, height)]
+    over_pixels = [row for row in rows if row["frames"] == few]
+    columns = (
+        (over_frames, lambda row: row["frames"], "{frames}", "frames", f"{width} × {height} pixels"),
+        (over_pixels, lambda row: row["width"] * row["height"], "{width}²", "pixels a frame", f"{few} frames"),
+    )
+    title = f"Steps: {results['model']} on {results['machine']}"
+    figure, panels = new_figure(2, (8.6, 6.2), title, rows=2)
+    for i, axes in enumerate(panels):
+        own, x, tick, label, subtitle = columns[i % 2]
+        field = list(VALUES)[i // 2]
+        for step, look in STEPS.items():
+            _line(axes, [row for row in own if key(row) == step], x, field, *look)
+        ticks = {x(row): tick.format(**row) for row in own}
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.set(xlabel=label, ylabel=VALUES[field] + (" a step" if field == "seconds" else ""), title=subtitle)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+    return _finish(figure, panels, file)
+
+
+def attentions(results: dict, file: Path) -> bool:
+    """Seconds and memory of the attentions over frames, both axes logarithmic: a line's slope is the power."""
+    rows = [row for row in results["rows"] if row["what"] == "attention" and row["seconds"]]
+    if not rows:
+        return False
+    size = f"{rows[0]['width']} × {rows[0]['height']} pixels"
+    title = f"Attentions of the finest blocks, {size}: {results['machine']}"
+    figure, panels = new_figure(2, (8.6, 3.9), title)
+    counts = sorted({row["frames"] for row in rows})
+    for axes, field in zip(panels, VALUES):
+        for kind, look in ATTENTIONS.items():
+            own = [row for row in rows if row["method"] == kind and row[field]]
+            _line(axes, own, lambda row: row["frames"], field, kind, *look)
+        axes.set(xscale="log", yscale="log", xlabel="frames", ylabel=VALUES[field])
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+    return _finish(figure, panels, file)
+
+
+def _line(axes, rows: list[dict], x: Callable[[dict], float], field: str, name: str, color: str, style: str) -> None:
+    rows, scale = sorted(rows, key=x), 2**-30 if field == "peak_bytes" else 1
+    if rows:
+        values = [row[field] * scale for row in rows]
+        axes.plot([x(row) for row in rows], values, style, color=color, label=name, markersize=4, linewidth=1.6)
+
+
+def _finish(figure, panels: list, file: Path) -> bool:
+    """Adds one legend for all panels and writes the file."""
+    names = {}
+    for axes in panels:
+        names |= dict(zip(*reversed(axes.get_legend_handles_labels())))
+    figure.legend(names.values(), names.keys(), loc="outside right center", fontsize=TEXT, frameon=False)
+    return save_figure(figure, file)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ every measurement.
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 import time
 from dataclasses import replace
@@ -16,73 +14,75 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import machine, uses_gpu
-from devtools.environment import DEV, ROOT, SetupError
+from benchmarks.machine import uses_gpu
+from benchmarks.results import RESULTS, write_rows
+from benchmarks.runner import command_parser, facts
+from devtools.environment import DEV, SetupError
 
-from . import models, report
+from . import report
 from .measure import Measurement, Plan
-from .steps import WHAT, Place, Steps
+from .steps import MODELS, WHAT, Place, Steps, load
 from .timing import datasheet
 
-RESULTS = ROOT / "benchmarks" / "results"
 ALL_FRAMES = (8, 16, 24, 32, 64)
 GPU = {"rounds": (3, 2), "share": 0.5}
+LARGE_ON_CPU = Plan(Place(2, 128, 128), (2, 4), (64, 128, 192), few=2, rounds=(1, 1), share=0.0)
 PLANS = {  # by model and whether it is on a GPU
     ("miniature", False): Plan(Place(8, 128, 128), ALL_FRAMES, (64, 128, 192, 256), few=8, rounds=(5, 2)),
     ("miniature", True): Plan(Place(8, 128, 128), ALL_FRAMES, (64, 128, 192, 256), few=8, **GPU),
-    ("sd15", False): Plan(Place(2, 128, 128), (2, 4), (64, 128, 192), few=2, rounds=(1, 1), share=0.0),
+    ("sd15", False): LARGE_ON_CPU,
     ("sd15", True): Plan(Place(24, 512, 512), ALL_FRAMES, (256, 384, 512, 768), few=8, **GPU),
-    ("sdxl", False): Plan(Place(2, 128, 128), (2, 4), (64, 128, 192), few=2, rounds=(1, 1), share=0.0),
+    ("sdxl", False): LARGE_ON_CPU,
     ("sdxl", True): Plan(Place(8, 1024, 1024), (8, 16, 24), (512, 768, 1024), few=8, **GPU),
 }
 QUICK = Plan(Place(3, 32, 32), (2,), (48,), few=3, attention_frames=(2, 3), rounds=(1, 1), share=0.0)
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="dev.py bench speed", description=__doc__)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--model", choices=models.MODELS, help="sd15 and sdxl have random weights in full size "
-                        "(default: sd15 on a GPU, miniature on a CPU)")
-    parser.add_argument("--frames", type=int, nargs="+", metavar="N", help="the first is where all is compared")
-    parser.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="sides of square pictures, multiples of "
-                        "64; the first is where all is compared")
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = command_parser("speed", __doc__)
+    text = "sd15 and sdxl have random weights in full size (default: sd15 on a GPU, miniature on a CPU)"
+    parser.add_argument("--model", choices=MODELS, help=text)
+    text = "the first is where all ways are compared"
+    parser.add_argument("--frames", type=int, nargs="+", metavar="N", help=text)
+    text = f"sides of square pictures, multiples of 64; {text}"
+    parser.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help=text)
     parser.add_argument("--threads", type=int, help="of torch on a CPU (default: torch's own choice)")
     parser.add_argument("--only", choices=(*WHAT, "attention"), help="measure nothing else")
-    parser.add_argument("--minutes", type=float, default=9.0, help="no measurement begins after so long (default: 9)")
+    text = "no measurement starts after this time (default: 9)"
+    parser.add_argument("--minutes", type=float, default=9.0, help=text)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, a step each: does everything run?")
-    parser.add_argument("--output", type=Path, help="folder for the results (default: benchmarks/results; with --quick "
-                        "or --only .dev/speed)")
-    return parser.parse_args(given)
+    text = "folder for the results (default: benchmarks/results; with --quick or --only .dev/speed)"
+    parser.add_argument("--output", type=Path, help=text)
+    return parser.parse_args(words)
 
 
-def main(given: list[str] | None = None) -> int:
-    begin, options = time.monotonic(), arguments(given)
+def main(words: list[str] | None = None) -> int:
+    begin, options = time.monotonic(), arguments(words)
     try:
         check(options)
         on_gpu = uses_gpu(options.device)
-        device = "cuda" if on_gpu else "cpu"
-        name = options.model or ("sd15" if on_gpu and not options.quick else "miniature")
+        device, usual = ("cuda", "sd15") if on_gpu else ("cpu", "miniature")
+        name = options.model or ("miniature" if options.quick else usual)
         plan = chosen(PLANS[name, on_gpu], options)
         folder = (options.output or (DEV / "speed" if options.quick or options.only else RESULTS)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
         if options.threads:
             torch.set_num_threads(options.threads)
-        measurement = Measurement(Steps(models.load(name, device)), plan)
+        measurement = Measurement(Steps(load(name, device)), plan)
     except (SetupError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    usual = name == ("sd15" if on_gpu else "miniature")  # another model's results stand beside, not in their place
-    file = folder / (f"speed_{device}.json" if usual else f"speed_{device}_{name}.json")
+    file = folder / (f"speed_{device}.json" if name == usual else f"speed_{device}_{name}.json")
     about = {
-        "command": shlex.join(["python3", "dev.py", "bench", "speed", *(sys.argv[1:] if given is None else given)]),
-        **machine(device), "threads": torch.get_num_threads(), "model": name,
+        **facts("speed", device, words),
+        "model": name,
         "base": [plan.base.frames, plan.base.width, plan.base.height],
-        "datasheet_tflops": datasheet(measurement.subject.device), "complete": False,
-    }  # fmt: skip
+        "datasheet_tflops": datasheet(measurement.subject.device),
+        "complete": False,
+    }
     try:
         execute(measurement, options, about, file, begin)
     except KeyboardInterrupt:
-        print("\nStopped; what was measured is kept.", file=sys.stderr)
+        print("\nStopped; the rows so far are kept.", file=sys.stderr)
         return 130
     print(*report.write(file), sep="\n")
     return 0
@@ -101,13 +101,11 @@ def check(options: argparse.Namespace) -> None:
 
 
 def chosen(plan: Plan, options: argparse.Namespace) -> Plan:
-    """The plan with what was asked for on the command line."""
-    if options.quick:
-        plan = QUICK
+    """The plan, changed by the command line's options."""
+    plan = QUICK if options.quick else plan
     if options.frames:
-        base = replace(plan.base, frames=options.frames[0])
-        plan = replace(plan, frames=tuple(options.frames), attention_frames=tuple(options.frames), base=base,
-                       few=min(options.frames))  # fmt: skip
+        frames, base = tuple(options.frames), replace(plan.base, frames=options.frames[0])
+        plan = replace(plan, frames=frames, attention_frames=frames, base=base, few=min(frames))
     if options.size:
         base = replace(plan.base, width=options.size[0], height=options.size[0])
         plan = replace(plan, sizes=tuple(options.size), base=base)
@@ -115,26 +113,18 @@ def chosen(plan: Plan, options: argparse.Namespace) -> Plan:
 
 
 def execute(measurement: Measurement, options: argparse.Namespace, about: dict, file: Path, begin: float) -> None:
-    """Measures and writes, `complete` where there was time for everything."""
+    """Measures and writes; `complete` where there was time for everything."""
     rows = []
     for measure in measurement.work(options.only):
         if rows and time.monotonic() - begin > 60 * options.minutes:
             print(f"{options.minutes:g} minutes are over: the rest is left out.", flush=True)
             return
-        rows += (new := measure())
-        write(about, rows, file)
+        new = measure()
+        rows += new
+        write_rows(file, rows, about)
         for row in new:
             print(report.line(row), flush=True)
-    write({**about, "complete": True}, rows, file)
-
-
-def write(about: dict, rows: list[dict], file: Path) -> None:
-    """One row a line; never a half-written file."""
-    lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    head = json.dumps(about, ensure_ascii=False)[:-1]
-    partial = file.with_suffix(".partial")
-    partial.write_text(f'{head}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-    partial.replace(file)
+    write_rows(file, rows, {**about, "complete": True})
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
-"""The steps that are timed: of tuning, inversion and edit, each as the pack does it and as the literal baseline."""
+"""The steps that are timed: of tuning, inversion and edit, each as the pack does it and as the literal baseline, on a
+model in a real ComfyUI in this process."""
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 
 import torch
 
-from devtools import in_process
+from benchmarks.machine import uses_gpu
+from devtools import in_process, random_checkpoint
+from devtools.in_process import pack
 
-from . import models
 from .literal import LiteralTuning, LiteralUNet, ddim
-from .models import Subject
 from .timing import LONG, SHORT, Contender, Marks
 
+TOKENS = 77  # of a prompt
+POOLED = 1280  # channels of SDXL's pooled prompt
+MODELS = ("miniature", "sd15", "sdxl")
 WHAT = ("tune", "invert", "edit")
 OURS, RIVAL = "EI2", "Tune-A-Video"  # presets of the pack
 LITERAL = "Tune-A-Video, literal"
@@ -25,9 +32,52 @@ GUIDANCE = 7.5
 
 
 @dataclass(frozen=True)
+class Subject:
+    """A MODEL of the host and its autoencoder. `on_gpu`: where it computes."""
+
+    name: str
+    model: object
+    autoencoder: torch.nn.Module
+    on_gpu: bool
+
+    @property
+    def unet_config(self) -> dict:
+        """The arguments with which the host made the UNet."""
+        return dict(self.model.model.model_config.unet_config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
+
+    def prompt(self) -> list:
+        """The conditioning of a random prompt: no encoder is timed."""
+        generator = torch.Generator().manual_seed(1)
+        tokens = torch.randn(1, TOKENS, self.unet_config["context_dim"], generator=generator)
+        return [[tokens, {"pooled_output": torch.randn(1, POOLED, generator=generator)}]]
+
+
+def load(name: str, device: str) -> Subject:
+    """`name`: one of `MODELS`; all but the miniature have random weights and go through the host's checkpoint loader.
+    `device`: auto, cpu or cuda. Imports ComfyUI and the pack if needed."""
+    if in_process.PACK not in sys.modules:
+        in_process.import_host(device, torch_attention=True)
+        in_process.import_pack()
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        if name == "miniature":
+            model, _, vae = pack("nodes.host.miniature").load_miniature()
+        else:
+            import comfy.sd
+
+            path = Path(folder) / f"random-{name}.safetensors"
+            random_checkpoint.write(path, name)
+            model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=False)
+    return Subject(name, model, vae.first_stage_model, uses_gpu(device))
+
+
+@dataclass(frozen=True)
 class Way:
-    """How a step is done. `method`: a preset of the pack, or `LITERAL`; `dtype`: of the arithmetic; `checkpointing`:
-    whether activations are recomputed in the backward pass, None where there is none."""
+    """How a step is done. `method`: a preset of the pack, or one of `LITERALS`; `dtype`: of the arithmetic;
+    `checkpointing`: whether the backward pass recomputes activations, None where there is none."""
 
     method: str
     dtype: str
@@ -36,37 +86,36 @@ class Way:
 
 @dataclass(frozen=True)
 class Place:
-    """What a step works on: so many frames of so many pixels."""
+    """What a step works on: the number of frames and their size in pixels."""
 
     frames: int
     width: int
     height: int
 
-    def __str__(self) -> str:
-        return f"{self.frames} × {self.width} × {self.height}"
+    def clip(self) -> torch.Tensor:
+        """Pictures `f 3 h w` of noise, -1..1: no time depends on what they show."""
+        generator = torch.Generator().manual_seed(2)
+        return torch.rand(self.frames, 3, self.height, self.width, generator=generator) * 2 - 1
+
+    def latents(self) -> torch.Tensor:
+        """Random latents `f 4 h/8 w/8`."""
+        generator = torch.Generator().manual_seed(3)
+        return torch.randn(self.frames, 4, self.height // 8, self.width // 8, generator=generator)
 
 
 class Steps:
     """Makes contenders of the pack's own functions and of the baseline, on one model."""
 
     def __init__(self, subject: Subject):
-        import comfy.model_management
-        import comfy.samplers
-
-        pack = in_process.pack
-        self.subject, self.management, self.samplers = subject, comfy.model_management, comfy.samplers
-        self.inflation, self.tuning = pack("nodes.host.inflation"), pack("nodes.host.tuning")
-        self.sampling, self.estimate = pack("nodes.host.sampling"), pack("nodes.host.memory_estimate")
-        self.unet, self.ddim = pack("nodes.host.unet"), pack("ei2.ddim")
-        self.tune_settings = pack("ei2.tuning").TuneSettings
+        self.subject, self.sampling = subject, pack("nodes.host.sampling")
         self.precision = pack("nodes.host.precision").training_precision(subject.model, "auto")
+        inflate, presets = pack("nodes.host.inflation").inflate, pack("ei2.settings").PRESETS
         with torch.inference_mode():
-            presets = pack("ei2.settings").PRESETS
-            self.inflated = {name: self.inflation.inflate(subject.model, presets[name]) for name in (OURS, RIVAL)}
+            self.inflated = {name: inflate(subject.model, presets[name]) for name in (OURS, RIVAL)}
 
     def ways(self, what: str, place: Place, full: bool) -> list[Way]:
-        """The ways to do `what`; the literal one is the last. `full`: with other precisions, recomputation and the
-        rival's preset, beside what the pack does by itself."""
+        """The ways to do `what`; the literal one is the last. `full`: also other precisions, recomputation and the
+        rival's preset, besides what the pack chooses by itself."""
         on_gpu = self.subject.on_gpu
         if what != "tune":
             model = self.subject.model
@@ -87,86 +136,83 @@ class Steps:
         run = self.runner(what, way, place)
         if self.subject.on_gpu:
             return Contender(way.method, run, leave=self.leave, alone=True)
-        # the baseline makes its weights while it runs, the host's are there
+        # the baseline makes its weights while it runs, the host's exist before
         held = (lambda: 0) if way.method in LITERALS else self.subject.model.model_size
         return Contender(way.method, run, held)
 
     def runner(self, what: str, way: Way, place: Place) -> Callable[[int], list[float]]:
-        """What does one step more than asked and returns the others' seconds."""
-        literal = {"tune": self._literal_tune, "invert": self._literal_ddim, "edit": self._literal_ddim}
-        ours = {"tune": self._tune, "invert": self._invert, "edit": self._edit}
-        function = (literal if way.method in LITERALS else ours)[what]
+        """A function that does one step more than asked and returns the seconds of the others."""
+        literal = way.method in LITERALS
+        if literal:
+            work = {"tune": self._literal_tune, "invert": self._literal_invert, "edit": self._literal_edit}[what]
+        else:
+            work = {"tune": self._tune, "invert": self._invert, "edit": self._edit}[what]
 
         def run(steps: int) -> list[float]:
-            first = 2 if function == self._invert else 1  # which is called before its first step, too
+            first = 2 if what == "invert" and not literal else 1  # its mark is also called before the first step
             marks = Marks(self.subject.on_gpu, first, first + steps)
-            # nodes run under inference mode, training scripts do not; the host's progress bars are not for here
-            with torch.inference_mode(way.method not in LITERALS), redirect_stderr(StringIO()):
-                function(what, way, place, steps + 1, marks)
+            # nodes run in inference mode, training scripts do not; hides the host's progress bars
+            with torch.inference_mode(not literal), redirect_stderr(StringIO()):
+                work(way, place, steps + 1, marks)
             return marks.seconds()
 
         return run
 
     def _recomputes(self, place: Place) -> bool:
-        """What the pack chooses by itself."""
-        given = (self._latents(place), "auto", self.precision, self.subject.prompt())
+        """Whether the pack chooses by itself to recompute activations."""
+        plan = pack("nodes.host.memory_estimate").plan_training
+        inputs = (self.inflated[OURS], place.latents(), "auto", self.precision, self.subject.prompt())
         try:
-            return self.estimate.plan_training("tuning", self.inflated[OURS], *given, learns=True).checkpointing
-        except ValueError:  # too large for the device; the run will say so, too
+            return plan("tuning", *inputs, learns=True).checkpointing
+        except ValueError:  # too large for the device; the run will report it
             return True
 
-    def _latents(self, place: Place) -> torch.Tensor:
-        return models.latents(place.frames, place.width, place.height)
+    def _tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
+        settings, checkpointing = pack("ei2.tuning").TuneSettings(steps, precision=way.dtype), way.checkpointing
+        inputs = (self.inflated[way.method], place.latents(), self.subject.prompt(), settings)
+        pack("nodes.host.tuning").tune_model(*inputs, "on" if checkpointing else "off", lambda done: [marks() for _ in done])
 
-    def _tune(self, what: str, way: Way, place: Place, steps: int, marks: Marks) -> None:
-        settings = self.tune_settings(steps, precision=way.dtype)
-        self.tuning.tune_model(
-            self.inflated[way.method], self._latents(place), self.subject.prompt(), settings,
-            "on" if way.checkpointing else "off", lambda done: [marks() for _ in done],
-        )  # fmt: skip
+    def _invert(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
+        self.sampling.invert(self.inflated[way.method], place.latents(), self.subject.prompt(), steps, 0, marks)
 
-    def _invert(self, what: str, way: Way, place: Place, steps: int, marks: Marks) -> None:
-        model = self.inflated[way.method]
-        self.sampling.invert(model, self._latents(place), self.subject.prompt(), steps, 0, marks)
+    def _edit(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
+        import comfy.samplers
 
-    def _edit(self, what: str, way: Way, place: Place, steps: int, marks: Marks) -> None:
         model, prompt = self.inflated[way.method], self.subject.prompt()
         guider = self.sampling.plain_guider(model, prompt, self.subject.prompt(), GUIDANCE)
-        sigmas = self.ddim.ddim_sigmas(steps, self.unet.sigma_schedule(model))
+        sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("nodes.host.unet").sigma_schedule(model))
 
         def preview(denoised):  # called in every step
             marks()
             return denoised
 
-        sampler = self.samplers.sampler_object("ddim")
-        self.sampling.run(model, self._latents(place), guider, sampler, sigmas, preview)
+        self.sampling.run(model, place.latents(), guider, comfy.samplers.sampler_object("ddim"), sigmas, preview)
 
     def _literal_unet(self, dtype: torch.dtype) -> LiteralUNet:
         weights = self.subject.model.model.diffusion_model.state_dict()
         return LiteralUNet(self.subject.unet_config, weights, dtype, self.subject.device)
 
-    def _literal_tune(self, what: str, way: Way, place: Place, steps: int, marks: Marks) -> None:
-        unet = self._literal_unet(torch.float32)
-        unet.checkpointing = way.checkpointing
-        pixels = models.clip(place.frames, place.width, place.height)
-        context = self.subject.prompt()[0][0]
-        latents = self._latents(place) if way.method == ENCODED_ONCE else None
+    def _literal_tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
+        unet, pixels = self._literal_unet(torch.float32), place.clip()
+        unet.checkpointing, context = way.checkpointing, self.subject.prompt()[0][0]
+        latents = place.latents() if way.method == ENCODED_ONCE else None
         training = LiteralTuning(unet, self.subject.autoencoder, pixels, context, LONG[way.dtype], latents)
         for _ in range(steps):
             training.step()
             marks()
 
-    def _literal_ddim(self, what: str, way: Way, place: Place, steps: int, marks: Marks) -> None:
+    def _literal_invert(self, way: Way, place: Place, steps: int, marks: Marks, guidance: float | None = None) -> None:
         dtype, device = LONG[way.dtype], self.subject.device
-        unet, latents = self._literal_unet(dtype), self._latents(place).to(device, dtype)
-        context = self.subject.prompt()[0][0].to(device, dtype)
-        if what == "invert":
-            ddim(unet, latents, context, None, steps, marks)
-        else:
-            ddim(unet, latents, context.expand(2, -1, -1), GUIDANCE, steps, marks)
+        context = self.subject.prompt()[0][0].to(device, dtype).expand(1 if guidance is None else 2, -1, -1)
+        ddim(self._literal_unet(dtype), place.latents().to(device, dtype), context, guidance, steps, marks)
+
+    def _literal_edit(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
+        self._literal_invert(way, place, steps, marks, GUIDANCE)
 
     def leave(self) -> None:
-        """Puts the host's models back into main memory and frees what torch keeps on the GPU."""
+        """Moves the host's models back into main memory and frees what torch keeps on the GPU."""
         if self.subject.on_gpu:
-            self.management.unload_all_models()
-            self.management.soft_empty_cache(force=True)
+            import comfy.model_management
+
+            comfy.model_management.unload_all_models()
+            comfy.model_management.soft_empty_cache(force=True)

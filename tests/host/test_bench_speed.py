@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from benchmarks.machine import CLEAR
-from benchmarks.speed import attention, models, run, steps, timing
+from benchmarks.speed import attention, run, steps, timing
 from benchmarks.speed.attention import Attentions
 from benchmarks.speed.literal import LiteralTuning, LiteralUNet
 from benchmarks.speed.steps import Place, Steps
-from benchmarks.speed.timing import Arithmetic, Contender, count_flops, race, summary
+from benchmarks.speed.timing import Contender, arithmetic, count_flops, race, summary
 from devtools.environment import ROOT
 
 pytestmark = pytest.mark.host
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject():
-    return models.load("miniature", "cpu")
+    return steps.load("miniature", "cpu")
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_the_literal_step_trains_what_it_should(literal, subject):
     for checkpointing in (True, False):
         literal.load_state_dict(before)
         literal.checkpointing = checkpointing
-        training = LiteralTuning(literal, subject.autoencoder, models.clip(2, 32, 32), context, torch.float32)
+        training = LiteralTuning(literal, subject.autoencoder, Place(2, 32, 32).clip(), context, torch.float32)
         torch.manual_seed(1)
         losses.append([training.step(), training.step()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -146,7 +146,7 @@ def test_the_literal_attention_is_ffam(pack):
     q, k, v = (torch.randn(frames, height * width, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     attend = lambda q, k, v: pack("ei2.attention").attention(q, k, v, heads)
     expected = pack("ei2.ffam").fine_coarse_attention(q, k, v, frames, height, width, 2, "average", attend)
-    found = attention.literal_fine_coarse(q, k, v, frames, height, width, attend)
+    found = attention.literal_fine_coarse(q, k, v, frames, height, attend)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -154,7 +154,7 @@ def test_the_parabola_gives_the_arithmetic_of_any_number_of_frames(subject):
     made, way = Steps(subject), steps.Way("EI2", "fp32", False)
     step = lambda frames: made.runner("tune", way, Place(frames, 32, 32))(0)
     # what is done once per run, such as the picture of the clip, counts too, but hardly
-    assert Arithmetic(step).at(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
+    assert arithmetic(step)(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", attention.KINDS)

@@ -298,7 +298,7 @@ def test_the_hosts_interruption_between_windows(tuned, windowed, invert, source,
 
 def test_memory_does_not_grow_with_the_clip(model, inflate, windowed, evaluate, source, encode, random_clip):
     """Beyond the latents themselves, four times the frames need nothing more; all at once, far more."""
-    from benchmarks.longclips.live import LiveTensors
+    from benchmarks.longclips.scores import LiveTensors
 
     def peak(model, frames: int) -> int:
         with LiveTensors() as live:

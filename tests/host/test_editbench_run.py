@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from benchmarks.editbench import methods, run
-from benchmarks.editbench.job import GIVEN
-from benchmarks.editbench.plan import plan
+from benchmarks.editbench.jobs import INPUTS, plan
 from devtools.environment import ROOT
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -90,7 +89,7 @@ def test_a_stopped_run_goes_on(folder, rows, tmp_path, capsys):
 
 def test_only_rows_of_the_same_settings_are_done(rows):
     jobs = plan("quick")
-    done = {run.identity(row): {name: row[name] for name in GIVEN} for row in rows}
+    done = {run.identity(row): {name: row[name] for name in INPUTS} for row in rows}
     assert not any(job.missing(done).cases for job in jobs)
     changed = next(key for key in done if key[0] == "Vid2Vid-zero")
     for other in ({"cfg": 9.0}, {"null_text": 2}, {"control": None}):
@@ -106,7 +105,7 @@ def test_the_plan_holds_every_method_and_two_seeds():
     seeds = lambda method: (0, 1) if method.tuned else (0,)
     assert equal == {(m.name, seed) for m in (*methods.COMPARED, *methods.ABLATIONS) for seed in seeds(m)}
     for split in ("test", "dev"):
-        keys = [key for job in plan(split) for key in job.given()]
+        keys = [key for job in plan(split) for key in job.inputs()]
         assert len(keys) == len(set(keys))
     assert {method for job in plan("dev") for method in job.methods} == set(methods.METHODS)
 
@@ -130,8 +129,8 @@ def test_the_plan_learns_once_what_can_be_shared():
 def test_committed_rows_are_up_to_date(split):
     """A method or a budget that is changed must not leave rows behind that were made with another."""
     rows = json.loads((run.RESULTS / f"editbench_{split}.json").read_text())
-    given = {key: value for job in plan(split) for key, value in job.given().items()}
-    assert [run.identity(row) for row in rows if given.get(run.identity(row)) != {n: row[n] for n in GIVEN}] == []
+    given = {key: value for job in plan(split) for key, value in job.inputs().items()}
+    assert [run.identity(row) for row in rows if given.get(run.identity(row)) != {n: row[n] for n in INPUTS}] == []
 
 
 def test_some_methods_and_clips_can_be_chosen():

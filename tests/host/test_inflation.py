@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from devtools.unet_layouts import UNETS
+
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 OPTIONS = [  # the defaults are EI²
@@ -240,23 +242,10 @@ def test_the_middle_patch_of_another_node_still_runs(model, inflate, tune, evalu
     assert ("middle", 0) in calls
 
 
-UNETS = {  # sizes of the real ones, on the meta device: shapes without numbers
-    "SD1.5": {
-        "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2] * 4, "transformer_depth": [1] * 6 + [0] * 2,
-        "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "context_dim": 768,
-        "num_heads": 8,
-    },
-    "SDXL": {
-        "channel_mult": [1, 2, 4], "num_res_blocks": [2] * 3, "transformer_depth": [0, 0, 2, 2, 10, 10],
-        "transformer_depth_middle": 10, "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3, "context_dim": 2048,
-        "num_head_channels": 64, "use_linear_in_transformer": True, "adm_in_channels": 2816,
-        "num_classes": "sequential",
-    },
-}  # fmt: skip
 DENSE = {
     "miniature": {("input", 1, 0), ("middle", 0, 0), ("output", 0, 0)},
-    "SD1.5": {("input", 1, 0), ("middle", 0, 0), ("output", 3, 0)},
-    "SDXL": {("input", 4, 0), ("middle", 0, 0), ("output", 0, 0)},
+    "sd15": {("input", 1, 0), ("middle", 0, 0), ("output", 3, 0)},
+    "sdxl": {("input", 4, 0), ("middle", 0, 0), ("output", 0, 0)},
 }
 
 
@@ -269,11 +258,8 @@ def test_where_vid2vid_zero_attends_densely(name, model, inflate, pack):
 
     unet, frames, seen = model.model.diffusion_model, 3, {}
     if name in UNETS:
-        common = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "legacy": False}
-        with torch.device("meta"):
-            unet = UNetModel(
-                **common, **UNETS[name], use_spatial_transformer=True, operations=comfy.ops.disable_weight_init
-            )
+        with torch.device("meta"):  # shapes without numbers
+            unet = UNetModel(**UNETS[name], operations=comfy.ops.disable_weight_init)
     blocks = pack("nodes.host.unet").transformer_blocks(unet)
 
     def look(attend, q, k, v, *args, transformer_options, **kwargs):
@@ -290,11 +276,11 @@ def test_where_vid2vid_zero_attends_densely(name, model, inflate, pack):
         "wrappers": {WrappersMP.DIFFUSION_MODEL: {"EI2": [inflated]}},
     }
     x, text = torch.zeros(frames, 4, 16, 16, device=device), torch.zeros(frames, 77, context, device=device)
-    y = torch.zeros(frames, 2816, device=device) if name == "SDXL" else None
+    y = torch.zeros(frames, 2816, device=device) if name == "sdxl" else None
     with torch.enable_grad():  # without, it would be compared whether the frames share a text, which nothing holds here
         unet(x, torch.zeros(frames, device=device), text, y, transformer_options=options)
 
-    assert len(seen) == len(blocks) == {"miniature": 7, "SD1.5": 16, "SDXL": 70}[name]
+    assert len(seen) == len(blocks) == {"miniature": 7, "sd15": 16, "sdxl": 70}[name]
     dense = {place for place, (rows, queries, keys) in seen.items() if rows == 1 and queries == keys}
     sca = {place for place, (rows, queries, keys) in seen.items() if rows == frames and keys == 2 * queries}
     assert dense == DENSE[name] and dense | sca == set(seen)

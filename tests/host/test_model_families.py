@@ -8,23 +8,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from devtools.unet_layouts import UNETS
+
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 TEXT_WIDTH = 48
-COMMON = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "context_dim": TEXT_WIDTH,
-    "use_spatial_transformer": True, "use_temporal_attention": False, "legacy": False, "adm_in_channels": None,
-}  # fmt: skip
-SD = {
-    **COMMON, "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2] * 4, "transformer_depth": [1] * 6 + [0] * 2,
-    "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "use_linear_in_transformer": False,
-}  # fmt: skip
+SMALL = {"model_channels": 32, "context_dim": TEXT_WIDTH, "use_temporal_attention": False}
+SD = {"adm_in_channels": None, **UNETS["sd15"], **SMALL}
+del SD["num_heads"]  # the host's classes say it
 SD2 = {**SD, "num_heads": -1, "num_head_channels": 32, "use_linear_in_transformer": True}
-SDXL = {
-    **COMMON, "channel_mult": [1, 2, 4], "num_res_blocks": [2] * 3, "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_middle": 10, "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3, "num_head_channels": 32,
-    "use_linear_in_transformer": True, "adm_in_channels": 2816, "num_classes": "sequential",
-}  # fmt: skip
+SDXL = {**UNETS["sdxl"], **SMALL, "num_head_channels": 32}
 SSD_1B = {
     "transformer_depth": [0, 0, 2, 2, 4, 4], "transformer_depth_middle": -1,
     "transformer_depth_output": [0, 0, 0, 1, 1, 2, 10, 4, 4],

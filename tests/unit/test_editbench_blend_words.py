@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.editbench.blend_words import blend_words
-from benchmarks.editbench.clips import SPLITS, quick, split
+from benchmarks.editbench.clips import SPLITS, blend_words, quick, split
 
 EDITS = [(clip, edit) for clips in (*map(split, SPLITS), quick()) for clip in clips for edit in clip.edits]
 

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.editbench.clips import Clip, Edit
-from benchmarks.editbench.scores import LOST, PSNR_LIMIT, SCORES, centroid_error, centroids, score
+from benchmarks.editbench.scores import LOST, PSNR_LIMIT, centroid_error, centroids, score
 from miniature.judge import Judge
 from miniature.world import COLORS, Scene, object_mask, render
 
+SCORES = ("success", "preservation", "psnr", "psnr_object", "psnr_background", "flicker", "centroid_error")
 SOURCE = tuple(
     Scene("star", "blue", "dotted", "yellow", x=50 + 4 * i, y=60.0, radius=30.0, angle=0.2) for i in range(4)
 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.longclips.clips import LAP, LOOKS, long_clip
-from benchmarks.longclips.live import LiveTensors
-from benchmarks.longclips.scores import borders, color_errors, drift, seam_ratio, wander
+from benchmarks.longclips.run import LAP, LOOKS, long_clip
+from benchmarks.longclips.scores import LiveTensors, borders, color_errors, drift, seam_ratio, wander
 
 WINDOWS = [[0, 1, 2, 3], [3, 4, 5, 6], [5, 6, 7, 8]]
 

@@ -113,7 +113,7 @@ def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, 
     assert tuned().args[1].losses == tune.losses
 
 
-@pytest.mark.parametrize("module, name", [("latent_picture", "draw"), ("tune_preview", "draw")])
+@pytest.mark.parametrize("module, name", [("latent_picture", "draw"), ("tuning", "draw")])
 def test_pictures_that_fail(pack, tuned, pictures, monkeypatch, caplog, module, name):
     monkeypatch.setattr(pack(f"nodes.host.{module}"), name, failing)
     output = tuned()

@@ -1,0 +1,93 @@
+"""The jobs of an EditBench run. A job learns a clip once and edits it by all cases that can use what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from . import methods
+from .clips import clips_of, find_clip, motions_first
+from .methods import METHODS, Budget
+
+INPUTS = ("source", "target", "settings")  # a row whose inputs differ from its job's is out of date
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method at one budget."""
+
+    method: str
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Job:
+    """`cases`: those that share one tuning, by `methods.learning`."""
+
+    split: str
+    clip: str
+    seed: int
+    cases: tuple[Case, ...]
+
+    def __str__(self) -> str:
+        more = len(self.cases) - 1
+        return f"{self.clip}, seed {self.seed}, {self.methods[0]}" + (f" and {more} cases more" if more else "")
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(case.method for case in self.cases))
+
+    def inputs(self) -> dict[tuple, dict]:
+        """The inputs (`INPUTS`) of the rows it makes, by `rows.identity`."""
+        return {key: value for case in self.cases for key, value in self.inputs_of(case).items()}
+
+    def inputs_of(self, case: Case) -> dict[tuple, dict]:
+        """The same of one case."""
+        clip, settings = find_clip(self.split, self.clip), case.budget.settings(METHODS[case.method])
+        identity = lambda edit: (case.method, case.budget.name, self.clip, edit.kind, self.seed)
+        inputs = lambda edit: dict(zip(INPUTS, (clip.source_prompt, edit.target_prompt, settings)))
+        return {identity(edit): inputs(edit) for edit in clip.edits}
+
+    def only(self, names: list[str]) -> Job:
+        """The cases of some methods."""
+        return replace(self, cases=tuple(case for case in self.cases if case.method in names))
+
+    def missing(self, done: Mapping[tuple, dict]) -> Job:
+        """The cases that lack a row made from the same inputs. `done`: the inputs of existing rows by identity."""
+        lacks = lambda case: any(done.get(key) != value for key, value in self.inputs_of(case).items())
+        return replace(self, cases=tuple(case for case in self.cases if lacks(case)))
+
+
+def plan(split: str) -> list[Job]:
+    """The jobs of `test`, `dev` or `quick`. The most informative come first, so that a run that is stopped early leaves
+    whole comparisons. Raises ValueError for another split."""
+    joint, reference, ours = methods.JOINT, methods.REFERENCE, methods.OURS
+    equal, short = (methods.EQUAL,), (methods.SHORT,)
+    if split == "quick":
+        return _jobs(split, dict.fromkeys((reference, ours, methods.BLEND, "Vid2Vid-zero"), (methods.QUICK,)), seed=0)
+    if split == "dev":
+        search = dict.fromkeys((joint, reference), equal + methods.SEARCH) | {ours: equal + short}
+        shares = {methods.CONTROL, methods.BLEND, *(method.name for method in methods.CONTROL_CHOICES)}
+        options = [name for name in METHODS if name not in search]
+        first = search | {name: short for name in options if name in shares}
+        rest = {name: short for name in options if name not in shares}
+        return _jobs(split, first, seed=0) + _jobs(split, rest, seed=0)
+    if split != "test":
+        raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
+    best = {name: (budget,) for name, budget in methods.BEST.items()}
+    main = {name: equal + best.get(name, ()) for name in (ours, methods.CONTROL, methods.BLEND, reference)}
+    others = {method.name: equal for method in methods.COMPARED if method.name not in main}
+    ablations = {method.name: equal for method in methods.ABLATIONS}
+    random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these
+    order = [(main, 0), (others, 0), (main, 1), (random, 1), (ablations, 0), (ablations, 1)]
+    return [job for budgets, seed in order for job in _jobs(split, budgets, seed)]
+
+
+def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:
+    """Every clip by every method at its budgets; cases that share a tuning are one job."""
+    shared: dict[tuple, list[Case]] = {}
+    for method, own in budgets.items():
+        for budget in dict.fromkeys(own):
+            shared.setdefault(methods.learning(METHODS[method], budget), []).append(Case(method, budget))
+    clips = motions_first(clips_of(split))
+    return [Job(split, clip.name, seed, tuple(cases)) for clip in clips for cases in shared.values()]
