@@ -30,7 +30,8 @@ NODES: list[type[io.ComfyNode]] = [
     ShiftProbe,
 ]  # fmt: skip
 for _node in NODES:
-    with_plain_errors(check_inputs(_node))
+    check_inputs(_node)
+    with_plain_errors(_node)
 
 
 class EI2Extension(ComfyExtension):
