@@ -19,7 +19,7 @@ DEV = ROOT / ".dev"
 VENV = DEV / "venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "devtools" / "requirements.txt"
-LAUNCHER = ROOT / "devtools" / "launch_host.py"
+LAUNCHER = ROOT / "batch" / "launch_host.py"
 NEEDED_BYTES = 4_000_000_000
 
 # What pip says -> what to do about it.
