@@ -58,7 +58,8 @@ def bound(graph: Graph, values: dict[Column, object]) -> Graph:
 
 def clip_place(graph: Graph) -> Place:
     """The input that names the clip. Raises `BatchError`."""
-    loaders = [node for node in graph if graph[node]["class_type"].startswith(VIDEO_LOADERS) and file_input(graph, node)]
+    loaders = [node for node in graph if graph[node]["class_type"].startswith(VIDEO_LOADERS)]
+    loaders = [node for node in loaders if file_input(graph, node)]
     masks = [node for node in loaders if "mask" in title(graph, node).lower()]
     loaders = [node for node in loaders if node not in masks] or masks
     own = of_class({node: graph[node] for node in loaders}, "EI2_LoadVideo") or loaders

@@ -19,8 +19,8 @@ def read_graph(text: str, name: str) -> Graph:
         raise BatchError(f"{name} is no JSON file: {error}.") from error
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise BatchError(
-            f"{name} is a workflow of the graph editor: export it in ComfyUI with Workflow > Export (API) and name that "
-            "file."
+            f"{name} is a workflow of the graph editor: export it in ComfyUI with Workflow > Export (API) and name "
+            "that file."
         )
     if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
         raise BatchError(f"{name} is no workflow in ComfyUI's API format.")

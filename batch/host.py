@@ -27,8 +27,8 @@ def locate(given: str | None = None) -> Path:
         if name not in map(str, around):
             raise BatchError(f"{path} is no ComfyUI: name the folder that holds its main.py.")
     raise BatchError(
-        "Which ComfyUI is to be used? This pack lies in no ComfyUI's custom_nodes: name the folder that holds ComfyUI's "
-        "main.py by --comfyui or in the environment variable COMFYUI_PATH."
+        "Which ComfyUI is to be used? This pack lies in no ComfyUI's custom_nodes: name the folder that holds "
+        "ComfyUI's main.py by --comfyui or in the environment variable COMFYUI_PATH."
     )
 
 

@@ -62,18 +62,17 @@ def savers(graph: Graph) -> list[str]:
     return sorted(found, key=lambda node: (_is_compared(graph, node), "Video" not in graph[node]["class_type"]))
 
 
-def tune_run(graph: Graph, node: str, done: dict[str, str], snapshot_every: int, resume_from: str | None) -> Graph:
-    """Tunes with one node and saves the tune. `done`: the keys of tunes at hand, by node."""
-    graph = with_tunes(graph, {one: key for one, key in done.items() if one != node})
-    inputs = graph[node]["inputs"]
+def tune_run(
+    graph: Graph, node: str, done: dict[str, str], key: str, snapshot_every: int, resume_from: str | None
+) -> Graph:
+    """Tunes with one node and saves the tune as a file of that `key`. `done`: the keys of tunes at hand, by node."""
+    graph = with_tunes(graph, done)
+    inputs, prompt = graph[node]["inputs"], source_text(graph)
     inputs["preview_every"] = 0
     if not is_link(inputs.get("snapshot_every", 0)) and not inputs.get("snapshot_every"):
         inputs["snapshot_every"] = snapshot_every
     inputs["resume_from"] = resume_from or "none"
-    saver = OWN + "save_tune"
-    prompt = source_text(graph)
-    key = tune_key(graph, node) if node not in done else done[node]
-    name = TUNE_FILE.format(key).removesuffix(".safetensors")
+    saver, name = OWN + "save_tune", TUNE_FILE.format(key).removesuffix(".safetensors")
     graph[saver] = new_node("EI2_SaveTune", tune=(node, 1), filename_prefix=name, prompt=prompt)
     return only(graph, [saver])
 

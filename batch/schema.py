@@ -10,7 +10,7 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def parse(text: str, before: object) -> object:
-    """A cell as a value of the kind that the workflow has there; where a link stands there, as a number if it is one."""
+    """A cell as a value of the kind that the workflow has there; in place of a link, as a number if it is one."""
     if isinstance(before, bool):
         return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}.get(text.strip().lower(), text)
     if isinstance(before, str):

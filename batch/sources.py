@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from .errors import BatchError
@@ -45,7 +45,7 @@ def is_url(address: str) -> bool:
     return bool(URL.match(address))
 
 
-@lru_cache(maxsize=None)
+@cache
 def find(address: str, folder: Path) -> Source:
     """The file of a table's cell; paths are seen from `folder`. Raises `BatchError` where there is none."""
     if is_url(address):

@@ -32,7 +32,7 @@ TUNES = f"models/{host.TUNES}"
 SNAPSHOTS = f"{TUNES}/snapshots"
 INTERPRETED = "OMP_NUM_THREADS"
 # What says that a device is too small, beside the exceptions made for it.
-TOO_SMALL = ("out of memory", "memory was not enough", "fits in memory", "not enough memory")
+TOO_SMALL = ("out of memory", "memory was not enough", "not enough memory", "of memory, and there are only")
 END = 1 << 20  # bytes at a model file's beginning and end that its fingerprint is made of
 
 
@@ -161,6 +161,9 @@ class Worker:
         for name in self._placed - set(files):
             (self._base / name).unlink(missing_ok=True)
         self._placed &= set(files)
+        for path in (self._base / SNAPSHOTS).glob("*"):
+            if f"{SNAPSHOTS}/{path.name}" not in files:
+                path.unlink(missing_ok=True)  # of another clip
         for name, where in files.items():
             path = self._base / name
             if where is None or name in self._placed and path.exists():

@@ -1,0 +1,97 @@
+"""Ray: started on this machine or reached at an address, and its workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass, replace
+
+from .errors import BatchError
+from .host import PACK_ROOT
+from .tasks import Setup
+
+HOW_TO_GET = (
+    "The batch run needs Ray: run `pip install -r requirements-batch.txt` (a file of this pack) in ComfyUI's Python. "
+    "It changes no package that is there."
+)
+STORE_BYTES = 512 << 20  # of memory for what goes between driver and workers; more goes to the disk
+CPUS_PER_WORKER = 4  # on machines without a GPU
+# Not sent to other machines: they need the pack's code and the miniature model only.
+LEFT_OUT = ["/.git", "/.dev", "/tests", "/benchmarks", "/docs", "/assets", "/test-output", "/demo-output",
+            "/batch-demo", "**/__pycache__"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`workers`: handles of actors; `gpus`: whether they have one each; `dashboard`: an address, may be empty."""
+
+    workers: list
+    gpus: bool
+    cpus: int
+    dashboard: str
+
+
+def check_installed() -> None:
+    """Raises `BatchError`."""
+    if importlib.util.find_spec("ray") is None:
+        raise BatchError(HOW_TO_GET)
+
+
+def connect(options, setup: Setup) -> Cluster:
+    """Starts or reaches Ray and makes the workers. `options`: of the command line. Raises `BatchError`."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    try:
+        if options.address:
+            context = ray.init(
+                address=options.address, log_to_driver=False, logging_level="ERROR",
+                runtime_env={"working_dir": str(PACK_ROOT), "excludes": LEFT_OUT},
+            )  # fmt: skip
+        else:
+            context = ray.init(
+                address="local", num_cpus=_local_cpus(options), object_store_memory=STORE_BYTES,
+                include_dashboard=options.dashboard, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
+            )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"at {options.address}" if options.address else "on this machine"
+        raise BatchError(f"Ray {where} does not start or answer: {error}") from error
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    most = [int(node.get("CPU", 0)) for node in nodes]
+    if gpus:
+        number, cpus = min(options.workers or gpus, gpus), options.cpus_per_worker or 1
+    elif options.workers and not options.cpus_per_worker:
+        number, cpus = options.workers, max(1, sum(most) // options.workers)
+        cpus = min(cpus, max(most, default=1))
+    else:
+        cpus = min(options.cpus_per_worker or CPUS_PER_WORKER, max(most, default=1) or 1)
+        number = options.workers or max(1, sum(one // cpus for one in most))
+    if sum(one // cpus for one in most) < number:
+        room = sum(one // cpus for one in most)
+        raise BatchError(f"There is room for {room} workers of {cpus} CPUs: lower --workers or --cpus-per-worker.")
+    url = getattr(context, "dashboard_url", None) or ""
+    setup = setup if gpus else replace(setup, threads=cpus)
+    return Cluster(make_workers(number, bool(gpus), cpus, setup), bool(gpus), cpus, f"http://{url}" if url else "")
+
+
+def _local_cpus(options) -> int:
+    """As many as there are, or as the user wants to share among the workers."""
+    return max(os.cpu_count() or 1, (options.workers or 1) * (options.cpus_per_worker or 1))
+
+
+def make_workers(number: int, gpus: bool, cpus: int, setup: Setup, kind: type | None = None) -> list:
+    """Actors that Ray makes anew where they are lost. A lost task is not repeated by Ray: the schedule has to know, to
+    count a clip's tries. `kind`: another class than `Worker`."""
+    import ray
+
+    from .worker import Worker
+
+    how = dict(
+        num_cpus=cpus, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=0, max_concurrency=4,
+        scheduling_strategy="SPREAD",
+    )  # fmt: skip
+    actor = ray.remote(kind or Worker).options(**how)
+    return [actor.remote(setup) for _ in range(number)]
