@@ -49,6 +49,11 @@ class Results:
     def folder(self, row: Row) -> str:
         return f"{CLIPS}/{_plain(row.clip.stem, 40)}-{row.clip.digest[:8]}"
 
+    def source(self, row: Row) -> str | None:
+        """The clip as it was loaded, None where it has not been saved."""
+        name = f"{self.folder(row)}/source.mp4"
+        return name if self.store.exists(name) else None
+
     def write_source(self, row: Row, ending: str, content: bytes) -> None:
         """The clip as it was loaded. Raises `OSError`."""
         self.store.write(f"{self.folder(row)}/source{ending}", content)
@@ -60,7 +65,7 @@ class Results:
             path = f"{name}{f'.{number}' if number else ''}{ending}"
             self.store.write(path, content)
             written.append({"what": what, "file": path, "bytes": len(content)})
-        source = next(iter(self.store.names(self.folder(row), "/source.mp4")), None)
+        source = self.source(row)
         record = {
             "format": FORMAT, "line": row.line, "row": row.values, "key": row.key,
             "clip": {"file": row.clip.address, "sha256": row.clip.digest, "bytes": row.clip.size},

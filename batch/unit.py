@@ -117,7 +117,7 @@ class ClipUnit:
             file, models = plan.TUNE_FILE.format(key), tuple(plan.models(run))
             return Task(f"{self.name}: tune", run, files, tune=file, models=models)
         self._waiting, self._resumed = None, False
-        first = plan.inversion_key(graph) not in self._decibels or not self._has_source(row)
+        first = plan.inversion_key(graph) not in self._decibels or self.results.source(row) is None
         run = plan.edit_run(graph, done, f"batch-{row.key}-{self.kills + self.losses}", first, self.options.scores)
         return Task(
             f"{self.name}: {row.values.get('edit_prompt') or f'line {row.line}'}", run.graph, files, run.collect,
@@ -210,9 +210,6 @@ class ClipUnit:
     def _tunes(self, graph: Graph) -> dict[str, str]:
         """The keys of the tunes, by node."""
         return {node: plan.tune_key(graph, node) for node in plan.tunes(graph)}
-
-    def _has_source(self, row: Row) -> bool:
-        return self.results.store.exists(f"{self.results.folder(row)}/source.mp4")
 
     def _fetched(self, source: Source, has: set[str], put: Put) -> object:
         if f"input/{source.name}" in has:
