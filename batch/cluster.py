@@ -52,7 +52,8 @@ def connect(options, setup: Setup) -> Cluster:
         else:
             context = ray.init(
                 address="local", num_cpus=_local_cpus(options), object_store_memory=STORE_BYTES,
-                include_dashboard=options.dashboard, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR",
+                include_dashboard=options.dashboard, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1",
+                log_to_driver=False, logging_level="ERROR",
                 runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
             )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -74,7 +75,8 @@ def connect(options, setup: Setup) -> Cluster:
         raise BatchError(f"There is room for {room} workers of {cpus} CPUs: lower --workers or --cpus-per-worker.")
     url = getattr(context, "dashboard_url", None) or ""
     setup = setup if gpus else replace(setup, threads=cpus)
-    return Cluster(make_workers(number, bool(gpus), cpus, setup), bool(gpus), cpus, f"http://{url}" if url else "")
+    workers = make_workers([setup] * number, bool(gpus), cpus)
+    return Cluster(workers, bool(gpus), cpus, f"http://{url}" if url else "")
 
 
 def _local_cpus(options) -> int:
@@ -82,9 +84,9 @@ def _local_cpus(options) -> int:
     return max(os.cpu_count() or 1, (options.workers or 1) * (options.cpus_per_worker or 1))
 
 
-def make_workers(number: int, gpus: bool, cpus: int, setup: Setup, kind: type | None = None) -> list:
-    """Actors that Ray makes anew where they are lost. A lost task is not repeated by Ray: the schedule has to know, to
-    count a clip's tries. `kind`: another class than `Worker`."""
+def make_workers(setups: list[Setup], gpus: bool, cpus: int, kind: type | None = None) -> list:
+    """An actor for each setup, which Ray makes anew where it is lost. A lost task is not repeated by Ray: the schedule
+    has to know, to count a clip's tries. `kind`: another class than `Worker`."""
     import ray
 
     from .worker import Worker
@@ -94,4 +96,4 @@ def make_workers(number: int, gpus: bool, cpus: int, setup: Setup, kind: type | 
         scheduling_strategy="SPREAD",
     )  # fmt: skip
     actor = ray.remote(kind or Worker).options(**how)
-    return [actor.remote(setup) for _ in range(number)]
+    return [actor.remote(setup) for setup in setups]

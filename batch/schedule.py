@@ -217,7 +217,8 @@ class Schedule:
                 slot.has.add(f"models/ei2_tunes/{task.tune}")
             done = unit.accept(outcome)
             about = {"steps": outcome.steps} if done is None else {"edit": done}
-            self._tell("tuned" if done is None else "edit", slot, seconds=round(outcome.seconds, 3), **about)
+            about |= {"seconds": round(outcome.seconds, 3), "in_nodes": round(sum(outcome.stages.values()), 3)}
+            self._tell("tuned" if done is None else "edit", slot, **about)
         elif outcome.kind == CANCELLED:
             self._bring_snapshot(slot)
             slot.unit = None
