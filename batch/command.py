@@ -137,7 +137,9 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
             schedule.info = info
             schedule.run()
         except RuntimeError as error:
-            raise BatchError("Stopped." if interrupted else str(error)) from error
+            if interrupted:
+                raise KeyboardInterrupt from error
+            raise BatchError(str(error)) from error
         finally:
             progress.close()
             for slot in schedule.slots:
@@ -183,6 +185,7 @@ def _stop_on_interrupt(schedule, progress: Progress) -> list:
         schedule.stop("Ctrl-C")
 
     signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
     return pressed
 
 

@@ -22,7 +22,7 @@ POLL = 0.5  # seconds between looks at the workers
 KILLS = 2  # servers that a clip may kill
 TRIES = 3  # workers that may be lost with a clip
 GRACE = 60.0  # seconds that running tasks have to end after a cancel
-STARTS = 3  # failed starts in a row after which a worker is given up
+STARTS = 2  # failed starts in a row after which a worker is given up
 QUARANTINE, GIVEN_UP = "quarantine", "given up"
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
@@ -178,8 +178,8 @@ class Schedule:
             why = str(error.cause if isinstance(error, RayTaskError) and error.cause else error).strip()
             slot.failed_starts += 1
             slot.about = {"why": why}
-            if slot.failed_starts < STARTS and not isinstance(error, RayTaskError):
-                self._start(slot)  # the worker was lost while it started: Ray makes it anew
+            if slot.failed_starts < STARTS:
+                self._start(slot)
                 return
             slot.state = "gone"
             self._tell("lost", slot, why=why, for_good=True)
@@ -239,7 +239,6 @@ class Schedule:
             self._bring_snapshot(slot)
         else:
             unit.losses += 1
-        slot.unit = None
         if unit.kills >= KILLS:
             outcome.sentence = f"It killed {unit.kills} servers and is kept apart. {outcome.sentence}"
             self._told(unit.give_up(QUARANTINE, outcome), slot, QUARANTINE, outcome.sentence)
@@ -248,7 +247,8 @@ class Schedule:
             self._told(unit.give_up(GIVEN_UP, outcome), slot, GIVEN_UP, outcome.sentence)
         else:
             self.queue.appendleft(unit)
-            self._tell("requeued", slot, unit_name=unit.name, why=outcome.sentence.splitlines()[0], kind=outcome.kind)
+            self._tell("requeued", slot, why=outcome.sentence.splitlines()[0], kind=outcome.kind)
+        slot.unit = None
 
     def _look_around(self) -> None:
         """Asks busy workers how far they are, and brings new snapshots home."""
@@ -296,7 +296,7 @@ class Schedule:
             self._tell("failed", slot, edit=key, kind=kind, why=why)
 
     def _tell(self, event: str, slot: Slot, **about) -> None:
-        unit = about.pop("unit_name", None) or (slot.unit.name if slot.unit else None)
+        unit = slot.unit.name if slot.unit else None
         where = {key: slot.about.get(key) for key in ("host", "server")}
         self.listener(event, worker=slot.number, unit=unit, **{**where, **about})
 

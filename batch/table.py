@@ -26,16 +26,22 @@ class Problem:
 @dataclass
 class Row:
     """An edit. `values`: the cells that are filled, by column; `clip`, `files`: the source files, and where in a
-    server's input folder they lie; `graph`: the workflow with the values; `key`: another for everything else that can
-    change the result."""
+    server's input folder they lie; `workflow`, `settings`: what `graph` is made of; `key`: another for everything else
+    that can change the result."""
 
     line: int
     values: dict[str, str]
     clip: Source
     files: dict[str, Source]
-    graph: Graph
+    workflow: Graph
+    settings: dict[Column, object]
     key: str
     frames: int | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The workflow with the row's values; made when it is needed, since a table may have thousands of rows."""
+        return bound(self.workflow, self.settings)
 
 
 @dataclass
@@ -139,6 +145,5 @@ def _row(table: Table, line: int, values: dict[str, str], folder: Path, graph: G
             table.problems.append(Problem(line, name, str(error)))
     if len(table.problems) > before:
         return None
-    finished = bound(graph, set_to)
     placed = {source.name: source for source in files.values()}
-    return Row(line, values, files[CLIP], placed, finished, key_of(finished), frames)
+    return Row(line, values, files[CLIP], placed, graph, set_to, key_of(bound(graph, set_to)), frames)
