@@ -31,16 +31,19 @@ class Cluster:
     dashboard: str
 
 
-def check_installed() -> None:
-    """Raises `BatchError`."""
+def prepare(local: bool) -> None:
+    """To be called before anything imports Ray. `local`: whether it is to be reached from this machine only. Raises
+    `BatchError` where it is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise BatchError(HOW_TO_GET)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CUDA_VISIBLE_DEVICES stays as it is
+    if local:  # Ray's way of saying: no cluster, hence 127.0.0.1 for all of its ports
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def connect(options, setup: Setup) -> Cluster:
     """Starts or reaches Ray and makes the workers. `options`: of the command line. Raises `BatchError`."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     try:
@@ -52,9 +55,8 @@ def connect(options, setup: Setup) -> Cluster:
         else:
             context = ray.init(
                 address="local", num_cpus=_local_cpus(options), object_store_memory=STORE_BYTES,
-                include_dashboard=options.dashboard, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1",
-                log_to_driver=False, logging_level="ERROR",
-                runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
+                include_dashboard=options.dashboard, dashboard_host="127.0.0.1",
+                log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
             )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"at {options.address}" if options.address else "on this machine"

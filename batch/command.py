@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         print(f"{len(table.rows)} edits of {len({row.clip.digest for row in table.rows})} clips: nothing wrong so far.")
         return 0
-    cluster.check_installed()
+    cluster.prepare(local=not options.address)
     if not options.address:
         locate(options.comfyui)
     store = open_store(options.out)

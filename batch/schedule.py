@@ -145,7 +145,7 @@ class Schedule:
                 try:
                     self._told(slot.unit.fail(INPUT, Outcome(INPUT, str(error))), slot, INPUT, str(error))
                 except OSError as full:
-                    self.stop(f"the results cannot be written: {full}")
+                    self._cannot_write(full)
         else:
             slot.unit, slot.task, slot.state = None, None, "idle"
             return
@@ -199,8 +199,7 @@ class Schedule:
         try:
             self._settle(slot, unit, task, outcome)
         except OSError as error:
-            full = error.errno in FULL
-            self.stop(f"the results cannot be written: {error}" + ("; free some space and start again" if full else ""))
+            self._cannot_write(error)
             self.queue.appendleft(unit)
             slot.unit = None
         if outcome.kind in (LOST, SERVER):
@@ -286,7 +285,11 @@ class Schedule:
             slot.unit.keep_snapshot(*found)
             self._tell("snapshot", slot, file=found[0])
         except OSError as error:
-            self.stop(f"the results cannot be written: {error}")
+            self._cannot_write(error)
+
+    def _cannot_write(self, error: OSError) -> None:
+        full = "; free some space first" if error.errno in FULL else ""
+        self.stop(f"the results cannot be written: {error}{full}")
 
     def _cancel(self, slot: Slot) -> None:
         slot.actor.cancel.remote()

@@ -81,12 +81,17 @@ class SimulatedUnit:
         return False
 
 
-def simulate(workers: int, clips: int, edits: int, seconds: float, failures: bool = True) -> Simulation:
-    """`seconds`: how long it would take at best; the work is made as short as that needs. Starts a Ray of its own."""
+def simulate(
+    workers: int, clips: int, edits: int, seconds: float, killed: float = KILLED, lost: float = LOST
+) -> Simulation:
+    """`seconds`: how long it would take at best; the work is made as short as that needs. `killed`, `lost`: shares of
+    clips. Starts a Ray of its own."""
+    from batch.cluster import make_workers, prepare
+
+    prepare(local=True)
     import psutil
     import ray
 
-    from batch.cluster import make_workers
     from batch.schedule import Schedule
 
     draw = random.Random(SEED)
@@ -96,8 +101,8 @@ def simulate(workers: int, clips: int, edits: int, seconds: float, failures: boo
     scale = seconds * sum(speeds) / work
     units = []
     for number, length in enumerate(lengths):
-        chance = draw.random() if failures else 1.0
-        ends = [SERVER] if chance < KILLED else ["exit"] if chance < KILLED + LOST else []
+        chance = draw.random()
+        ends = [SERVER] if chance < killed else ["exit"] if chance < killed + lost else []
         units.append(SimulatedUnit(number, length * TUNE * scale, [length * EDIT * scale] * edits, ends))
     units.sort(key=lambda unit: -unit.cost)
 
@@ -113,11 +118,11 @@ def simulate(workers: int, clips: int, edits: int, seconds: float, failures: boo
             if len(ended) in (clips * edits // 10, clips * edits):
                 memory.append(process.memory_info().rss)
         elif event == "requeued":
-            events[about["kind"]] += 1
+            events["again " + about["kind"]] += 1
 
     ray.init(
         address="local", num_cpus=workers, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
-        logging_level="ERROR", _node_ip_address="127.0.0.1",
+        logging_level="ERROR",
     )  # fmt: skip
     try:
         schedule = Schedule(make_workers(speeds, False, 1, StandIn), units, listen)
@@ -131,5 +136,5 @@ def simulate(workers: int, clips: int, edits: int, seconds: float, failures: boo
         ray.shutdown()
     return Simulation(
         workers, clips, edits, makespan, seconds, len(ended), sum(count - 1 for count in ended.values()),
-        clips * edits - len(ended), events["server"], events["lost"], memory[0], memory[-1],
+        clips * edits - len(ended), events["again server"], events["again lost"], memory[0], memory[-1],
     )  # fmt: skip

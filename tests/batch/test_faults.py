@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from batch.cluster import prepare
 from miniature.jobs import write_jobs
 
 from .conftest import ROOT
@@ -30,7 +31,7 @@ LONG = 400  # seconds that a run may take
 
 @pytest.fixture(scope="module")
 def cluster(ray_installed):
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    prepare(local=True)
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves on a machine that does other work
     from ray.cluster_utils import Cluster
 
@@ -186,7 +187,7 @@ def test_full_disk_cancel_and_killed_driver(cluster, comfyui, short_workflow, tm
                 file.write(bytes(free - 40_000))
             batch = start(cluster.address)
             code, said = batch.end()
-            assert code == 1 and "free some space" in said, said
+            assert code == 1 and "free some space first" in said, said
             assert not records(out)
             filler.unlink()
             check_whole(out)
