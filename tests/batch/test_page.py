@@ -81,6 +81,10 @@ def test_what_is_in_sight_plays(page):
     page.wait_for_function("() => [...document.querySelectorAll('video')].slice(0, 3).every(v => v.currentTime > 0)")
     seen = page.evaluate("() => [...document.querySelectorAll('video')].map(v => [!!v.src, !v.paused])")
     assert len(seen) == 16 and seen[0] == [True, True] and seen[-1] == [False, False]  # the last one is out of sight
+    page.wait_for_function(
+        "() => { const [a, ...others] = [...document.querySelectorAll('video')].slice(0, 3).map(v => v.currentTime);"
+        "return others.every(b => Math.abs(a - b) < 0.3); }"
+    )
     widths = page.evaluate("() => [...document.querySelectorAll('video')].slice(0, 3).map(v => v.videoWidth)")
     assert widths == [128, 128, 128]
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
