@@ -58,7 +58,7 @@ def connect(options, setup: Setup) -> Cluster:
                 include_dashboard=options.dashboard, dashboard_host="127.0.0.1",
                 log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
             )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         where = f"at {options.address}" if options.address else "on this machine"
         raise BatchError(f"Ray {where} does not start or answer: {error}") from error
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
