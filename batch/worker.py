@@ -18,14 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import host
-from .binding import TUNE
-from .client import FINAL, Client, ClientError, Event, ExecutionError, Interrupted, PromptError
+from .client import Client, ClientError, Event, ExecutionError, Interrupted, PromptError
 from .errors import BatchError
-from .graph import only, title
+from .graph import only
 from .plan import OWN
 from .server import ServerError, ServerProcess, link_pack
 from .sources import read
 from .tasks import CANCELLED, INPUT, MEMORY, OK, SERVER, WORKER, Outcome, Setup, Task
+from .watch import Watch
 
 PREFIX = "ei2-batch-"  # of private base folders
 TUNES = f"models/{host.TUNES}"
@@ -66,7 +66,7 @@ class Worker:
     def run(self, task: Task, fetch: Callable[[object], bytes] | None = None) -> Outcome:
         """Runs a task to its end; never raises. `fetch`: gets what a reference stands for (default: from Ray)."""
         start = time.monotonic()
-        watch = _Watch(task)
+        watch = Watch(task)
         with self._lock:
             self._cancelled = False
         try:
@@ -175,7 +175,7 @@ class Worker:
             os.replace(part, path)
             self._placed.add(name)
 
-    def _execute(self, task: Task, watch: _Watch) -> dict:
+    def _execute(self, task: Task, watch: Watch) -> dict:
         """The outputs by node. Raises what `Client.run` raises."""
         self._state = {"task": task.name, "server": self._server.pid}
         try:
@@ -186,7 +186,7 @@ class Worker:
             # The edit is there; only its scores cannot be had.
             return self._run_graph(only(task.graph, task.collect), watch)
 
-    def _run_graph(self, graph: dict, watch: _Watch) -> dict:
+    def _run_graph(self, graph: dict, watch: Watch) -> dict:
         def on_event(event: Event) -> None:
             watch(event)
             self._state |= watch.state
@@ -269,31 +269,6 @@ class Worker:
         if self._server is not None:
             self._server.stop(patience)
             self._server = None
-
-
-class _Watch:
-    """Follows a run's events. `state`: of the node running now; `seconds` by node title; `steps` of tuning done."""
-
-    def __init__(self, task: Task):
-        self._graph, self._node, self._since = task.graph, None, 0.0
-        self.state: dict[str, object] = {}
-        self.seconds: dict[str, float] = {}
-        self.steps, self._first = 0, None
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "executing" or event.kind in FINAL:
-            if self._node in self._graph:
-                name = title(self._graph, self._node)
-                self.seconds[name] = round(self.seconds.get(name, 0.0) + event.time - self._since, 3)
-            self._node, self._since = event.data.get("node") if event.kind == "executing" else None, event.time
-            if self._node in self._graph:
-                self.state = {"title": title(self._graph, self._node), "done": 0, "total": 0}
-        elif self._node in (found := event.progress()):
-            done, total = found[self._node]
-            self.state = {**self.state, "done": done, "total": total}
-            if self._graph.get(self._node, {}).get("class_type") == TUNE and done:
-                self._first = done - 1 if self._first is None else self._first
-                self.steps = max(self.steps, round(done - self._first))
 
 
 def _from_ray(reference: object) -> bytes:

@@ -105,6 +105,15 @@ def test_empty_cells_and_semicolons(table, quickstart):
     assert row.graph["1"]["inputs"]["video"] == row.clip.name and row.clip.digest.startswith(row.clip.name[:20])
 
 
+def test_clips_at_a_url(table, jobs):
+    file = (jobs.parent / "clips" / "red_circle.mp4").as_uri()
+    found = table(f"{HEAD}\n{file},a,b\n{file}.gone,a,b\nnone://x/y.mp4,a,b\n")
+    assert {(one.line, one.column) for one in found.problems} == {(3, "clip"), (4, "clip")}
+    (row,) = found.rows
+    assert row.clip.remote and row.clip.name.endswith(".mp4") and row.clip.stem == "red_circle"
+    assert row.frames is None and row.clip.read() == (jobs.parent / "clips" / "red_circle.mp4").read_bytes()
+
+
 def test_values_against_the_schema():
     assert check_value(2.5, ["INT", {}]) and not check_value(3.0, ["INT", {}])
     assert check_value(0, ["INT", {"min": 1}]) == "0 is not between 1 and None"
