@@ -142,9 +142,7 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
             raise BatchError(str(error)) from error
         finally:
             progress.close()
-            for slot in schedule.slots:
-                slot.actor.stop.remote()
-            _wait_for_stops(schedule)
+            _stop_workers(schedule)
     finally:
         ray.shutdown()
     code = _end(results)
@@ -189,8 +187,8 @@ def _stop_on_interrupt(schedule, progress: Progress) -> list:
     return pressed
 
 
-def _wait_for_stops(schedule, seconds: float = 20) -> None:
-    """Gives the servers a moment to end by themselves."""
+def _stop_workers(schedule, seconds: float = 20) -> None:
+    """Lets the servers end by themselves and their folders be deleted; what does not end so ends with Ray."""
     import ray
 
     references = [slot.actor.stop.remote() for slot in schedule.slots if slot.state in ("idle", "busy")]

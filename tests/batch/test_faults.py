@@ -171,8 +171,8 @@ def test_a_lost_node(cluster, comfyui, short_workflow, tmp_path):
 
 
 def test_full_disk_cancel_and_killed_driver(cluster, comfyui, short_workflow, tmp_path):
-    """One table, started four times: the disk is full; it is cancelled while it tunes; its driver is killed after the
-    first edit; it ends, on a Ray of its own."""
+    """One table, started four times: the disk is full; it is cancelled while it tunes, on a Ray of its own; its driver
+    is killed after the first edit; it ends, on a Ray of its own."""
     table = write_jobs(tmp_path, ["purple_square"], edits=3, frames=4)
     workflow, out = short_workflow(STEPS), tmp_path / "out"
     out.mkdir()
@@ -192,10 +192,10 @@ def test_full_disk_cancel_and_killed_driver(cluster, comfyui, short_workflow, tm
             filler.unlink()
             check_whole(out)
 
-        batch = start(cluster.address)
+        batch = start(None)
         batch.tuning("purple_square")
         batch.wait_for(lambda: batch.events("snapshot"))
-        batch.process.send_signal(signal.SIGINT)
+        os.killpg(batch.process.pid, signal.SIGINT)  # what Ctrl-C in a terminal does: Ray's processes get it, too
         code, said = batch.end()
         assert code == 130 and "goes on from here" in said, said
         assert not batch.events("tuned") and not batch.events("edit")
