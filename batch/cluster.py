@@ -42,8 +42,9 @@ def prepare(local: bool) -> None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
-def connect(options, setup: Setup) -> Cluster:
-    """Starts or reaches Ray and makes the workers. `options`: of the command line. Raises `BatchError`."""
+def connect(options, setup: Setup, clips: int) -> Cluster:
+    """Starts or reaches Ray and makes the workers, no more than there are `clips`. `options`: of the command line.
+    Raises `BatchError`."""
     import ray
 
     try:
@@ -72,6 +73,7 @@ def connect(options, setup: Setup) -> Cluster:
     else:
         cpus = min(options.cpus_per_worker or CPUS_PER_WORKER, max(most, default=1) or 1)
         number = options.workers or max(1, sum(one // cpus for one in most))
+    number = min(number, clips)
     if sum(one // cpus for one in most) < number:
         room = sum(one // cpus for one in most)
         raise BatchError(f"There is room for {room} workers of {cpus} CPUs: lower --workers or --cpus-per-worker.")

@@ -114,7 +114,7 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
     )  # fmt: skip
     log = results.store.root / WORK / "log.jsonl" if isinstance(results.store, LocalStore) else None
     try:
-        found = cluster.connect(options, setup)
+        found = cluster.connect(options, setup, len(units))
         if found.dashboard:
             print(f"Ray's dashboard: {found.dashboard}")
         progress = Progress(len(table.rows), before, log)
