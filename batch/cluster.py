@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .errors import BatchError
 from .host import PACK_ROOT
@@ -31,15 +32,17 @@ class Cluster:
     dashboard: str
 
 
-def prepare(local: bool) -> None:
-    """To be called before anything imports Ray. `local`: whether it is to be reached from this machine only. Raises
-    `BatchError` where it is not installed."""
+def prepare(local: bool, address: str = "") -> None:
+    """To be called before anything imports Ray. `local`: whether it is to be reached from this machine only; `address`:
+    of a cluster. Raises `BatchError` where Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise BatchError(HOW_TO_GET)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CUDA_VISIBLE_DEVICES stays as it is
     if local:  # Ray's way of saying: no cluster, hence 127.0.0.1 for all of its ports
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if address.startswith("ray://") and (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's client does not send it by itself
 
 
 def connect(options, setup: Setup, clips: int) -> Cluster:

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         print(f"{len(table.rows)} edits of {len({row.clip.digest for row in table.rows})} clips: nothing wrong so far.")
         return 0
-    cluster.prepare(local=not options.address)
+    cluster.prepare(not options.address, options.address or "")
     if not options.address:
         locate(options.comfyui)
     store = open_store(options.out)
