@@ -12,12 +12,13 @@ if sys.version_info < (3, 11):
         "start dev.py with a newer one, for example `python3.11 dev.py`." % sys.version_info[:2]
     )
 
-from devtools import browser_setup, environment, host
+from devtools import batch_setup, browser_setup, environment, host
 
 PARTS = ("vae", "unet", "judge", "export", "evaluate")
 TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
 CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
 BENCHMARKS = {
+    "batch": "benchmarks.batch.run",
     "edit": "benchmarks.editbench.run",
     "long": "benchmarks.longclips.run",
     "mask": "benchmarks.mask",
@@ -42,6 +43,9 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
         "--workflow", nargs="+", default=["quickstart"], metavar="NAME",
         help="files of workflows/api, run one after another (default: quickstart)",
     )
+    add("batch", "edit many clips by a table; all arguments: batch --help, docs/batch.md", add_help=False)
+    jobs = add("jobs", "render six clips and a table of three edits each, for `batch` to try")
+    jobs.add_argument("folder", nargs="?", default="batch-demo", help="default: batch-demo")
     add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
     serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
@@ -52,7 +56,7 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     bench = add("bench", "run a benchmark; a benchmark's own options: bench WHAT -- --help")
     bench.add_argument("what", choices=BENCHMARKS)
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "check", "train", "bench"):
+    if rest and options.command not in ("batch", "test", "check", "train", "bench"):
         parser.error("unknown argument " + rest[0])
     return options, rest
 
@@ -61,6 +65,10 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
     """What to run in the virtual environment."""
     if options.command == "test":
         return ["-m", "pytest", *rest]
+    if options.command == "batch":
+        return [str(environment.ROOT / "batch"), *rest]
+    if options.command == "jobs":
+        return ["-m", "miniature.jobs", os.path.abspath(options.folder)]
     if options.command == "check":
         return ["-m", CHECKS[options.what], *rest]
     if options.command == "train":
@@ -81,6 +89,10 @@ def main() -> int:
         folder = own or host.fetch()
         if options.command == "test" and browser_setup.wanted(rest):
             browser_setup.prepare()
+        if options.command == "test" and batch_setup.wanted(rest):
+            batch_setup.prepare_for_tests()
+        if options.command == "batch" or options.command == "bench" and options.what == "batch":
+            batch_setup.prepare()
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
@@ -88,7 +100,8 @@ def main() -> int:
     if options.command == "train":
         variables["PYTHONPATH"] = os.pathsep.join([str(environment.ROOT), str(folder)])
     command = [str(environment.PYTHON), *command_line(options, rest)]
-    os.chdir(environment.ROOT)
+    if options.command != "batch":  # whose paths are seen from where the user stands
+        os.chdir(environment.ROOT)
     if os.name == "posix":
         os.execve(command[0], command, variables)  # in place of this process: signals and exit code need no passing on
     return subprocess.call(command, env=variables)

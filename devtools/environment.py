@@ -31,7 +31,7 @@ def _environment_of(host: str) -> Path:
 VENV = _environment_of(os.environ.get("COMFYUI_PATH", "").strip())
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = ROOT / "devtools" / "requirements.txt"
-LAUNCHER = ROOT / "devtools" / "launch_host.py"
+LAUNCHER = ROOT / "batch" / "launch_host.py"
 NEEDED_BYTES = 4_000_000_000
 TORCHAUDIO = "torchaudio==2.11.1"  # for a ComfyUI that imports it; works without its compiled part, too
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import zipfile
 from pathlib import Path
+
+from batch import host as batch_host
+from batch.errors import BatchError
 
 from .environment import DEV, ROOT, SetupError, pip, say
 
@@ -44,19 +46,11 @@ def locate() -> Path:
 
 
 def interpreter(path: Path) -> str:
-    """The Python that ComfyUI at `path` is to run with: `COMFYUI_PYTHON`, else its own virtual environment's, else the
-    one running now. Raises `SetupError` for a wrong `COMFYUI_PYTHON`."""
-    given = os.environ.get("COMFYUI_PYTHON", "").strip()
-    if given:
-        found = shutil.which(os.path.expanduser(given))
-        if found is None:
-            raise SetupError(f"COMFYUI_PYTHON is {given}, which is not a program: name a Python interpreter.")
-        return found
-    inside = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-    for name in ("venv", ".venv"):
-        if (path / name / inside).exists():
-            return str(path / name / inside)
-    return sys.executable
+    """The Python that ComfyUI at `path` is to run with. Raises `SetupError` for a wrong `COMFYUI_PYTHON`."""
+    try:
+        return batch_host.interpreter(path)
+    except BatchError as error:
+        raise SetupError(str(error)) from error
 
 
 def fetch() -> Path:

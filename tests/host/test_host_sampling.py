@@ -172,12 +172,14 @@ def test_zero_terminal_snr(model, inflate, invert, source, random_clip):
 def test_a_transformer_is_refused(inflate, invert, source, random_clip):
     """A real Flux, very small."""
     import comfy.model_patcher
+    from comfy.ldm.flux.model import FluxParams
     from comfy.supported_models import FluxSchnell
 
+    newer = {"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__dataclass_fields__ else {}
     config = FluxSchnell({
         "image_model": "flux", "guidance_embed": False, "in_channels": 16, "out_channels": 16, "vec_in_dim": 8,
         "context_in_dim": 16, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1,
-        "depth_single_blocks": 1, "axes_dim": [4, 14, 14], "theta": 10000, "patch_size": 2, "qkv_bias": True,
+        "depth_single_blocks": 1, "axes_dim": [4, 14, 14], "theta": 10000, "patch_size": 2, "qkv_bias": True, **newer,
     })  # fmt: skip
     config.set_inference_dtype(torch.float32, None)
     flux = comfy.model_patcher.ModelPatcher(config.get_model({}, ""), torch.device("cpu"), torch.device("cpu"))

@@ -1,0 +1,13 @@
+"""`python -m batch` in the pack's folder, or `python path/to/the/pack/batch` from anywhere."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).absolute().parent  # not resolved: custom_nodes may hold a link to the pack
+
+if __name__ == "__main__":
+    if not __package__:  # started as a folder: its own files are not modules of their own
+        sys.path[:] = [str(HERE.parent), *(one for one in sys.path if Path(one or ".").absolute() != HERE)]
+    from batch.command import main
+
+    sys.exit(main())

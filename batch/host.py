@@ -1,0 +1,60 @@
+"""Where ComfyUI is, which Python runs it, and which models it sees. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .errors import BatchError
+
+PACK_ROOT = Path(__file__).resolve().parent.parent
+TUNES = "ei2_tunes"  # a server of a batch run keeps its own
+
+
+def locate(given: str | None = None) -> Path:
+    """ComfyUI's folder: `given`, else the environment variable COMFYUI_PATH, else the one whose custom_nodes holds this
+    pack. Raises `BatchError`."""
+    # Not resolved: the pack may be linked into custom_nodes.
+    around = [parent.parent for parent in Path(__file__).absolute().parents if parent.name == "custom_nodes"]
+    found = [given, os.environ.get("COMFYUI_PATH", "").strip() or None, *map(str, around)]
+    for name in filter(None, found):
+        path = Path(name).expanduser().resolve()
+        if (path / "main.py").exists() and (path / "comfy").is_dir():
+            return path
+        if name not in map(str, around):
+            raise BatchError(f"{path} is no ComfyUI: name the folder that holds its main.py.")
+    raise BatchError(
+        "Which ComfyUI is to be used? This pack lies in no ComfyUI's custom_nodes: name the folder that holds "
+        "ComfyUI's main.py by --comfyui or in the environment variable COMFYUI_PATH."
+    )
+
+
+def interpreter(path: Path) -> str:
+    """The Python that ComfyUI at `path` is to run with: `COMFYUI_PYTHON`, else its own virtual environment's, else the
+    one running now. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
+    given = os.environ.get("COMFYUI_PYTHON", "").strip()
+    if given:
+        found = shutil.which(os.path.expanduser(given))
+        if found is None:
+            raise BatchError(f"COMFYUI_PYTHON is {given}, which is not a program: name a Python interpreter.")
+        return found
+    inside = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    for name in ("venv", ".venv"):
+        if (path / name / inside).exists():
+            return str(path / name / inside)
+    return sys.executable
+
+
+def write_model_paths(base: Path, models: Path) -> Path:
+    """Writes ComfyUI's file of extra model paths, so that a server with the private folder `base` sees the user's
+    `models` but keeps tunes in its own folder; returns the file."""
+    own = {"base_path": str(base / "models"), "is_default": True, TUNES: TUNES}
+    users = {"base_path": str(models)}
+    if models.is_dir():
+        users |= {one.name: one.name for one in sorted(models.iterdir()) if one.is_dir()}
+    file = base / "model_paths.yaml"
+    file.write_text(json.dumps({"own": own, "users": users}, indent=2), encoding="utf-8")  # JSON is YAML
+    return file

@@ -1,0 +1,263 @@
+"""The runs that an edit's workflow is taken apart into: one that tunes and keeps the tune as a file, and one that edits
+with that file, saves the edit, and scores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .binding import CONTROL, INVERT, SAMPLE, TUNE, clip_place, is_source, source_text
+from .graph import Graph, ancestors, copy, descendants, is_link, key_of, new_node, of_class, only, relink, title
+
+OWN = "batch_"  # begins the ids of the nodes that are added
+TUNE_FILE = "batch-{}.safetensors"  # in models/ei2_tunes
+METRICS, CHECK = "EI2_Metrics", "EI2_ReconstructionCheck"
+WINDOWS, HOSTS_WINDOWS = "EI2_ContextWindows", "ContextWindowsManual"
+NOT_RESULTS = (METRICS, CHECK, "EI2_SaveTune", "EI2_InversionCache")
+HOW_ONLY = ("snapshot_every", "resume_from", "preview_every")  # change nothing of what is learned
+SHORTEST_WINDOW = 4  # frames
+SOURCE, EDIT, SCORES, RECONSTRUCTION = "source", "edit", "scores", "reconstruction"
+
+
+@dataclass(frozen=True)
+class EditRun:
+    """`graph`: what to run; `collect`: of which nodes to take files, by what these are; `texts`: of which to take the
+    text; `scored`: whether nodes were added that a failure of leaves the edit as it is."""
+
+    graph: Graph
+    collect: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    scored: bool = False
+
+
+def tunes(graph: Graph) -> list[str]:
+    """The nodes that tune and that an edit needs, each after those it depends on."""
+    needed = ancestors(graph, savers(graph))
+    found = [node for node in of_class(graph, TUNE) if node in needed]
+    return sorted(found, key=lambda node: len(ancestors(graph, [node])))
+
+
+def tune_key(graph: Graph, node: str) -> str:
+    """A name for what a node learns: the same for the same clip, prompt, model and settings."""
+    return key_of(only(graph, [node]), HOW_ONLY)
+
+
+def inversion_key(graph: Graph) -> str:
+    """A name for all that a reconstruction depends on."""
+    return key_of(only(graph, of_class(graph, INVERT)), HOW_ONLY)
+
+
+def edits(graph: Graph) -> list[str]:
+    """The nodes that sample an edit."""
+    samplers = of_class(graph, SAMPLE)
+    return [node for node in samplers if not is_source(graph, node)] or samplers
+
+
+def savers(graph: Graph) -> list[str]:
+    """The nodes at the end of the workflow that save what comes of an edit; the edit itself comes first."""
+    behind = descendants(graph, [(node, 0) for node in edits(graph)])
+    needed = {value[0] for entry in graph.values() for value in entry["inputs"].values() if is_link(value)}
+    ends = [node for node in graph if node in behind and node not in needed]
+    found = [node for node in ends if "Preview" not in graph[node]["class_type"] and node not in _notes(graph)]
+    found = [node for node in found if graph[node]["class_type"] not in NOT_RESULTS]
+    return sorted(found, key=lambda node: (_is_compared(graph, node), "Video" not in graph[node]["class_type"]))
+
+
+def tune_run(
+    graph: Graph, node: str, done: dict[str, str], key: str, snapshot_every: int, resume_from: str | None
+) -> Graph:
+    """Tunes with one node and saves the tune as a file of that `key`. `done`: the keys of tunes at hand, by node."""
+    graph = with_tunes(graph, done)
+    inputs, prompt = graph[node]["inputs"], source_text(graph)
+    inputs["preview_every"] = 0
+    if not is_link(inputs.get("snapshot_every", 0)) and not inputs.get("snapshot_every"):
+        inputs["snapshot_every"] = snapshot_every
+    inputs["resume_from"] = resume_from or "none"
+    saver, name = OWN + "save_tune", TUNE_FILE.format(key).removesuffix(".safetensors")
+    graph[saver] = new_node("EI2_SaveTune", tune=(node, 1), filename_prefix=name, prompt=prompt)
+    return only(graph, [saver])
+
+
+def with_tunes(graph: Graph, done: dict[str, str]) -> Graph:
+    """The workflow with files in place of tunings. `done`: the keys of the tunes, by node."""
+    graph = copy(graph)
+    for node, key in done.items():
+        file, model = f"{OWN}tune_{node}", graph[node]["inputs"]["model"]
+        for shown in descendants(graph, [(node, 2)]):  # the plot of the loss, which a file does not give
+            del graph[shown]
+        relink(graph, (node, 1), (file, 0))
+        graph[file] = new_node("EI2_LoadTune", tune_name=TUNE_FILE.format(key))
+        graph[node] = new_node(
+            "EI2_ApplyTune", model=tuple(model), tune=(file, 0), temporal_strength=1.0, query_strength=1.0
+        ) | {"_meta": graph[node].get("_meta", {})}
+    return graph
+
+
+def edit_run(graph: Graph, done: dict[str, str], name: str, first: bool, scores: bool) -> EditRun:
+    """The run of an edit. `done`: the keys of the tunes, by node; `name`: begins the names of its files; `first`:
+    whether the source is saved and the reconstruction measured, too; `scores`: whether anything is measured."""
+    ends = savers(graph)
+    graph = with_tunes(graph, done)
+    ends = [node for node in ends if node in graph]
+    collect = {}
+    picture = _pictures(graph, ends[0]) if ends else None
+    if ends and _is_compared(graph, ends[0]):  # that is not the clip's size
+        decoder = _decoder(graph, edits(graph)[0]) if edits(graph) else None
+        picture = (decoder, 0) if decoder else None
+    loader = clip_place(graph).node
+    ours = graph[loader]["class_type"] == "EI2_LoadVideo"
+    videos = [node for node in ends if _is_video(graph, node)]
+    for number, node in enumerate(ends):
+        collect[node] = EDIT if number == 0 and videos else f"{number}"
+    if not videos and picture and ours:  # pictures only: a video besides, to look at
+        collect = {_save_video(graph, EDIT, picture, loader): EDIT, **collect}
+    if first and ours:
+        collect[_save_video(graph, SOURCE, (loader, 0), loader)] = SOURCE
+    for node in collect:
+        if "filename_prefix" in graph[node]["inputs"]:
+            graph[node]["inputs"]["filename_prefix"] = f"{name}/{node}"
+    texts, added = {}, False
+    if scores:
+        own = [node for node in of_class(graph, METRICS) if graph[node]["inputs"].get("edit") == list(picture or ())]
+        if not own and picture and ours:
+            graph[OWN + SCORES] = new_node(METRICS, source=(loader, 0), edit=picture)
+            own, added = [OWN + SCORES], True
+        texts |= dict.fromkeys(own[:1], SCORES)
+        if first and ours:
+            node = _check(graph, loader)
+            texts |= {node: RECONSTRUCTION} if node else {}
+            added |= node is not None
+    return EditRun(only(graph, [*collect, *texts]), collect, texts, added)
+
+
+def in_windows(graph: Graph, frames: int) -> tuple[Graph, int] | None:
+    """The workflow in windows of half the frames seen at once so far, for a device too small for them, and the window's
+    length; None where it has to see the whole clip, or less makes no sense."""
+    graph = copy(graph)
+    null_text = any(graph[node]["inputs"].get("null_text") for node in of_class(graph, INVERT))
+    if null_text or of_class(graph, CONTROL):
+        return None
+    existing = of_class(graph, WINDOWS, HOSTS_WINDOWS)
+    seen = [graph[node]["inputs"].get("context_length") for node in existing]
+    seen += [graph[node]["inputs"].get("window_frames") or 0 for node in of_class(graph, TUNE)]
+    now = min([value for value in seen if isinstance(value, int) and value], default=frames)
+    length = min(now, frames) // 2
+    if length < SHORTEST_WINDOW:
+        return None
+    overlap = max(1, length // 4)
+    for node in existing:
+        graph[node]["inputs"] |= {"context_length": length, "context_overlap": overlap}
+    for node in of_class(graph, TUNE):
+        graph[node]["inputs"]["window_frames"] = length
+        if existing:
+            continue
+        window = f"{OWN}windows_{node}"
+        relink(graph, (node, 0), (window, 0), of_class(graph, INVERT, SAMPLE))
+        inputs = {"model": [node, 0], "context_length": length, "context_overlap": overlap}
+        graph[window] = {"class_type": WINDOWS, "inputs": inputs}
+    return graph, length
+
+
+def models(graph: Graph) -> list[str]:
+    """Names of model files that the workflow reads."""
+    found = {
+        value
+        for entry in graph.values()
+        for value in entry["inputs"].values()
+        if isinstance(value, str) and value.lower().endswith((".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
+    }
+    return sorted(name for name in found if not name.startswith(TUNE_FILE.split("{")[0]))
+
+
+def cost(graph: Graph, frames: int | None, size: int, rows: int) -> float:
+    """How long a clip will take, in no particular unit: only the order matters."""
+    place = clip_place(graph)
+    inputs = graph[place.node]["inputs"]
+    number = lambda value, default: value if isinstance(value, (int, float)) else default
+    if frames is None:
+        frames = 1 + size / 100_000  # at a URL: by the file's size
+    start, stride = number(inputs.get("start_frame"), 0), max(1, number(inputs.get("frame_stride"), 1))
+    frames = max(1, (frames - start) / stride)
+    most = number(inputs.get("max_frames"), 0)
+    frames = min(frames, most) if most else frames
+    steps = lambda *classes: sum(number(graph[n]["inputs"].get("steps"), 300) for n in of_class(graph, *classes))
+    return frames * (3 * steps(TUNE) + steps(INVERT) * (1 + 2 * rows))
+
+
+def _check(graph: Graph, loader: str) -> str | None:
+    """A node that measures the reconstruction: the workflow's own, or one that is added; None where it cannot be."""
+    own = of_class(graph, CHECK)
+    if own:
+        return own[0]
+    sampler = edits(graph)[0] if edits(graph) else None
+    decoder = sampler and _decoder(graph, sampler)
+    if decoder is None:
+        return None
+    inputs = graph[sampler]["inputs"]
+    again = next((node for node in of_class(graph, SAMPLE) if node != sampler and is_source(graph, node)
+                  and graph[node]["inputs"].get("inversion") == inputs.get("inversion")), None)  # fmt: skip
+    if again is not None:
+        output = (again, 0)
+    elif "control" in inputs:
+        output = (sampler, 1)
+    else:
+        inversion = graph[inputs["inversion"][0]]["inputs"]
+        positive = inversion.get("null_source") or inversion.get("positive")
+        if not is_link(positive):
+            return None
+        cfg = inversion.get("null_cfg", 7.5) if inversion.get("null_text") else 1.0
+        graph[OWN + "again"] = {"class_type": SAMPLE, "inputs": {
+            "model": inputs["model"], "inversion": inputs["inversion"], "positive": positive,
+            "negative": inputs["negative"], "cfg": cfg,
+        }}  # fmt: skip
+        output = (OWN + "again", 0)
+    graph[OWN + "decode"] = {
+        "class_type": graph[decoder]["class_type"],
+        "inputs": {**graph[decoder]["inputs"], "samples": list(output)},
+    }
+    graph[OWN + RECONSTRUCTION] = new_node(CHECK, source=(loader, 0), reconstruction=(OWN + "decode", 0))
+    return OWN + RECONSTRUCTION
+
+
+def _decoder(graph: Graph, sampler: str) -> str | None:
+    """The node that makes pictures of what a node samples."""
+    kinds = [node for node in graph if "VAEDecode" in graph[node]["class_type"]]
+    return next((node for node in kinds if graph[node]["inputs"].get("samples") == [sampler, 0]), None)
+
+
+def _save_video(graph: Graph, name: str, picture: tuple[str, int], loader: str) -> str:
+    """Adds the two nodes that make a video of pictures, at the clip's rate; returns the saving one."""
+    graph[f"{OWN}{name}_video"] = new_node("CreateVideo", images=tuple(picture), fps=(loader, 1))
+    saver = f"{OWN}{name}_saved"
+    graph[saver] = new_node("SaveVideo", video=(f"{OWN}{name}_video", 0), filename_prefix=name, format="auto",
+                            codec="auto")  # fmt: skip
+    return saver
+
+
+def _pictures(graph: Graph, saver: str) -> tuple[str, int] | None:
+    """The output whose pictures a node saves, perhaps as a video."""
+    inputs = graph[saver]["inputs"]
+    video = inputs.get("video")
+    if is_link(video):
+        inputs = graph[video[0]]["inputs"]
+    found = inputs.get("images", inputs.get("image"))
+    return tuple(found) if is_link(found) else None
+
+
+def _is_video(graph: Graph, node: str) -> bool:
+    return "Video" in graph[node]["class_type"] or "VHS" in graph[node]["class_type"]
+
+
+def _is_compared(graph: Graph, saver: str) -> bool:
+    picture = _pictures(graph, saver)
+    return picture is None or graph[picture[0]]["class_type"] == "EI2_Compare"
+
+
+def _notes(graph: Graph) -> set[str]:
+    """Nodes that save pictures of where words look rather than an edit."""
+    return {node for node in graph if (found := _pictures(graph, node)) and found[1] == 2
+            and graph[found[0]]["class_type"] == SAMPLE}  # fmt: skip
+
+
+def label(graph: Graph, node: str) -> str:
+    """The node's name for a person."""
+    return title(graph, node) if node in graph else node

@@ -1,0 +1,158 @@
+"""The results: a video and a record beside it per edit. The record comes last: an edit without one is not finished.
+
+    clips/<clip>/source.mp4          the clip as it was loaded
+    clips/<clip>/<edit>.mp4          the edit; further files of the workflow as <edit>.1.png …
+    clips/<clip>/<edit>.json         the record
+    clips/<clip>/<edit>.failed.json  why there is none
+    work/                            tunes, and snapshots of tunings, of clips that are not finished
+    index.html, results.csv          made from the records
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+
+from .store import Store
+from .table import Row
+
+CLIPS, WORK = "clips", "work"
+RECORD, FAILED = ".json", ".failed.json"
+FORMAT = 1
+COLUMNS = ("line", "clip", "status", "why", "file", "seconds", "tuning_steps", "reconstruction_db", "worker")
+
+
+class Results:
+    """What a folder holds of a table's edits. `records` of finished ones and `failures`, by the row's key."""
+
+    def __init__(self, store: Store, rows: list[Row], about: dict):
+        self.store, self.rows, self._about = store, rows, about
+        self.records: dict[str, dict] = {}
+        self.failures: dict[str, dict] = {}
+        self.changed = True
+        there = set(store.names(CLIPS, RECORD))
+        for row in rows:
+            name = self.name(row)
+            if name + RECORD in there and (record := self._read(name + RECORD)):
+                self.records[row.key] = record
+            elif name + FAILED in there and (record := self._read(name + FAILED)):
+                self.failures[row.key] = record
+
+    def name(self, row: Row) -> str:
+        """Where an edit lies, without ending."""
+        words = row.values.get("edit_prompt", "") or "edit"
+        return f"{self.folder(row)}/{_plain(words, 40)}-{row.key[:10]}"
+
+    def folder(self, row: Row) -> str:
+        return f"{CLIPS}/{_plain(row.clip.stem, 40)}-{row.clip.digest[:8]}"
+
+    def source(self, row: Row) -> str | None:
+        """The clip as it was loaded, None where it has not been saved."""
+        name = f"{self.folder(row)}/source.mp4"
+        return name if self.store.exists(name) else None
+
+    def write_source(self, row: Row, ending: str, content: bytes) -> None:
+        """The clip as it was loaded. Raises `OSError`."""
+        self.store.write(f"{self.folder(row)}/source{ending}", content)
+
+    def write(self, row: Row, files: list[tuple[str, str, bytes]], record: dict) -> None:
+        """The files of an edit (what, ending, content), then its record. Raises `OSError`; there is no record then."""
+        name, written = self.name(row), []
+        for number, (what, ending, content) in enumerate(files):
+            path = f"{name}{f'.{number}' if number else ''}{ending}"
+            self.store.write(path, content)
+            written.append({"what": what, "file": path, "bytes": len(content)})
+        source = self.source(row)
+        record = {
+            "format": FORMAT, "line": row.line, "row": row.values, "key": row.key,
+            "clip": {"file": row.clip.address, "sha256": row.clip.digest, "bytes": row.clip.size},
+            "others": [{"file": one.address, "sha256": one.digest} for one in row.files.values() if one != row.clip],
+            **self._about, **record, "files": written, "source": source, "finished": _now(),
+        }  # fmt: skip
+        self.store.write(name + RECORD, _json(record))
+        self.store.delete(name + FAILED)
+        self.records[row.key] = record
+        self.failures.pop(row.key, None)
+        self.changed = True
+
+    def fail(self, row: Row, kind: str, sentence: str, record: dict) -> None:
+        """Why there is no edit. Raises `OSError`."""
+        record = {"format": FORMAT, "line": row.line, "row": row.values, "key": row.key, "kind": kind,
+                  "why": sentence, **record, "finished": _now()}  # fmt: skip
+        self.failures[row.key] = record
+        self.changed = True
+        self.store.write(self.name(row) + FAILED, _json(record))
+
+    def entries(self) -> list[dict]:
+        """An entry per row of the table, for tables and the page."""
+        return [self._entry(row) for row in self.rows]
+
+    def write_csv(self) -> None:
+        """Raises `OSError`."""
+        entries = self.entries()
+        columns = list(dict.fromkeys(name for row in self.rows for name in row.values if name != "clip"))
+        scores = list(dict.fromkeys(name for entry in entries for name in entry["scores"]))
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow([*COLUMNS[:2], *columns, *COLUMNS[2:], *scores])
+        for entry in entries:
+            row = [entry[name] for name in COLUMNS[:2]] + [entry["row"].get(name, "") for name in columns]
+            row += ["" if entry[name] is None else entry[name] for name in COLUMNS[2:]]
+            writer.writerow(row + [entry["scores"].get(name, "") for name in scores])
+        self.store.write("results.csv", text.getvalue().encode("utf-8"))
+
+    def _entry(self, row: Row) -> dict:
+        record, failure = self.records.get(row.key), self.failures.get(row.key)
+        found = record or failure or {}
+        files = [one["file"] for one in found.get("files", [])]
+        return {
+            "line": row.line, "clip": row.values["clip"], "clip_id": self.folder(row), "row": row.values,
+            "status": "finished" if record else "failed" if failure else "waiting",
+            "why": failure["why"] if failure and not record else "", "kind": failure and failure["kind"],
+            "file": files[0] if files else "", "files": files, "source": found.get("source"),
+            "seconds": found.get("seconds"), "tuning_steps": found.get("tuning_steps"),
+            "reconstruction_db": found.get("reconstruction_db"), "scores": found.get("scores", {}),
+            "worker": found.get("worker", {}).get("host", ""), "windows": found.get("windows"),
+        }  # fmt: skip
+
+    def _read(self, name: str) -> dict | None:
+        """None for a record that is broken: its edit is made anew."""
+        try:
+            record = json.loads(self.store.read(name) or b"")
+            return record if record.get("format") == FORMAT else None
+        except (ValueError, AttributeError):
+            return None
+
+
+def parse_scores(text: str) -> dict[str, float]:
+    """The scores of EI2 Metrics' lines, `measure: value (source value)`."""
+    found = {}
+    for line in text.splitlines():
+        name, _, rest = line.rpartition(": ")
+        try:
+            found[name] = float(rest.split()[0])
+        except (ValueError, IndexError):
+            continue
+    return found
+
+
+def parse_decibels(text: str) -> float | None:
+    """The PSNR that EI2 Reconstruction Check begins its text with."""
+    found = re.match(r"\s*([\d.]+) dB", text)
+    return float(found.group(1)) if found else None
+
+
+def _plain(text: str, most: int) -> str:
+    """Fit for a file's name on every system."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:most] or "clip"
+
+
+def _json(record: dict) -> bytes:
+    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

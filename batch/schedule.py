@@ -1,0 +1,312 @@
+"""Gives clips to workers and decides what becomes of failures. Placement, restarts and transport are Ray's.
+
+Workers pull: each gets the next clip, the longest of those left, when it has finished its last one. A clip stays with
+its worker until all its edits are done or the worker is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from .tasks import CANCELLED, INPUT, LOST, MEMORY, OK, SERVER, WORKER, Outcome, Task
+
+POLL = 0.5  # seconds between looks at the workers
+KILLS = 2  # servers that a clip may kill
+TRIES = 3  # workers that may be lost with a clip
+GRACE = 60.0  # seconds that running tasks have to end after a cancel
+STARTS = 2  # failed starts in a row after which a worker is given up
+QUARANTINE, GIVEN_UP = "quarantine", "given up"
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+
+
+class Unit(Protocol):
+    """What `ClipUnit` is; the benchmark has another."""
+
+    name: str
+    kills: int
+    losses: int
+    finished: bool
+
+    def next(self, has: set[str], put: Callable[[bytes], object]) -> Task: ...
+    def accept(self, outcome: Outcome) -> str | None: ...
+    def fail(self, kind: str, outcome: Outcome) -> list[str]: ...
+    def give_up(self, kind: str, outcome: Outcome) -> list[str]: ...
+    def shorten(self) -> int | None: ...
+    def keep_snapshot(self, name: str, content: bytes) -> None: ...
+    def forget_snapshot(self) -> bool: ...
+
+
+class Listener(Protocol):
+    """Is told of everything, in order. `event`: ready, task, state, snapshot, tuned, edit, failed, requeued, lost."""
+
+    def __call__(self, event: str, **about) -> None: ...
+
+
+@dataclass
+class Slot:
+    """A worker. `reference`: of the call that runs; `state`: starting, idle, busy or gone; `has`: the files it has."""
+
+    number: int
+    actor: object
+    state: str = "starting"
+    reference: object = None
+    unit: Unit | None = None
+    task: Task | None = None
+    look: object = None
+    snapshot: object = None
+    snapshot_at: float = 0.0
+    snapshot_mark: object = None
+    has: set[str] = field(default_factory=set)
+    about: dict = field(default_factory=dict)
+    failed_starts: int = 0
+
+
+class Schedule:
+    """`actors`: handles of workers; `units`: the longest first; `info`: what ComfyUI says of its nodes; `patience`:
+    seconds without any worker after which the run ends; `snapshot_seconds`: the least time between two snapshots that
+    are brought home."""
+
+    def __init__(
+        self, actors: list, units: list, listener: Listener, info: dict | None = None, patience: float = 600,
+        snapshot_seconds: float = 60,
+    ):  # fmt: skip
+        self.slots = [Slot(number, actor) for number, actor in enumerate(actors)]
+        self.queue: deque = deque(units)
+        self.listener, self.info = listener, info or {}
+        self.patience, self.snapshot_seconds = patience, snapshot_seconds
+        self.stopped: str | None = None  # why no new work is given out
+        self._cancelled_at: float | None = None
+        self._alive_at = time.monotonic()
+
+    def stop(self, why: str) -> None:
+        """Gives out nothing more and cancels what runs; may be called from a signal handler."""
+        self.stopped = self.stopped or why
+
+    def ready(self) -> dict:
+        """Starts the workers and waits for the first; returns what it says of itself. Raises `RuntimeError` where none
+        starts."""
+        for slot in self.slots:
+            self._start(slot)
+        while True:
+            found = next((slot for slot in self.slots if slot.state == "idle"), None)
+            if found is not None:
+                return found.about
+            if all(slot.state == "gone" for slot in self.slots):
+                raise RuntimeError(str(self.slots[0].about.get("why", "no worker could be started")))
+            if self.stopped or time.monotonic() - self._alive_at > self.patience:
+                raise RuntimeError(self.stopped or f"no worker was ready within {self.patience:.0f} s")
+            self._wait()
+
+    def run(self) -> None:
+        """Returns when all is done or no more can be done: `stopped` then says why."""
+        while True:
+            if self.stopped is None:
+                self._give_out()
+            busy = [slot for slot in self.slots if slot.state == "busy"]
+            if not busy and (not self.queue or self.stopped):
+                return
+            if self.stopped:
+                if self._cancelled_at is None:
+                    self._cancelled_at = time.monotonic()
+                    for slot in busy:
+                        self._cancel(slot)
+                elif time.monotonic() - self._cancelled_at > GRACE:
+                    return
+            self._wait()
+            self._look_around()
+            if any(slot.state in ("busy", "idle") for slot in self.slots):
+                self._alive_at = time.monotonic()
+            elif all(slot.state == "gone" for slot in self.slots):
+                self.stop("no worker is left: " + str(self.slots[-1].about.get("why", "")))
+            elif time.monotonic() - self._alive_at > self.patience:
+                self.stop(f"no worker has been ready for {self.patience:.0f} s")
+
+    def _give_out(self) -> None:
+        for slot in self.slots:
+            if slot.state == "idle" and self.queue:
+                slot.unit = self.queue.popleft()
+                self._next_task(slot)
+
+    def _next_task(self, slot: Slot) -> None:
+        """Gives the slot's clip's next task to it. A clip whose files are gone fails."""
+        while slot.unit is not None and not slot.unit.finished and self.stopped is None:
+            try:
+                slot.task = slot.unit.next(slot.has, ray.put)
+                break
+            except OSError as error:
+                try:
+                    self._told(slot.unit.fail(INPUT, Outcome(INPUT, str(error))), slot, INPUT, str(error))
+                except OSError as full:
+                    self._cannot_write(full)
+        else:
+            slot.unit, slot.task, slot.state = None, None, "idle"
+            return
+        slot.reference = slot.actor.run.remote(slot.task)
+        slot.has = set(slot.task.files)
+        slot.state, slot.snapshot_at, slot.snapshot_mark = "busy", time.monotonic(), None
+        self._tell("task", slot, task=slot.task.name)
+
+    def _wait(self) -> None:
+        references = [slot.reference for slot in self.slots if slot.reference is not None]
+        if not references:
+            time.sleep(POLL)
+            return
+        done, _ = ray.wait(references, num_returns=1, timeout=POLL)
+        if done:
+            done, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        for slot in self.slots:
+            if slot.reference in done:
+                reference, slot.reference = slot.reference, None
+                (self._started if slot.state == "starting" else self._ended)(slot, reference)
+
+    def _start(self, slot: Slot) -> None:
+        slot.state, slot.has, slot.look, slot.snapshot = "starting", set(), None, None
+        slot.reference = slot.actor.start.remote()
+
+    def _started(self, slot: Slot, reference: object) -> None:
+        try:
+            slot.about, slot.failed_starts = ray.get(reference), 0
+        except RayError as error:
+            why = str(error.cause if isinstance(error, RayTaskError) and error.cause else error).strip()
+            slot.failed_starts += 1
+            slot.about = {"why": why}
+            if slot.failed_starts < STARTS:
+                self._start(slot)
+                return
+            slot.state = "gone"
+            self._tell("lost", slot, why=why, for_good=True)
+            return
+        slot.state = "idle"
+        self._tell("ready", slot)
+
+    def _ended(self, slot: Slot, reference: object) -> None:
+        try:
+            outcome = ray.get(reference)
+        except RayActorError as error:
+            outcome = Outcome(LOST, f"the worker was lost ({type(error).__name__})")
+        except RayError as error:
+            outcome = Outcome(WORKER, str(error))
+        unit, task = slot.unit, slot.task
+        slot.about |= outcome.about
+        try:
+            self._settle(slot, unit, task, outcome)
+        except OSError as error:
+            self._cannot_write(error)
+            self.queue.appendleft(unit)
+            slot.unit = None
+        if outcome.kind in (LOST, SERVER):
+            self._start(slot)
+        elif slot.unit is not None and not slot.unit.finished and self.stopped is None:
+            self._next_task(slot)
+        else:
+            slot.unit, slot.task, slot.state = None, None, "idle"
+
+    def _settle(self, slot: Slot, unit: Unit, task: Task, outcome: Outcome) -> None:
+        """Raises `OSError` where a result cannot be written."""
+        if outcome.kind == OK:
+            if task.tune:
+                slot.has.add(f"models/ei2_tunes/{task.tune}")
+            done = unit.accept(outcome)
+            about = {"steps": outcome.steps} if done is None else {"edit": done}
+            about |= {"seconds": round(outcome.seconds, 3), "in_nodes": round(sum(outcome.stages.values()), 3)}
+            self._tell("tuned" if done is None else "edit", slot, **about)
+        elif outcome.kind == CANCELLED:
+            self._bring_snapshot(slot)
+            slot.unit = None
+        elif outcome.kind == MEMORY and (length := unit.shorten()):
+            why = f"{outcome.sentence} Once more in windows of {length} frames."
+            self._tell("requeued", slot, why=why, kind=MEMORY)
+        elif outcome.kind == INPUT and unit.forget_snapshot():
+            self._tell("requeued", slot, why=f"{outcome.sentence} Tuned from the beginning.", kind=INPUT)
+        elif outcome.kind in (INPUT, MEMORY):
+            self._told(unit.fail(outcome.kind, outcome), slot, outcome.kind, outcome.sentence)
+        else:
+            self._requeue(slot, unit, outcome)
+
+    def _requeue(self, slot: Slot, unit: Unit, outcome: Outcome) -> None:
+        """A clip whose server or worker failed goes back to the front of the queue, or is set aside."""
+        if outcome.kind == SERVER:
+            unit.kills += 1
+            self._bring_snapshot(slot)
+        else:
+            unit.losses += 1
+        if unit.kills >= KILLS:
+            outcome.sentence = f"It killed {unit.kills} servers and is kept apart. {outcome.sentence}"
+            self._told(unit.give_up(QUARANTINE, outcome), slot, QUARANTINE, outcome.sentence)
+        elif unit.losses >= TRIES:
+            outcome.sentence = f"Tried {unit.losses} times. {outcome.sentence}"
+            self._told(unit.give_up(GIVEN_UP, outcome), slot, GIVEN_UP, outcome.sentence)
+        else:
+            self.queue.appendleft(unit)
+            self._tell("requeued", slot, why=outcome.sentence.splitlines()[0], kind=outcome.kind)
+        slot.unit = None
+
+    def _look_around(self) -> None:
+        """Asks busy workers how far they are, and brings new snapshots home."""
+        for slot in self.slots:
+            if slot.state != "busy":
+                slot.look = slot.snapshot = None
+                continue
+            if slot.look is None:
+                slot.look = slot.actor.look.remote()
+            elif ray.wait([slot.look], timeout=0)[0]:
+                state = _got(slot.look) or {}
+                slot.look = None
+                if slot.state == "busy" and state.get("task") == slot.task.name:
+                    self._tell("state", slot, **{key: state.get(key) for key in ("title", "done", "total", "server")})
+                    self._note_snapshot(slot, state.get("snapshot"))
+            if slot.snapshot is not None and ray.wait([slot.snapshot], timeout=0)[0]:
+                found, slot.snapshot = _got(slot.snapshot), None
+                self._keep(slot, found)
+
+    def _note_snapshot(self, slot: Slot, mark: object) -> None:
+        due = time.monotonic() - slot.snapshot_at >= self.snapshot_seconds
+        if slot.task.tune and mark and mark != slot.snapshot_mark and slot.snapshot is None and due:
+            slot.snapshot, slot.snapshot_mark = slot.actor.take_snapshot.remote(), mark
+            slot.snapshot_at = time.monotonic()
+
+    def _bring_snapshot(self, slot: Slot) -> None:
+        """Brings the latest snapshot of a tuning that has ended early."""
+        if slot.task is not None and slot.task.tune:
+            self._keep(slot, _got(slot.actor.take_snapshot.remote(), timeout=30))
+
+    def _keep(self, slot: Slot, found: tuple[str, bytes] | None) -> None:
+        if not found or slot.unit is None:
+            return
+        try:
+            slot.unit.keep_snapshot(*found)
+            self._tell("snapshot", slot, file=found[0])
+        except OSError as error:
+            self._cannot_write(error)
+
+    def _cannot_write(self, error: OSError) -> None:
+        full = "; free some space first" if error.errno in FULL else ""
+        self.stop(f"the results cannot be written: {error}{full}")
+
+    def _cancel(self, slot: Slot) -> None:
+        slot.actor.cancel.remote()
+
+    def _told(self, keys: list[str], slot: Slot, kind: str, why: str) -> None:
+        for key in keys:
+            self._tell("failed", slot, edit=key, kind=kind, why=why)
+
+    def _tell(self, event: str, slot: Slot, **about) -> None:
+        unit = slot.unit.name if slot.unit else None
+        where = {key: slot.about.get(key) for key in ("host", "server")}
+        self.listener(event, worker=slot.number, unit=unit, **{**where, **about})
+
+
+def _got(reference: object, timeout: float | None = 5) -> object:
+    """What a call returned, None where it failed."""
+    try:
+        return ray.get(reference, timeout=timeout)
+    except RayError:
+        return None

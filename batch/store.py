@@ -1,0 +1,115 @@
+"""The folder of the results: on a disk, or at any URL that fsspec writes. A file is there whole, or it is not."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from .errors import BatchError
+from .sources import is_url
+
+
+class LocalStore:
+    """A folder on a disk of this machine."""
+
+    def __init__(self, address: str):
+        self.root = Path(address).expanduser().resolve()
+        self.address = str(self.root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BatchError(f"The folder {self.root} cannot be made: {error}") from error
+        for left in self.root.rglob(".*.part"):  # of a run that was killed while it wrote
+            left.unlink(missing_ok=True)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes under another name, has the disk keep it, and renames. Raises `OSError`; nothing is left then."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        if os.name == "posix":  # Windows has no such thing for a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def read(self, name: str) -> bytes | None:
+        """None where there is no such file."""
+        path = self.root / name
+        return path.read_bytes() if path.is_file() else None
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def names(self, folder: str, ending: str) -> list[str]:
+        """The files below a folder whose names end so, as names for `read`."""
+        found = (self.root / folder).rglob(f"*{ending}")
+        return sorted(path.relative_to(self.root).as_posix() for path in found if not path.name.startswith("."))
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+
+class UrlStore:
+    """A folder at a URL."""
+
+    def __init__(self, address: str):
+        try:
+            import fsspec
+
+            self.system, self.root = fsspec.core.url_to_fs(address)
+            self.system.makedirs(self.root, exist_ok=True)
+        except (ImportError, ValueError, OSError) as error:
+            raise BatchError(f"{address} cannot be written to: {error}") from error
+        self.address = address.rstrip("/")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes under another name and renames. Raises `OSError`."""
+        path = self._path(name)
+        self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        self.system.pipe_file(part, content)
+        self.system.mv(part, path)
+
+    def read(self, name: str) -> bytes | None:
+        """None where there is no such file."""
+        try:
+            return self.system.cat_file(self._path(name))
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        return self.system.exists(self._path(name))
+
+    def names(self, folder: str, ending: str) -> list[str]:
+        """The files below a folder whose names end so, as names for `read`."""
+        if not self.system.exists(self._path(folder)):
+            return []
+        root = self.system._strip_protocol(self.root).rstrip("/") + "/"
+        found = [path.removeprefix(root) for path in self.system.find(self._path(folder))]
+        return sorted(name for name in found if name.endswith(ending))
+
+    def delete(self, name: str) -> None:
+        if self.exists(name):
+            self.system.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+
+Store = LocalStore | UrlStore
+
+
+def open_store(address: str) -> Store:
+    """The folder of the results, made where it is missing. Raises `BatchError`."""
+    return UrlStore(address) if is_url(address) else LocalStore(address)

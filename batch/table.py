@@ -1,0 +1,149 @@
+"""The table of edits: read, bound to a workflow, and checked line by line before anything starts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .binding import CLIP, Column, bind, bound
+from .errors import BatchError
+from .graph import Graph, key_of
+from .schema import check_column, parse
+from .sources import Source, count_frames, find, is_url, read
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the table. `line`: as an editor counts, 1 is the head; `column`: may be empty."""
+
+    line: int
+    column: str
+    text: str
+
+
+@dataclass
+class Row:
+    """An edit. `values`: the cells that are filled, by column; `clip`, `files`: the source files, and where in a
+    server's input folder they lie; `workflow`, `settings`: what `graph` is made of; `key`: another for everything else
+    that can change the result."""
+
+    line: int
+    values: dict[str, str]
+    clip: Source
+    files: dict[str, Source]
+    workflow: Graph
+    settings: dict[Column, object]
+    key: str
+    frames: int | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The workflow with the row's values; made when it is needed, since a table may have thousands of rows."""
+        return bound(self.workflow, self.settings)
+
+
+@dataclass
+class Table:
+    """`columns` by name; `rows`: those that are right; `problems`: all that is wrong."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def check(self, info: dict) -> None:
+        """Adds what is wrong with the values. `info`: what ComfyUI says of its nodes."""
+        for row in self.rows:
+            for column in self.columns.values():
+                if column.name in row.values:
+                    found = check_column(row.graph, column, info)
+                    self.problems += [Problem(row.line, column.name, text) for text in found]
+
+
+def read_table(address: str, graph: Graph) -> Table:
+    """Reads a CSV file (comma, semicolon or tab; UTF-8) and binds it to the workflow. An empty cell leaves the
+    workflow's own value. Paths in it are seen from its own folder. Raises `BatchError` for what is no such file."""
+    try:
+        text = read(address).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BatchError(f"{address} cannot be read: {error}.") from error
+    folder = Path() if is_url(address) else Path(address).resolve().parent
+    head, *_ = text.splitlines() or [""]
+    separator = max(",;\t", key=head.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    names = [name.strip() for name in next(lines, [])]
+    if CLIP not in names:
+        raise BatchError(
+            f"{address} has no column 'clip': its first line names the columns, clip,source_prompt,edit_prompt for "
+            "instance."
+        )
+    table = Table()
+    for name in names:
+        try:
+            if not name or names.count(name) > 1:
+                raise BatchError("this column has no name" if not name else "there are two columns of this name")
+            table.columns[name] = bind(graph, name)
+        except BatchError as error:
+            table.problems.append(Problem(1, name, str(error)))
+    seen: dict[str, int] = {}
+    line = 1
+    while True:
+        line = lines.line_num + 1
+        cells = next(lines, None)
+        if cells is None:
+            break
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) > len(names):
+            table.problems.append(Problem(line, "", f"{len(cells)} cells, but {len(names)} columns: put quotes round "
+                                                    "a text with a separator in it"))  # fmt: skip
+            continue
+        values = {name: cell.strip() for name, cell in zip(names, cells) if cell.strip() and name in table.columns}
+        row = _row(table, line, values, folder, graph)
+        if row is None:
+            continue
+        if row.key in seen:
+            table.problems.append(Problem(line, "", f"the same edit as line {seen[row.key]}"))
+            continue
+        seen[row.key] = line
+        table.rows.append(row)
+    if not seen and not table.problems:
+        raise BatchError(f"{address} has no rows.")
+    return table
+
+
+def show_problems(problems: list[Problem], most: int = 50) -> str:
+    """A table by line."""
+    problems = sorted(problems, key=lambda one: (one.line, one.column))
+    width = max(len(one.column) for one in problems)
+    lines = [f"  line {one.line:>4}  {one.column:<{width}}  {one.text}" for one in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  and {len(problems) - most} more")
+    return "\n".join(lines)
+
+
+def _row(table: Table, line: int, values: dict[str, str], folder: Path, graph: Graph) -> Row | None:
+    """None where something is wrong, which goes to the problems."""
+    before = len(table.problems)
+    if CLIP not in values:
+        table.problems.append(Problem(line, CLIP, "no clip is named"))
+    files, set_to, frames = {}, {}, None
+    for name, cell in values.items():
+        column = table.columns[name]
+        try:
+            if column.file:
+                source = find(cell, folder)
+                files[name] = source
+                set_to[column] = source.name
+                if name == CLIP:
+                    frames = count_frames(source)
+            else:
+                place = column.places[0]
+                set_to[column] = parse(cell, graph[place.node]["inputs"][place.key])
+        except BatchError as error:
+            table.problems.append(Problem(line, name, str(error)))
+    if len(table.problems) > before:
+        return None
+    placed = {source.name: source for source in files.values()}
+    return Row(line, values, files[CLIP], placed, graph, set_to, key_of(bound(graph, set_to)), frames)

@@ -1,0 +1,65 @@
+"""What goes to a worker, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .graph import Graph
+
+# How a task can end.
+OK = "ok"
+INPUT = "input"  # the workflow or its values are wrong: the same everywhere
+MEMORY = "memory"  # the device is too small
+SERVER = "server"  # ComfyUI died or fell silent
+WORKER = "worker"  # the worker could not do its part, a full disk for instance
+CANCELLED = "cancelled"
+LOST = "lost"  # the worker itself is gone; only the driver can tell
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a worker starts ComfyUI. `comfyui`, `models`: folders, or None for the worker's own choice; `packs`: names of
+    further packs in ComfyUI's custom_nodes; `options`: for ComfyUI's `main.py`; `silence`: seconds without news after
+    which a server counts as hung; `threads`: of a CPU, 0: as torch likes."""
+
+    comfyui: str | None = None
+    models: str | None = None
+    packs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    silence: float = 900.0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run of a workflow. `files`: what has to lie in the server's base folder, by path in it: a URL, a reference to
+    bytes in Ray's store within a list, or None for what the worker has already; `collect`: nodes to take files of, by
+    what these are; `texts`: nodes to take the text of; `tune`: the file, in models/ei2_tunes, to bring back;
+    `counted`: nodes whose steps are counted."""
+
+    name: str
+    graph: Graph
+    files: dict[str, object] = field(default_factory=dict)
+    collect: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    tune: str | None = None
+    models: tuple[str, ...] = ()
+    scored: bool = False
+
+
+@dataclass
+class Outcome:
+    """`kind`: one of those above; `sentence`: what went wrong; `files`: what they are, their ending, their content;
+    `texts` by what they are; `seconds`: of the run; `stages`: seconds by node title; `about`: of the worker; `models`:
+    fingerprints by file name; `tune`: the file's content; `steps`: of tuning really done."""
+
+    kind: str
+    sentence: str = ""
+    files: list[tuple[str, str, bytes]] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    about: dict[str, object] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    tune: bytes | None = None
+    steps: int = 0

@@ -1,0 +1,304 @@
+"""A worker: holds one real ComfyUI server with a private base folder, and runs workflows on it.
+
+It is a Ray actor once `cluster.py` has made it one. `look` and `cancel` are called while `run` runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+from . import host
+from .client import Client, ClientError, Event, ExecutionError, Interrupted, PromptError
+from .errors import BatchError
+from .graph import only
+from .plan import OWN
+from .server import ServerError, ServerProcess, link_pack
+from .sources import read
+from .tasks import CANCELLED, INPUT, MEMORY, OK, SERVER, WORKER, Outcome, Setup, Task
+from .watch import Watch
+
+PREFIX = "ei2-batch-"  # of private base folders
+TUNES = f"models/{host.TUNES}"
+SNAPSHOTS = f"{TUNES}/snapshots"
+INTERPRETED = "OMP_NUM_THREADS"
+# What says that a device is too small, beside the exceptions made for it.
+TOO_SMALL = ("out of memory", "memory was not enough", "not enough memory", "of memory, and there are only")
+END = 1 << 20  # bytes at a model file's beginning and end that its fingerprint is made of
+
+
+class Worker:
+    """Call `start` first, and again after the worker has been restarted."""
+
+    def __init__(self, setup: Setup):
+        self._setup = setup
+        self._server: ServerProcess | None = None
+        self._client: Client | None = None
+        self._base: Path | None = None
+        self._run: str | None = None
+        self._cancelled = False
+        self._placed: set[str] = set()
+        self._state: dict[str, object] = {}
+        self._lock = threading.Lock()
+        self._starts = 0
+
+    def start(self) -> dict[str, object]:
+        """Starts the server where none runs; returns what is known of it. Raises `BatchError`."""
+        try:
+            self._ensure()
+        except ServerError as error:
+            raise BatchError(f"{socket.gethostname()}: {error}") from None
+        return self._about
+
+    def object_info(self) -> dict:
+        """What ComfyUI says of its nodes."""
+        return self._client.object_info()
+
+    def run(self, task: Task, fetch: Callable[[object], bytes] | None = None) -> Outcome:
+        """Runs a task to its end; never raises. `fetch`: gets what a reference stands for (default: from Ray)."""
+        start = time.monotonic()
+        watch = Watch(task)
+        with self._lock:
+            self._cancelled = False
+        try:
+            self._ensure()
+            self._place(task.files, fetch or _from_ray)
+            outputs = self._execute(task, watch)
+            outcome = self._collect(task, outputs)
+        except Interrupted:
+            outcome = Outcome(CANCELLED, "cancelled")
+        except PromptError as error:
+            outcome = Outcome(INPUT, str(error).replace("\n ", ";"))
+        except ExecutionError as error:
+            outcome = Outcome(MEMORY if _is_memory(error) else INPUT, _sentence(error))
+        except (ClientError, TimeoutError, ServerError) as error:
+            outcome = Outcome(SERVER, self._end_server(error))
+        except (OSError, BatchError, ValueError, KeyError) as error:
+            outcome = Outcome(WORKER, f"{socket.gethostname()}: {type(error).__name__}: {error}")
+        outcome.seconds, outcome.stages, outcome.steps = time.monotonic() - start, watch.seconds, watch.steps
+        outcome.about = dict(self._about) if self._server else {"host": socket.gethostname()}
+        self._state = {}
+        return outcome
+
+    def look(self) -> dict[str, object]:
+        """How far the present run is: `task`, `title`, `done`, `total`, `server` (its process), and `snapshot`: the
+        latest of a tuning, its name and the time it was written (ns)."""
+        state = dict(self._state)
+        snapshot = self._snapshot()
+        if state and snapshot:
+            state["snapshot"] = (snapshot.name, snapshot.stat().st_mtime_ns)
+        return state
+
+    def take_snapshot(self) -> tuple[str, bytes] | None:
+        """The latest snapshot of a tuning: its name and content."""
+        path = self._snapshot()
+        try:
+            return (path.name, path.read_bytes()) if path else None
+        except OSError:
+            return None
+
+    def cancel(self) -> None:
+        """Lets the present run end at its next step."""
+        with self._lock:
+            self._cancelled = True
+            run = self._run
+        if run is not None:
+            try:
+                self._client.interrupt(run)
+            except ClientError:
+                pass  # it has ended
+
+    def stop(self) -> None:
+        """Ends the server and deletes its folder."""
+        self._stop_server()
+        if self._base is not None:
+            shutil.rmtree(self._base, ignore_errors=True)
+            self._base = None
+
+    def _ensure(self) -> None:
+        """A running server, a new one where the last has ended. Raises `ServerError`, `BatchError`."""
+        if self._server is not None and self._server.runs() and self._client is not None:
+            return
+        self._stop_server()
+        folder = host.locate(self._setup.comfyui)
+        python = host.interpreter(folder)
+        if self._base is None:
+            _clear_left()
+            self._base = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            for name in ("input", "output", "temp", SNAPSHOTS):
+                (self._base / name).mkdir(parents=True, exist_ok=True)
+            link_pack(self._base, host.PACK_ROOT)
+            for name in self._setup.packs:
+                link_pack(self._base, _pack(folder, name), name)
+        models = Path(self._setup.models).expanduser() if self._setup.models else folder / "models"
+        paths = host.write_model_paths(self._base, models)
+        if self._setup.threads:
+            os.environ[INTERPRETED] = str(self._setup.threads)
+        options = ("--extra-model-paths-config", str(paths), *self._setup.options)
+        server = ServerProcess(folder, python, self._base, options=options)
+        server.start()
+        self._server, self._client = server, Client(server.url)
+        self._models = models
+        self._starts += 1
+        stats = self._client.system_stats()
+        self._about = {
+            "host": socket.gethostname(), "server": server.pid, "worker": os.getpid(), "start": self._starts,
+            "comfyui": stats["system"].get("comfyui_version"), "torch": stats["system"].get("pytorch_version"),
+            "device": stats["devices"][0]["name"], "python": platform.python_version(),
+        }  # fmt: skip
+
+    def _place(self, files: dict[str, object], fetch: Callable[[object], bytes]) -> None:
+        """Puts a task's files into the base folder and takes those of earlier tasks away. Raises `OSError`."""
+        for name in self._placed - set(files):
+            (self._base / name).unlink(missing_ok=True)
+        self._placed &= set(files)
+        for path in (self._base / SNAPSHOTS).glob("*"):
+            if f"{SNAPSHOTS}/{path.name}" not in files:
+                path.unlink(missing_ok=True)  # of another clip
+        for name, where in files.items():
+            path = self._base / name
+            if where is None or name in self._placed and path.exists():
+                self._placed.add(name)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            part.write_bytes(read(where) if isinstance(where, str) else fetch(where[0]))
+            os.replace(part, path)
+            self._placed.add(name)
+
+    def _execute(self, task: Task, watch: Watch) -> dict:
+        """The outputs by node. Raises what `Client.run` raises."""
+        self._state = {"task": task.name, "server": self._server.pid}
+        try:
+            return self._run_graph(task.graph, watch)
+        except ExecutionError as error:
+            if not task.scored or not error.node.startswith(OWN) or _is_memory(error):
+                raise
+            # The edit is there; only its scores cannot be had.
+            return self._run_graph(only(task.graph, task.collect), watch)
+
+    def _run_graph(self, graph: dict, watch: Watch) -> dict:
+        def on_event(event: Event) -> None:
+            watch(event)
+            self._state |= watch.state
+
+        with self._lock:
+            if self._cancelled:
+                raise Interrupted({"node_id": "", "node_type": "before it began"})
+            self._run = self._client.submit(graph)
+        try:
+            return self._client.wait(self._run, on_event, self._setup.silence)
+        finally:
+            self._run = None
+            self._client.forget()
+
+    def _collect(self, task: Task, outputs: dict) -> Outcome:
+        """Takes what the run has written, and deletes it here. Raises `OSError`, `BatchError`."""
+        outcome, used = Outcome(OK), []
+        for node, what in task.collect.items():
+            for entry in outputs.get(node, {}).values():
+                for file in entry if isinstance(entry, list) else []:
+                    if isinstance(file, dict) and file.get("filename"):
+                        path = self._base / file["type"] / file["subfolder"] / file["filename"]
+                        outcome.files.append((what, path.suffix, path.read_bytes()))
+                        used.append(path)
+        missing = set(task.collect.values()) - {what for what, _, _ in outcome.files}
+        if missing:
+            raise BatchError(f"the run wrote no file for: {', '.join(sorted(missing))}")
+        for node, what in task.texts.items():
+            text = outputs.get(node, {}).get("text")
+            if text:
+                outcome.texts[what] = "\n".join(text) if isinstance(text, (list, tuple)) else str(text)
+        if task.tune:
+            stem = Path(task.tune).stem
+            written = max((self._base / TUNES).glob(f"{stem}_*.safetensors"), default=None)
+            if written is None:
+                raise BatchError("the tuning left no file")
+            os.replace(written, self._base / TUNES / task.tune)
+            self._placed.add(f"{TUNES}/{task.tune}")
+            outcome.tune = (self._base / TUNES / task.tune).read_bytes()
+            for path in (self._base / SNAPSHOTS).glob("*.safetensors"):
+                path.unlink(missing_ok=True)  # it has served
+        for path in used:
+            path.unlink(missing_ok=True)
+        outcome.models = {name: self._fingerprint(name) for name in task.models}
+        return outcome
+
+    def _fingerprint(self, name: str) -> str:
+        """Of a model file: its size and a digest of its beginning and end; empty where it is not found."""
+        path = next((p for p in self._models.glob(f"*/{name}") if p.is_file()), None) if self._models.is_dir() else None
+        if path is None:
+            return ""
+        with open(path, "rb") as file:
+            found, size = hashlib.sha256(file.read(END)), path.stat().st_size
+            file.seek(max(0, size - END))
+            found.update(file.read(END))
+        return f"{size} bytes, {found.hexdigest()[:16]}"
+
+    def _snapshot(self) -> Path | None:
+        folder = self._base / SNAPSHOTS if self._base else None
+        found = list(folder.glob("[!.]*.safetensors")) if folder else []
+        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+    def _end_server(self, error: Exception) -> str:
+        """Ends what is left of the server; returns what happened."""
+        server = self._server
+        if server is None:
+            return str(error)
+        ended = not server.runs()
+        told = "ComfyUI ended by itself" if ended else str(error)
+        tail = server.tail(8)
+        if ended and (code := server.exit_code) is not None:
+            told += f" (exit code {code})"
+        self._stop_server(patience=2)
+        return f"{told}.{tail}"
+
+    def _stop_server(self, patience: float = 10) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._server is not None:
+            self._server.stop(patience)
+            self._server = None
+
+
+def _from_ray(reference: object) -> bytes:
+    import ray
+
+    return ray.get(reference)
+
+
+def _is_memory(error: ExecutionError) -> bool:
+    told = f"{error.kind} {error.message}"
+    return "OutOfMemory" in error.kind or "MemoryError" in error.kind or any(one in told.lower() for one in TOO_SMALL)
+
+
+def _sentence(error: ExecutionError) -> str:
+    return f"{error.node_type}: {error.message.splitlines()[0] if error.message else error.kind}"
+
+
+def _pack(folder: Path, name: str) -> Path:
+    """A pack in ComfyUI's custom_nodes. Raises `BatchError`."""
+    path = folder / "custom_nodes" / urllib.parse.unquote(name)
+    if not path.exists():
+        raise BatchError(f"There is no pack {name} in {folder / 'custom_nodes'} on {socket.gethostname()}.")
+    return path
+
+
+def _clear_left() -> None:
+    """Deletes the base folders of workers that were killed."""
+    import psutil
+
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        number = path.name.removeprefix(PREFIX).partition("-")[0]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""The folder of the results: whole files or none, the record last, and what is made of the records."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+
+import pytest
+
+from batch.page import write_page
+from batch.results import Results, parse_decibels, parse_scores
+from batch.store import LocalStore, UrlStore, open_store
+from batch.table import read_table
+
+ABOUT = {"pack": "0", "workflow": {}}
+
+
+@pytest.fixture(params=["disk", "url"])
+def store(request, tmp_path):
+    return open_store(str(tmp_path / "out") if request.param == "disk" else f"local://{tmp_path / 'out'}")
+
+
+@pytest.fixture
+def rows(jobs, quickstart):
+    return read_table(str(jobs), quickstart).rows
+
+
+def test_both_kinds_of_folder(store):
+    assert isinstance(store, (LocalStore, UrlStore)) and store.read("a/b.json") is None
+    store.write("a/b.json", b"1")
+    store.write("a/b.json", b"2")
+    store.write("a/c/d.json", b"3")
+    assert store.read("a/b.json") == b"2" and store.exists("a/c/d.json") and not store.exists("a/e.json")
+    assert store.names("a", ".json") == ["a/b.json", "a/c/d.json"] and store.names("none", ".json") == []
+    store.delete("a/b.json")
+    store.delete("a/none.json")
+    assert store.names("a", ".json") == ["a/c/d.json"]
+
+
+def test_an_edit_is_finished_when_its_record_is_there(store, rows):
+    results = Results(store, rows, ABOUT)
+    row = rows[0]
+    assert not results.records
+    results.fail(row, "input", "It does not fit.", {})
+    assert [entry["why"] for entry in Results(store, rows, ABOUT).entries() if entry["status"] == "failed"]
+    store.write(results.name(row) + ".mp4", b"half a run")
+    assert not Results(store, rows, ABOUT).records
+    results.write(row, [("edit", ".mp4", b"video"), ("1", ".png", b"picture")], {"seconds": 1.0, "scores": {"a": 2.0}})
+    again = Results(store, rows, ABOUT)
+    assert list(again.records) == [row.key] and not again.failures
+    assert [one["file"][-4:] for one in again.records[row.key]["files"]] == [".mp4", ".png"]
+    assert again.records[row.key]["row"] == row.values and again.records[row.key]["clip"]["sha256"] == row.clip.digest
+    store.write(results.name(row) + ".json", b'{"format": 1, "half')
+    assert not Results(store, rows, ABOUT).records
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, rows, monkeypatch):
+    store = LocalStore(str(tmp_path / "out"))
+    results = Results(store, rows, ABOUT)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("batch.store.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        results.write(rows[0], [("edit", ".mp4", b"video")], {"seconds": 1.0})
+    assert not [path for path in store.root.rglob("*") if path.is_file()] and not results.records
+
+
+def test_what_a_killed_run_left_goes(tmp_path):
+    store = LocalStore(str(tmp_path / "out"))
+    (store.root / ".a.mp4.part").write_bytes(b"half")
+    LocalStore(str(tmp_path / "out"))
+    assert not list(store.root.iterdir())
+
+
+def test_table_and_page(store, rows):
+    results = Results(store, rows, ABOUT)
+    results.write(rows[0], [("edit", ".mp4", b"video")], {"seconds": 1.5, "scores": {"flicker": 2.0}, "worker": {}})
+    results.fail(rows[1], "memory", "Too large </script>", {})
+    write_page(results)
+    lines = list(csv.DictReader(io.StringIO(store.read("results.csv").decode())))
+    assert [line["status"] for line in lines] == ["finished", "failed", "waiting", "waiting"]
+    assert lines[0]["flicker"] == "2.0" and lines[1]["why"] == "Too large </script>" and lines[0]["line"] == "2"
+    page = store.read("index.html").decode()
+    data = page.split('type="application/json">')[1].split("</script>")[0]
+    found = json.loads(data)
+    assert len(found["edits"]) == 4 and found["summary"].startswith("1 of 4 edits finished, 1 failed, 2 waiting")
+    assert store.exists(found["edits"][0]["file"])
+
+
+def test_texts_of_the_nodes():
+    text = "flicker: change per frame, %: 2.62\nall change per frame: 3.69 (source 1.2)\nno number: none"
+    assert parse_scores(text) == {"flicker: change per frame, %": 2.62, "all change per frame": 3.69}
+    assert parse_decibels("30.8 dB, SSIM 0.9, frame 2 worst") == 30.8 and parse_decibels("") is None

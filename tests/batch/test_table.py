@@ -1,0 +1,152 @@
+"""Columns find their inputs, and whatever is wrong with a table is named by line before anything starts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batch.binding import bind, bound
+from batch.command import main
+from batch.errors import BatchError
+from batch.graph import key_of, read_graph
+from batch.schema import check_column, check_value, parse
+from batch.table import read_table
+
+from .conftest import QUICKSTART, ROOT
+
+BUNDLED = sorted((ROOT / "workflows" / "api").glob("*.json"))
+HEAD = "clip,source_prompt,edit_prompt"
+
+
+def places(graph: dict, name: str) -> list[tuple[str, str]]:
+    return [(place.node, place.key) for place in bind(graph, name).places]
+
+
+@pytest.fixture
+def table(jobs, quickstart):
+    """Reads a table of this text, beside the rendered clips."""
+
+    def read(text: str):
+        file = jobs.parent / "other.csv"
+        file.write_text(text, encoding="utf-8")
+        return read_table(str(file), quickstart)
+
+    return read
+
+
+@pytest.mark.parametrize("file", BUNDLED, ids=lambda file: file.stem)
+def test_every_bundled_workflow_takes_clip_and_prompts(file):
+    graph = read_graph(file.read_text(encoding="utf-8"), file.name)
+    texts = {}
+    for name in ("clip", "source_prompt", "edit_prompt"):
+        column = bind(graph, name)
+        texts[name] = {graph[place.node]["inputs"][place.key] for place in column.places}
+        assert len(texts[name]) == 1 and column.file == (name == "clip")
+    changed = bound(graph, {bind(graph, "source_prompt"): "one", bind(graph, "edit_prompt"): "other"})
+    left = json.dumps(changed)
+    assert not any(text in left for name in ("source_prompt", "edit_prompt") for text in texts[name])
+
+
+def test_columns_by_title_id_and_input(quickstart):
+    assert places(quickstart, "seed") == [("8", "seed")]
+    assert places(quickstart, "cfg") == [("11", "cfg")]  # not the reconstruction's
+    assert places(quickstart, "9.steps") == places(quickstart, "Invert to noise.steps") == [("9", "steps")]
+    assert places(quickstart, "negative prompt") == [("5", "text")]
+    quickstart["30"] = {"class_type": "LoadImageMask", "inputs": {"image": "a.png", "channel": "red"}}
+    quickstart["31"] = {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "_meta": {"title": "The key frame"}}
+    assert places(quickstart, "mask") == [("30", "image")] and bind(quickstart, "mask").file
+    assert places(quickstart, "key_frame") == [("31", "image")]
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("colour", "no node of the workflow"),
+        ("steps", "write 'Tune once on this clip.steps' or '8.steps'"),
+        ("8.step", "has no input 'step', it has model"),
+        ("Tune once on this clip", "write 'Tune once on this clip.' and one of them"),
+    ],
+)
+def test_columns_that_mean_nothing_or_several(quickstart, name, said):
+    with pytest.raises(BatchError, match=said.replace("'", ".").replace(".", ".")):
+        bind(quickstart, name)
+
+
+def test_what_is_wrong_is_named_by_line(table):
+    found = table(
+        f"{HEAD},colour,seed\n"
+        "clips/blue_square.mp4,a,b,,1\n"
+        "clips/none.mp4,a,b,,2\n"
+        "clips/blue_square.mp4,a,b,,1\n"
+        ",a,b,,3\n"
+        "other.csv,a,b,,4\n"
+        "clips/blue_square.mp4,a,b,,5,6\n"
+        "\n"
+        '"clips/blue_square.mp4","a\nb",c,,5\n'
+        "clips/none.mp4,a,d,,2\n"
+    )
+    said = {(one.line, one.column): one.text for one in found.problems}
+    assert said.keys() == {(1, "colour"), (3, "clip"), (4, ""), (5, "clip"), (6, "clip"), (7, ""), (11, "clip")}
+    assert "there is no file" in said[3, "clip"] and said[4, ""] == "the same edit as line 2"
+    assert said[5, "clip"] == "no clip is named" and "cannot be read as a video" in said[6, "clip"]
+    assert [row.line for row in found.rows] == [2, 9]
+    assert found.rows[1].graph["8"]["inputs"]["seed"] == 5
+
+
+def test_empty_cells_and_semicolons(table, quickstart):
+    found = table("\ufeffclip;source_prompt;edit_prompt;cfg\nclips/red_circle.mp4;;a cat;3,5\n")
+    (row,) = found.rows
+    assert not found.problems
+    assert row.graph["3"]["inputs"]["text"] == quickstart["3"]["inputs"]["text"]
+    assert row.graph["4"]["inputs"]["text"] == "a cat" and row.graph["11"]["inputs"]["cfg"] == "3,5"
+    info = {"EI2_EditSample": {"input": {"required": {"cfg": ["FLOAT", {"min": 0.0, "max": 100.0}]}}}}
+    assert check_column(row.graph, found.columns["cfg"], info) == ["'3,5' is no number"]
+    assert row.graph["1"]["inputs"]["video"] == row.clip.name and row.clip.digest.startswith(row.clip.name[:20])
+
+
+def test_clips_at_a_url(table, jobs):
+    file = (jobs.parent / "clips" / "red_circle.mp4").as_uri()
+    found = table(f"{HEAD}\n{file},a,b\n{file}.gone,a,b\nnone://x/y.mp4,a,b\n")
+    assert {(one.line, one.column) for one in found.problems} == {(3, "clip"), (4, "clip")}
+    (row,) = found.rows
+    assert row.clip.remote and row.clip.name.endswith(".mp4") and row.clip.stem == "red_circle"
+    assert row.frames is None and row.clip.read() == (jobs.parent / "clips" / "red_circle.mp4").read_bytes()
+
+
+def test_values_against_the_schema():
+    assert check_value(2.5, ["INT", {}]) and not check_value(3.0, ["INT", {}])
+    assert check_value(0, ["INT", {"min": 1}]) == "0 is not between 1 and None"
+    assert check_value("maybe", ["BOOLEAN", {}]) and not check_value(True, ["BOOLEAN", {}])
+    assert "none of" in check_value("x", [["a", "b"]]) and not check_value("b", ["COMBO", {"options": ["a", "b"]}])
+    assert parse("on", False) is True and parse("12", 3) == 12 and parse("12", "text") == "12"
+    assert parse("1e-4", 0.1) == 1e-4 and parse("many", 3) == "many"
+
+
+def test_a_key_is_of_what_changes_the_result(quickstart):
+    before = key_of(quickstart)
+    quickstart["3"]["_meta"]["title"] = "Other"
+    assert key_of(quickstart) == before
+    quickstart["8"]["inputs"]["seed"] = 1
+    assert key_of(quickstart) != before
+
+
+def test_the_command_names_wrong_files(tmp_path, jobs, capsys):
+    run = lambda *given: main([*map(str, given), "--out", str(tmp_path / "out")])
+    editor = tmp_path / "editor.json"
+    editor.write_text('{"nodes": [], "links": []}')
+    assert run(jobs, "--workflow", editor) == 2
+    assert "Workflow > Export (API)" in capsys.readouterr().err
+    assert run(tmp_path / "none.csv", "--workflow", QUICKSTART) == 2
+    assert "none.csv cannot be read" in capsys.readouterr().err
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("file\nx\n")
+    assert run(wrong, "--workflow", QUICKSTART) == 2
+    assert "has no column 'clip'" in capsys.readouterr().err
+    wrong.write_text(f"{HEAD}\nnone.mp4,a,b\n")
+    assert run(wrong, "--workflow", QUICKSTART) == 2
+    said = capsys.readouterr().err
+    assert "Nothing was started" in said and "line    2  clip  there is no file" in said
+    assert not (tmp_path / "out").exists()
+    assert run(jobs, "--workflow", QUICKSTART, "--check") == 0
+    assert "4 edits of 2 clips" in capsys.readouterr().out
