@@ -6,6 +6,7 @@ import logging
 
 from comfy_execution.utils import get_executing_context
 
+from .extras import extra
 from .miniature import is_miniature, unknown_words
 from .node_text import show_text
 
@@ -20,10 +21,13 @@ def running_graph() -> tuple[dict, str] | None:
         return None
     from server import PromptServer  # here, since importing it starts the host's web server code
 
-    for item in PromptServer.instance.prompt_queue.get_current_queue()[0]:
-        if item[1] == context.prompt_id and context.node_id in item[2]:
-            return item[2], context.node_id
-    return None
+    def find() -> tuple[dict, str] | None:
+        for item in PromptServer.instance.prompt_queue.get_current_queue()[0]:
+            if item[1] == context.prompt_id and context.node_id in item[2]:
+                return item[2], context.node_id
+        return None
+
+    return extra("look at the running graph", find)  # the queue is the host's own affair, and may change
 
 
 def running_node() -> str:
