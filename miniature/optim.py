@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 
@@ -60,3 +61,16 @@ def cosine(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def rate(steps: int, cooling: float, warmup: int = 50) -> float:
+    """Learning-rate factor of a training that may be continued: linear warm-up over the first `warmup` steps of a
+    start, then constant; while `cooling` goes from 0 to 1, it falls linearly to nothing."""
+    return min(1.0, (steps + 1) / warmup) * (1 - cooling)
+
+
+def save_whole(path: Path, state: dict) -> None:
+    """Writes a checkpoint whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
