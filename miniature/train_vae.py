@@ -3,7 +3,7 @@
     python -m miniature.train_vae --minutes 25
 
 A first start begins with the bundled weights. The encoder and decoder learn together; `--freeze-encoder` goes on with the
-decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every minute and
+decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every few minutes and
 picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing
 meanwhile, as the last start's should.
 """
@@ -46,7 +46,7 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 @torch.no_grad()
-def evaluate(encoder, decoder, shapes: float, count: int = 64, seed: int = 999_999) -> tuple[float, torch.Tensor]:
+def evaluate(encoder, decoder, shapes: float, count: int, seed: int = 999_999) -> tuple[float, torch.Tensor]:
     """Mean PSNR in dB over unseen renders, the share `shapes` of which are shapes on patterns, and their latents
     `count 4 16 16` on the CPU."""
     rng = random.Random(seed)
@@ -100,9 +100,9 @@ def main() -> None:
         save_whole(checkpoint, {"model": vae.state_dict(), "optimizer": optimizer.state_dict(),
                                 "frozen": args.freeze_encoder, "steps": step})
 
-    def report() -> str:
-        things, z = evaluate(encoder, decoder, shapes=0.0)
-        shapes, _ = evaluate(encoder, decoder, shapes=1.0)
+    def report(count: int = 16) -> str:  # few: pictures of full size take as long as several steps
+        things, z = evaluate(encoder, decoder, 0.0, count)
+        shapes, _ = evaluate(encoder, decoder, 1.0, count)
         return (f"PSNR {things:.2f} dB with things, {shapes:.2f} dB with shapes; "
                 f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}")
 
@@ -123,13 +123,13 @@ def main() -> None:
         optimizer.step(rate(step - first, progress if args.cool else 0.0))
         step += 1
         running = loss.item() if step == first + 1 else 0.98 * running + 0.02 * loss.item()
-        if time.time() - last_report > 120:
+        if time.time() - last_report > 300:
             last_report = time.time()
             seconds = (time.time() - start) / (step - first)
             print(f"step {step} ({seconds:.2f} s)  loss {running:.4f}  {report()}", flush=True)
             save()
     save()
-    print(f"stopped after step {step}: {report()}", flush=True)
+    print(f"stopped after step {step}: {report(64)}", flush=True)
 
 
 if __name__ == "__main__":
