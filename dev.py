@@ -12,10 +12,10 @@ if sys.version_info < (3, 11):
         "start dev.py with a newer one, for example `python3.11 dev.py`." % sys.version_info[:2]
     )
 
-from devtools import browser_setup, environment, host
+from devtools import browser_setup, environment, host, world_setup
 
-PARTS = ("vae", "unet", "judge", "export", "evaluate")
-TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
+PARTS = ("vae", "unet", "judge", "sprites", "export", "evaluate", "evaluate_scenes")
+TRAINING = {part: f"train_{part}" if part in ("vae", "unet", "judge") else part for part in PARTS}
 CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
 BENCHMARKS = {
     "edit": "benchmarks.editbench.run",
@@ -81,6 +81,8 @@ def main() -> int:
         folder = own or host.fetch()
         if options.command == "test" and browser_setup.wanted(rest):
             browser_setup.prepare()
+        if options.command in ("test", "train"):
+            world_setup.prepare()
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -54,13 +53,6 @@ class Optimizer:
 def _matrix(weight: torch.Tensor) -> torch.Tensor:
     """A view `o (h w i)` of a channels-last filter, or the matrix itself."""
     return weight if weight.ndim == 2 else weight.movedim(1, -1).flatten(1)
-
-
-def cosine(progress: float, warmup: float) -> float:
-    """Learning-rate factor at `progress` 0..1: linear warm-up, then a half cosine down to 2 %."""
-    if progress < warmup:
-        return progress / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def rate(steps: int, cooling: float, warmup: int = 50) -> float:

@@ -47,7 +47,8 @@ def vocabulary() -> list[str]:
     places = [scene.where(View((), place)) for place in PLACES]
     look_words = [words.format("") for phrasings in looks.IN_WORDS.values() for words in phrasings]
     plain = [phrasing.format(objects="and", where="on background") for phrasing in scene.PHRASINGS]
-    return ["", *articles, *places, *look_words, *plain, *PHRASINGS]
+    old = [phrasing.format(object="", background="") for phrasing in PHRASINGS]
+    return ["", *articles, *places, *look_words, *plain, *old]
 
 
 class Tokens:
@@ -63,7 +64,6 @@ class Tokens:
         self.row = {token: i for i, token in enumerate(self.used)}
 
     def _raw(self, text: str) -> list[int]:
-        text = text.replace("{", "").replace("}", "")
         return [token for token, _ in self.tokenizer.tokenize_with_weights(text)["l"][0]]
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
@@ -218,7 +218,7 @@ def main() -> None:
         average.update_parameters(model)
         step += 1
         running += (loss.item() - running) * max(0.01, 1 / (step - first))
-        if time.time() - last_report > 120:
+        if time.time() - last_report > 300:
             last_report = time.time()
             print(f"step {step} ({(time.time() - started) / (step - first):.3f} s)  loss {running:.4f}  "
                   f"bank {len(bank.views)}", flush=True)
