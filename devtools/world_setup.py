@@ -1,4 +1,4 @@
-"""What the miniature's things are drawn with (`miniature/sprites.py`), installed on demand into the virtual environment.
+"""What draws the miniature's things (`miniature/sprites.py`), installed on demand into the virtual environment.
 
 Standard library only: it runs before anything is installed.
 """

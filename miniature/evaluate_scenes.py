@@ -136,7 +136,8 @@ def main() -> None:
     print(f"UNet after {miniature.steps} steps", flush=True)
     results: dict = {"unet_steps": miniature.steps, "bars": BARS}
     pictures = max(16, args.count // 2)
-    results["vae"] = {"things": reconstruction(miniature, 0.0, pictures), "shapes": reconstruction(miniature, 1.0, pictures)}
+    results["vae"] = {kind: reconstruction(miniature, share, pictures)
+                      for kind, share in (("things", 0.0), ("shapes", 1.0))}
     print(json.dumps(results["vae"]), flush=True)
     start = time.time()
     results["things"], views, drawn, found = things_to_image(miniature, scene_judge, args.count, args.guidance)

@@ -38,7 +38,7 @@ def _pencil(picture: torch.Tensor) -> torch.Tensor:
     gray = _gray(picture)
     soft = blur(gray[None], PENCIL_SIGMA)[0]
     lines = ((gray + 0.05) / (soft + 0.05)).clamp(0, 1)
-    tone = 0.08 + 0.9 * (0.7 * lines.square() + 0.3 * gray) 
+    tone = 0.08 + 0.9 * (0.7 * lines.square() + 0.3 * gray)
     return tone.expand(3, -1, -1) * torch.tensor([1.0, 0.99, 0.96]).view(3, 1, 1)
 
 

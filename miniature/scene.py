@@ -175,7 +175,8 @@ def random_view(rng: random.Random, kinds: Sequence[str] = things.LEARNED, shape
     if rng.random() < 0.12:
         background = rng.choice(list(COLORS))
         camera = Camera(rng.uniform(0, PERIOD), rng.uniform(0, PERIOD))
-        return View((random_actor(rng, rng.choice(kinds), background),), rng.choice(PATTERNS), background, camera=camera)
+        actor = random_actor(rng, rng.choice(kinds), background)
+        return View((actor,), rng.choice(PATTERNS), background, camera=camera)
     pair = rng.random() < 0.2
     chosen = rng.sample(kinds, 2) if pair else [rng.choice(SHAPES) if rng.random() < 0.08 else rng.choice(kinds)]
     actors = [random_actor(rng, kind) for kind in chosen]

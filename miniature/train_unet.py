@@ -5,8 +5,8 @@
 A first start begins with the bundled weights, widened where the new UNet is wider. ε-prediction on SD's noise schedule;
 min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided at middle noise levels, are learned
 early; exponential moving average of the weights. The VAE's encoder is slow, so a bank of latents is encoded once and
-then renewed by a few pictures each step. Progress is saved every few minutes and picked up again by the next start, which
-trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing meanwhile, as the last start's should.
+then renewed by a few pictures each step. Progress is saved every few minutes and picked up again by the next start,
+which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing meanwhile, as the last start's should.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def alphas_cumprod() -> torch.Tensor:
 
 def vocabulary() -> list[str]:
     """Texts that together hold every word of this world's prompts."""
-    articles = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in (*COLORS, *things.NAMES, *SHAPES, *PATTERNS)]
+    words = (*COLORS, *things.NAMES, *SHAPES, *PATTERNS)
+    articles = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in words]
     places = [scene.where(View((), place)) for place in PLACES]
     look_words = [words.format("") for phrasings in looks.IN_WORDS.values() for words in phrasings]
     plain = [phrasing.format(objects="and", where="on background") for phrasing in scene.PHRASINGS]

@@ -2,10 +2,10 @@
 
     python -m miniature.train_vae --minutes 25
 
-A first start begins with the bundled weights. The encoder and decoder learn together; `--freeze-encoder` goes on with the
-decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every few minutes and
-picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing
-meanwhile, as the last start's should.
+A first start begins with the bundled weights. The encoder and decoder learn together; `--freeze-encoder` goes on with
+the decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every few
+minutes and picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate fall
+to nothing meanwhile, as the last start's should.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A wider miniature that begins with what a narrower one has learned.
 
 Every two channels become three, the third the mean of the two; nothing reads the third yet, apart from a little noise.
-A norm over a group of channels keeps its mean so, and its variance by a factor, which the norm's weight makes up for: the
-wider model is near the narrower one, not equal to it. Attention gets copies of whole heads.
+A norm over a group of channels keeps its mean so, and its variance by a factor, which the norm's weight makes up for:
+the wider model is near the narrower one, not equal to it. Attention gets copies of whole heads.
 """
 
 from __future__ import annotations
