@@ -86,8 +86,8 @@ THING_COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "p
 @dataclass(frozen=True)
 class Sprite:
     """`levels`: premultiplied colour and coverage `4 h w`, each half as large as the one before; `center`: the centre
-    of mass in pixels of the first; `scale`: pixels of the first per unit of radius; `reach`: the distance from the centre
-    to the farthest covered pixel in units of the radius."""
+    of mass in pixels of the first; `scale`: pixels of the first per unit of radius; `reach`: the distance from the
+    centre to the farthest covered pixel in units of the radius."""
 
     levels: tuple[torch.Tensor, ...]
     center: tuple[float, float]

@@ -6,7 +6,7 @@ A first start begins with the bundled weights, widened where the new UNet is wid
 min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided at middle noise levels, are learned
 early; exponential moving average of the weights. The VAE's encoder is slow, so a bank of latents is encoded once and
 then renewed by a few pictures each step. Progress is saved every few minutes and picked up again by the next start,
-which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing meanwhile, as the last start's should.
+which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing meanwhile, as for the last start.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 A first start begins with the bundled weights. The encoder and decoder learn together; `--freeze-encoder` goes on with
 the decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every few
-minutes and picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate fall
-to nothing meanwhile, as the last start's should.
+minutes and picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate
+fall to nothing meanwhile, as for the last start.
 """
 
 from __future__ import annotations
