@@ -28,7 +28,7 @@ from comfy.taesd.taesd import TAESD
 def preview_factors(vae: TAESD, shift: float, scale: float) -> dict[str, list]:
     """The best linear map from latents to colours in -1..1, for the host's live previews: `factors` 4 x 3, `bias` 3."""
     rng = random.Random(3)
-    pictures = render([random_view(rng) for _ in range(128)])
+    pictures = render([random_view(rng) for _ in range(48)])
     latents = (vae.taesd_encoder(pictures) - shift) / scale
     colors = F.avg_pool2d(pictures, 8) * 2 - 1
     x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, -2)

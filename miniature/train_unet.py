@@ -176,8 +176,8 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         shift, scale = state["shift"], state["scale"]
     else:
-        probe = LatentBank(encoder, random.Random(7), 64, 0.0, 1.0)
-        probe.grow(64)
+        probe = LatentBank(encoder, random.Random(7), 32, 0.0, 1.0)
+        probe.grow(32)
         latents = torch.stack(probe.latents)
         shift, scale = latents.mean().item(), latents.std().item()
     bank = LatentBank(encoder, rng, args.bank_size, shift, scale)

@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=64, help="pixels")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--cool", action="store_true", help="end with this start: the learning rate falls to nothing")
+    parser.add_argument("--evaluate", type=int, default=64, help="unseen renders of each kind to report on at the end")
     parser.add_argument("--freeze-encoder", action="store_true")
     parser.add_argument("--run", type=Path, default=Path("training/vae"), help="folder for checkpoints")
     parser.add_argument("--seed", type=int, default=0)
@@ -100,13 +101,14 @@ def main() -> None:
         save_whole(checkpoint, {"model": vae.state_dict(), "optimizer": optimizer.state_dict(),
                                 "frozen": args.freeze_encoder, "steps": step})
 
-    def report(count: int = 16) -> str:  # few: pictures of full size take as long as several steps
+    def report(count: int) -> str:
         things, z = evaluate(encoder, decoder, 0.0, count)
         shapes, _ = evaluate(encoder, decoder, 1.0, count)
         return (f"PSNR {things:.2f} dB with things, {shapes:.2f} dB with shapes; "
                 f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}")
 
-    print(f"from step {first}: {report()}", flush=True)
+    few = min(16, args.evaluate)  # pictures of full size take as long as several steps
+    print(f"from step {first}: {report(few)}", flush=True)
     start = last_report = time.time()
     step, running = first, 0.0
     while (progress := (time.time() - start) / (60 * args.minutes)) < 1:
@@ -126,10 +128,10 @@ def main() -> None:
         if time.time() - last_report > 300:
             last_report = time.time()
             seconds = (time.time() - start) / (step - first)
-            print(f"step {step} ({seconds:.2f} s)  loss {running:.4f}  {report()}", flush=True)
+            print(f"step {step} ({seconds:.2f} s)  loss {running:.4f}  {report(few)}", flush=True)
             save()
     save()
-    print(f"stopped after step {step}: {report(64)}", flush=True)
+    print(f"stopped after step {step}: {report(args.evaluate)}", flush=True)
 
 
 if __name__ == "__main__":
