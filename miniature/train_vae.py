@@ -52,8 +52,8 @@ def evaluate(encoder, decoder, shapes: float, count: int, seed: int = 999_999) -
     rng = random.Random(seed)
     device = next(encoder.parameters()).device
     total, latents = 0.0, []
-    for _ in range(0, count, 16):
-        x = scene.render([scene.random_view(rng, shapes=shapes) for _ in range(16)]).to(device)
+    for start in range(0, count, 16):
+        x = scene.render([scene.random_view(rng, shapes=shapes) for _ in range(min(16, count - start))]).to(device)
         z = encoder(x)
         y = decoder(z).clamp(0, 1)
         latents.append(z.float().cpu())

@@ -39,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_the_vae_begins_with_the_bundled_one_and_goes_on(folder):
-    options = ("--run", str(folder / "vae"), "--batch", "2", "--evaluate", "16")
+    options = ("--run", str(folder / "vae"), "--batch", "2", "--evaluate", "4")
     first = run("train_vae", "--minutes", "0.02", *options)
     assert "from step 0" in first and "3" in first.split("dB with shapes")[0].split("with things, ")[1][:1]  # 30 dB
     state = torch.load(folder / "vae" / "checkpoint.pt")
