@@ -37,8 +37,8 @@ def _pencil(picture: torch.Tensor) -> torch.Tensor:
     """Colour dodge: dark lines where the picture is darker than its surroundings, over a faint shading."""
     gray = _gray(picture)
     soft = blur(gray[None], PENCIL_SIGMA)[0]
-    lines = ((gray + 0.05) / (soft + 0.05)).clamp(0, 1)
-    tone = 0.08 + 0.9 * (0.7 * lines.square() + 0.3 * gray)
+    lines = ((gray + 0.1) / (soft + 0.1)).clamp(0, 1)
+    tone = 0.08 + 0.9 * (0.75 * lines**4 + 0.25 * gray)
     return tone.expand(3, -1, -1) * torch.tensor([1.0, 0.99, 0.96]).view(3, 1, 1)
 
 
