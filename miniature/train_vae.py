@@ -43,7 +43,7 @@ def crops(rng: random.Random, count: int, size: int) -> torch.Tensor:
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """MSE, heavy enough that thin lines do not vanish, + L1 + L1 of the picture's gradients, which keeps edges sharp."""
+    """MSE, so heavy that thin lines do not vanish, + L1 + L1 of the picture's gradients, which keeps edges sharp."""
     error = output - target
     dx, dy = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
     return 16 * error.square().mean() + error.abs().mean() + dx + dy
