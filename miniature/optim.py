@@ -1,7 +1,9 @@
-"""The optimizer all the miniature's trainings share: torch's Muon for matrices and filters, AdamW for the rest."""
+"""What the miniature's trainings share: the optimizer (torch's Muon for matrices and filters, AdamW for the rest), the
+learning rate, the clock and the writing of checkpoints."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -59,6 +61,11 @@ def rate(steps: int, cooling: float, warmup: int = 50) -> float:
     """Learning-rate factor of a training that may be continued: linear warm-up over the first `warmup` steps of a
     start, then constant; while `cooling` goes from 0 to 1, it falls linearly to nothing."""
     return min(1.0, (steps + 1) / warmup) * (1 - cooling)
+
+
+def clock(device: str) -> float:
+    """Seconds of computing: on a CPU those this process had, so that other programs shorten no training."""
+    return time.process_time() / torch.get_num_threads() if device == "cpu" else time.monotonic()
 
 
 def save_whole(path: Path, state: dict) -> None:

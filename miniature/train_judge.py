@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from .architecture import PIXELS
 from .judge import Judge
 from .looks import blur
-from .optim import Optimizer, rate, save_whole
+from .optim import Optimizer, clock, rate, save_whole
 from .scene_judge import SceneJudge
 
 
@@ -94,7 +93,7 @@ def words(shares: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=15, help="training time of this start")
+    parser.add_argument("--minutes", type=float, default=15, help="computing time of this start")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -119,9 +118,9 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
     print(f"{sum(p.numel() for p in judge.parameters()) / 1e6:.2f} M parameters, from step {first}", flush=True)
 
-    start = last_report = time.time()
+    start = last_report = clock(args.device)
     step, running = first, 0.0
-    while (progress := (time.time() - start) / (60 * args.minutes)) < 1:
+    while (progress := (clock(args.device) - start) / (60 * args.minutes)) < 1:
         pictures, truth = judge.examples(rng, args.batch)
         pictures = imperfect(pictures, rng).to(args.device, memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16):
@@ -132,9 +131,9 @@ def main() -> None:
         optimizer.step(rate(step - first, progress if args.cool else 0.0))
         step += 1
         running += (loss.item() - running) * max(0.02, 1 / (step - first))
-        if time.time() - last_report > 120:
-            last_report = time.time()
-            print(f"step {step} ({(time.time() - start) / (step - first):.3f} s)  loss {running:.4f}  "
+        if clock(args.device) - last_report > 120:
+            last_report = clock(args.device)
+            print(f"step {step} ({(clock(args.device) - start) / (step - first):.3f} s)  loss {running:.4f}  "
                   + words(accuracy(judge.cpu(), 100, seed=step)), flush=True)
             judge.to(args.device)
             save_whole(checkpoint, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "steps": step})

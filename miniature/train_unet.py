@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from . import host_classes, looks, scene, things
 from .architecture import BETA_END, BETA_START, SCENE_UNET, TRAIN_STEPS, WEIGHTS
-from .optim import Optimizer, rate, save_whole
+from .optim import Optimizer, clock, rate, save_whole
 from .places import PLACES
 from .scene import View, random_prompt, random_view, render
 from .widen import widen
@@ -138,7 +137,7 @@ class TextToImage(torch.nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=90, help="training time of this start")
+    parser.add_argument("--minutes", type=float, default=90, help="computing time of this start")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -184,15 +183,15 @@ def main() -> None:
     if state and bank_file.exists():
         saved = torch.load(bank_file, weights_only=False)  # written below, by this script
         bank.views, bank.latents, bank.oldest = saved["views"], list(saved["latents"].float()), saved["oldest"]
-    started = time.time()
+    started = clock(args.device)
     while len(bank.views) < args.bank:
         bank.grow(32)
-    print(f"{len(bank.views)} latents after {time.time() - started:.0f} s", flush=True)
+    print(f"{len(bank.views)} latents after {clock(args.device) - started:.0f} s", flush=True)
 
     signal = alphas_cumprod()
     weight = (MIN_SNR_GAMMA * (1 - signal) / signal).clamp(max=1.0)  # min(SNR, γ) / SNR, for ε-prediction
     signal, weight = signal.to(args.device), weight.to(args.device)
-    started = last_report = time.time()
+    started = last_report = clock(args.device)
     step, running = first, 0.0
 
     def save() -> None:
@@ -202,7 +201,7 @@ def main() -> None:
         })
         save_whole(bank_file, {"views": bank.views, "latents": torch.stack(bank.latents).half(), "oldest": bank.oldest})
 
-    while (progress := (time.time() - started) / (60 * args.minutes)) < 1:
+    while (progress := (clock(args.device) - started) / (60 * args.minutes)) < 1:
         bank.grow(args.grow)
         views, z = bank.draw(args.batch)
         z = z.to(args.device)
@@ -219,9 +218,9 @@ def main() -> None:
         average.update_parameters(model)
         step += 1
         running += (loss.item() - running) * max(0.01, 1 / (step - first))
-        if time.time() - last_report > 300:
-            last_report = time.time()
-            print(f"step {step} ({(time.time() - started) / (step - first):.3f} s)  loss {running:.4f}  "
+        if clock(args.device) - last_report > 240:
+            last_report = clock(args.device)
+            print(f"step {step} ({(clock(args.device) - started) / (step - first):.3f} s)  loss {running:.4f}  "
                   f"bank {len(bank.views)}", flush=True)
             save()
     save()

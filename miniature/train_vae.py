@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 
 import torch
 
 from . import scene, world
 from .architecture import WEIGHTS
-from .optim import Optimizer, rate, save_whole
+from .optim import Optimizer, clock, rate, save_whole
 
 LATENT_NOISE = 0.05  # of a latent's unit deviation: the decoder must forgive small errors of the UNet
 
@@ -67,7 +66,7 @@ def evaluate(encoder, decoder, shapes: float, count: int, seed: int = 999_999) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=25, help="training time of this start")
+    parser.add_argument("--minutes", type=float, default=25, help="computing time of this start")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=64, help="pixels")
@@ -113,9 +112,9 @@ def main() -> None:
 
     few = min(16, args.evaluate)  # pictures of full size take as long as several steps
     print(f"from step {first}: {report(few)}", flush=True)
-    start = last_report = time.time()
+    start = last_report = clock(args.device)
     step, running = first, 0.0
-    while (progress := (time.time() - start) / (60 * args.minutes)) < 1:
+    while (progress := (clock(args.device) - start) / (60 * args.minutes)) < 1:
         x = crops(rng, args.batch, args.crop).to(args.device, memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16):
             with torch.set_grad_enabled(not args.freeze_encoder):
@@ -129,9 +128,9 @@ def main() -> None:
         optimizer.step(rate(step - first, progress if args.cool else 0.0))
         step += 1
         running = loss.item() if step == first + 1 else 0.98 * running + 0.02 * loss.item()
-        if time.time() - last_report > 300:
-            last_report = time.time()
-            seconds = (time.time() - start) / (step - first)
+        if clock(args.device) - last_report > 240:
+            last_report = clock(args.device)
+            seconds = (clock(args.device) - start) / (step - first)
             print(f"step {step} ({seconds:.2f} s)  loss {running:.4f}  {report(few)}", flush=True)
             save()
     save()
