@@ -113,8 +113,9 @@ def sheet(pictures: torch.Tensor, views: Sequence[View], found: Sequence[dict[st
         picture.paste(Image.fromarray(raw), (x, y))
         objects = " and ".join(scene.describe(actor) for actor in view.actors)
         wrong = ", ".join(name for name, is_right in marks.items() if not is_right)
-        for row, (text, color) in enumerate(((objects, "black"), (f"{scene.where(view)}, {view.look}", "black"),
-                                             (wrong and f"not found: {wrong}", "red"))):
+        place = scene.where(view).replace(" background", "") + ("" if view.look == "normal" else f", {view.look}")
+        for row, (text, color) in enumerate(
+                ((objects, "black"), (place, "black"), (wrong and f"not found: {wrong}", "red"))):
             pen.text((x, y + PIXELS + row * line), text, fill=color, font_size=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
