@@ -12,10 +12,10 @@ if sys.version_info < (3, 11):
         "start dev.py with a newer one, for example `python3.11 dev.py`." % sys.version_info[:2]
     )
 
-from devtools import batch_setup, browser_setup, environment, host
+from devtools import batch_setup, browser_setup, environment, host, world_setup
 
-PARTS = ("vae", "unet", "judge", "export", "evaluate")
-TRAINING = {part: part if part in ("export", "evaluate") else f"train_{part}" for part in PARTS}
+PARTS = ("vae", "unet", "judge", "sprites", "export", "evaluate", "evaluate_scenes")
+TRAINING = {part: f"train_{part}" if part in ("vae", "unet", "judge") else part for part in PARTS}
 CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
 BENCHMARKS = {
     "batch": "benchmarks.batch.run",
@@ -93,6 +93,8 @@ def main() -> int:
             batch_setup.prepare_for_tests()
         if options.command == "batch" or options.command == "bench" and options.what == "batch":
             batch_setup.prepare()
+        if options.command in ("test", "train"):
+            world_setup.prepare()
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -34,5 +34,8 @@ UNET = {  # the host's names; SD1.5 has 320 channels, multipliers (1, 2, 4, 4) a
     "legacy": False,
 }
 
+# The miniature in training, of the world with things in it (`scene.py`): half as wide again as the bundled one.
+SCENE_UNET = {**UNET, "model_channels": 96}
+
 # SD's noise schedule: scaled-linear beta over 1000 steps
 BETA_START, BETA_END, TRAIN_STEPS = 0.00085, 0.012, 1000

@@ -1,11 +1,9 @@
 """Measures the miniature model: how well its VAE reconstructs, and how often its pictures show what the prompt says.
 
     python -m miniature.evaluate
-    python -m miniature.evaluate --count 50 --checkpoint training/unet/checkpoint.pt --vae training/vae/checkpoint.pt
 
-The first form takes the exported weights as the host loads them, and writes the numbers to
-`benchmarks/results/miniature.json` and into the model card; the second watches a training. Both need ComfyUI's folder
-on `PYTHONPATH`.
+It takes the exported weights as the host loads them, and writes the numbers to `benchmarks/results/miniature.json` and
+into the model card. Needs ComfyUI's folder on `PYTHONPATH`. `evaluate_scenes.py` watches a training.
 Latents `z` are those the UNet sees, of about unit variance.
 """
 
@@ -54,40 +52,6 @@ class Miniature(Protocol):
 
     def noise(self, x: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
         """The noise the UNet sees in `x` `b 4 h w` at timestep `t`."""
-
-
-class CheckpointMiniature:
-    """A training's averaged weights, from the files `train_unet.py` and `train_vae.py` write."""
-
-    def __init__(self, unet_file: Path, vae_file: Path):
-        from comfy.taesd.taesd import TAESD
-
-        from .train_unet import TextToImage, Tokens, alphas_cumprod
-
-        state = torch.load(unet_file, map_location="cpu")
-        self.tokens = Tokens(state["tokens"])
-        self.model = TextToImage(len(self.tokens.used)).to(memory_format=torch.channels_last)
-        prefix = "module."
-        self.model.load_state_dict(
-            {key[len(prefix):]: value for key, value in state["average"].items() if key.startswith(prefix)})
-        self.shift, self.scale, self.signal = state["shift"], state["scale"], alphas_cumprod()
-        self.vae = TAESD()
-        self.vae.load_state_dict(torch.load(vae_file, map_location="cpu"))
-        self.progress = state["progress"]
-
-    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
-        return (self.vae.taesd_encoder(pictures) - self.shift) / self.scale
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.vae.taesd_decoder(z * self.scale + self.shift).float().clamp(0, 1)
-
-    def context(self, prompts: list[str]) -> torch.Tensor:
-        return self.model.text(self.tokens(prompts))[0].float()
-
-    def noise(self, x: torch.Tensor, t: int, context: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):  # as in training
-            return self.model.unet(x, torch.full((len(x),), t), context).float()
 
 
 class HostMiniature:
@@ -247,20 +211,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="prompts")
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
-    parser.add_argument("--checkpoint", type=Path, help="a UNet training's checkpoint instead of the exported weights")
-    parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"), help="with --checkpoint")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results, or beside the checkpoint")
-    parser.add_argument("--samples", type=Path, help="contact sheet; default: the assets, or beside the checkpoint")
+    parser.add_argument("--json", type=Path, default=EVALUATION)
+    parser.add_argument("--samples", type=Path, default=SAMPLES, help="contact sheet")
     args = parser.parse_args()
 
     from . import host_classes  # noqa: F401  (sets the host up first)
 
-    if args.checkpoint:
-        miniature: Miniature = CheckpointMiniature(args.checkpoint, args.vae)
-        print(f"checkpoint at {100 * miniature.progress:.0f} % of its training", flush=True)
-        out_json, out_samples = args.checkpoint.parent / "evaluation.json", args.checkpoint.parent / "samples.png"
-    else:
-        miniature, out_json, out_samples = HostMiniature(), EVALUATION, SAMPLES
+    miniature = HostMiniature()
     judge = Judge.load()
     start = time.time()
     vae = reconstruction(miniature, judge, 256 if args.count >= 200 else 64)
@@ -271,12 +228,11 @@ def main() -> None:
     shares, scenes, pictures = text_to_image(miniature, judge, args.count, args.guidance)
     print(f"text to image, {args.count} prompts, guidance {args.guidance:g} ({time.time() - start:.0f} s): "
           + "  ".join(f"{name} {100 * shares[name]:.1f} %" for name in (*CLASSES, "all_four")), flush=True)
-    contact_sheet(pictures[:40], scenes[:40], judge, args.samples or out_samples)
+    contact_sheet(pictures[:40], scenes[:40], judge, args.samples)
     results = {"vae": vae, "text_to_image": shares}
-    (args.json or out_json).write_text(json.dumps(results, indent=2) + "\n")
-    if not args.checkpoint:
-        update_model_card(results)
-    print(f"wrote {args.json or out_json} and {args.samples or out_samples}")
+    args.json.write_text(json.dumps(results, indent=2) + "\n")
+    update_model_card(results)
+    print(f"wrote {args.json} and {args.samples}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Turns finished checkpoints into the weights the node loads: fp16 safetensors in `miniature/weights`.
+"""Turns finished checkpoints into the weights the node loads: fp16 safetensors.
 
     python -m miniature.export --vae training/vae/checkpoint.pt --unet training/unet/checkpoint.pt
+
+They go to `training/export`. To bundle them, copy them to `miniature/weights` and make `architecture.SCENE_UNET` the
+`UNET` that the node builds.
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from . import host_classes  # noqa: F401  (sets the host up first)
-from .architecture import WEIGHTS
 from .train_unet import HOST_SCALE
-from .world import random_scene, render
+from .scene import random_view, render
 
 from comfy.taesd.taesd import TAESD
 
@@ -26,7 +28,7 @@ from comfy.taesd.taesd import TAESD
 def preview_factors(vae: TAESD, shift: float, scale: float) -> dict[str, list]:
     """The best linear map from latents to colours in -1..1, for the host's live previews: `factors` 4 x 3, `bias` 3."""
     rng = random.Random(3)
-    pictures = render([random_scene(rng) for _ in range(128)])
+    pictures = render([random_view(rng) for _ in range(48)])
     latents = (vae.taesd_encoder(pictures) - shift) / scale
     colors = F.avg_pool2d(pictures, 8) * 2 - 1
     x = torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).movedim(1, -1).flatten(0, -2)
@@ -39,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"))
     parser.add_argument("--unet", type=Path, default=Path("training/unet/checkpoint.pt"))
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--output", type=Path, default=Path("training/export"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
 
@@ -51,7 +53,7 @@ def main() -> None:
     text["token_rows"] = text.pop("text_model.embeddings.token_embedding.weight")
 
     vae = TAESD()
-    vae.load_state_dict(torch.load(args.vae, map_location="cpu"))
+    vae.load_state_dict(torch.load(args.vae, map_location="cpu")["model"])
     # the host multiplies the VAE's latents by its scale and expects unit variance after that
     vae.vae_scale.data.fill_(scale * HOST_SCALE)
     vae.vae_shift.data.fill_(-shift / (scale * HOST_SCALE))

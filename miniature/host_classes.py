@@ -69,14 +69,15 @@ def differentiable_attention(_, q, k, v, heads, mask=None, **options):
     return (weights @ v).transpose(1, 2).reshape(b, n, width)
 
 
-def build_unet():
-    """The miniature's UNet from the host's class, with torch's usual initialisation and zero-initialised outputs."""
+def build_unet(config: dict):
+    """A UNet of the miniature's kind from the host's class, of the sizes in `architecture.py`, with torch's usual
+    initialisation and zero-initialised outputs."""
     from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
     from comfy.ldm.modules.attention import SpatialTransformer
 
-    from .architecture import HEAD_WIDTH, UNET
+    from .architecture import HEAD_WIDTH
 
-    unet = UNetModel(**UNET, num_heads=-1, num_head_channels=HEAD_WIDTH, operations=TRAINABLE)
+    unet = UNetModel(**config, num_heads=-1, num_head_channels=HEAD_WIDTH, operations=TRAINABLE)
     last_layers = [unet.out[-1]]
     last_layers += [m.out_layers[-1] for m in unet.modules() if isinstance(m, ResBlock)]
     last_layers += [m.proj_out for m in unet.modules() if isinstance(m, SpatialTransformer)]

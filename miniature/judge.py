@@ -6,6 +6,7 @@ the model draws what its prompt says, and whether an edit changed what it should
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from .architecture import PIXELS, WEIGHTS
-from .world import COLORS, PATTERNS, SHAPES
+from .world import COLORS, PATTERNS, SHAPES, random_scene, render
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
@@ -43,21 +44,27 @@ class ResidualBlock(torch.nn.Module):
 
 
 class Judge(torch.nn.Module):
-    """Four answers about each picture: shape, object colour, background pattern, background colour."""
+    """Four answers about each picture: shape, object colour, background pattern, background colour.
+
+    `CLASSES`: the possible answers to each question; `WIDTHS`: channels; `FILE`: the weights."""
+
+    CLASSES, WIDTHS, FILE = CLASSES, WIDTHS, FILE
 
     def __init__(self):
         super().__init__()
-        self.stem = torch.nn.Conv2d(3, WIDTHS[0], 4, stride=2, padding=1)
-        pairs = zip((WIDTHS[0], *WIDTHS), WIDTHS)
+        widths = self.WIDTHS
+        self.stem = torch.nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
+        pairs = zip((widths[0], *widths), widths)
         self.blocks = torch.nn.ModuleList([ResidualBlock(i, o) for i, o in pairs])
-        self.norm = torch.nn.GroupNorm(8, WIDTHS[-1])
+        self.norm = torch.nn.GroupNorm(8, widths[-1])
         self.heads = torch.nn.ModuleDict({
-            name: torch.nn.Linear(2 * WIDTHS[-1], len(classes)) for name, classes in CLASSES.items()
+            name: torch.nn.Linear(2 * widths[-1], len(classes)) for name, classes in self.CLASSES.items()
         })
 
     @classmethod
-    def load(cls, path: Path = FILE) -> Judge:
+    def load(cls, path: Path | None = None) -> Judge:
         """The trained judge in float32 on the CPU. Raises FileNotFoundError if its weights are missing."""
+        path = path or cls.FILE
         if not Path(path).exists():
             raise FileNotFoundError(f"The judge's weights are missing at {path}: "
                                     "run `python -m miniature.train_judge`.")
@@ -91,4 +98,11 @@ class Judge(torch.nn.Module):
         """What each of the pictures `f 3 h w` in 0..1 shows, e.g. `{"shape": "star", "color": "red", "pattern":
         "plain", "background": "blue"}`."""
         best = {name: p.argmax(dim=1).tolist() for name, p in self.probabilities(images).items()}
-        return [{name: CLASSES[name][best[name][i]] for name in CLASSES} for i in range(len(images))]
+        classes = self.CLASSES
+        return [{name: classes[name][best[name][i]] for name in classes} for i in range(len(images))]
+
+    @staticmethod
+    def examples(rng: random.Random, count: int) -> tuple[torch.Tensor, list[dict[str, str]]]:
+        """Random renders `count 3 128 128` and the right answers."""
+        scenes = [random_scene(rng) for _ in range(count)]
+        return render(scenes), [{name: getattr(scene, name) for name in CLASSES} for scene in scenes]

@@ -1,8 +1,10 @@
-"""The optimizer all the miniature's trainings share: torch's Muon for matrices and filters, AdamW for the rest."""
+"""What the miniature's trainings share: the optimizer (torch's Muon for matrices and filters, AdamW for the rest), the
+learning rate, the clock and the writing of checkpoints."""
 
 from __future__ import annotations
 
-import math
+import time
+from pathlib import Path
 
 import torch
 
@@ -55,8 +57,19 @@ def _matrix(weight: torch.Tensor) -> torch.Tensor:
     return weight if weight.ndim == 2 else weight.movedim(1, -1).flatten(1)
 
 
-def cosine(progress: float, warmup: float) -> float:
-    """Learning-rate factor at `progress` 0..1: linear warm-up, then a half cosine down to 2 %."""
-    if progress < warmup:
-        return progress / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+def rate(steps: int, cooling: float, warmup: int = 50) -> float:
+    """Learning-rate factor of a training that may be continued: linear warm-up over the first `warmup` steps of a
+    start, then constant; while `cooling` goes from 0 to 1, it falls linearly to nothing."""
+    return min(1.0, (steps + 1) / warmup) * (1 - cooling)
+
+
+def clock(device: str) -> float:
+    """Seconds of computing: on a CPU those this process had, so that other programs shorten no training."""
+    return time.process_time() / torch.get_num_threads() if device == "cpu" else time.monotonic()
+
+
+def save_whole(path: Path, state: dict) -> None:
+    """Writes a checkpoint whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)

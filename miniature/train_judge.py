@@ -1,16 +1,16 @@
-"""Trains the judge on rendered pictures alone.
+"""Trains the judge of the world with things (`scene_judge.py`) on rendered pictures alone.
 
-    python -m miniature.train_judge --minutes 6
+    python -m miniature.train_judge --minutes 15
 
 Pictures of a generative model are a little soft, noisy or off in tone; so the renders are made imperfect at random, and
 the judge learns to see through it. The accuracy on unseen renders is printed and kept in the weights' metadata.
+Progress is saved and picked up again by the next start.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 
 import torch
@@ -18,24 +18,21 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from .architecture import PIXELS
-from .judge import CLASSES, FILE, Judge
-from .optim import Optimizer, cosine
-from .world import Scene, random_scene, render
+from .judge import Judge
+from .looks import blur
+from .optim import Optimizer, clock, rate, save_whole
+from .scene_judge import SceneJudge
 
 
-def labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """Class numbers per attribute, `b`."""
-    return {name: torch.tensor([classes.index(getattr(scene, name)) for scene in scenes])
-            for name, classes in CLASSES.items()}
-
-
-def blur(pictures: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur with `sigma` in pixels, `b 3 h w`."""
-    reach = max(1, round(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma).square())
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(3, 1, 1, -1)
-    padded = F.pad(pictures, (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+def labels(judge: Judge, truth: list[dict]) -> dict[str, torch.Tensor]:
+    """The right answers as probabilities `b classes`: zero where a question has no answer, halves where it has two."""
+    result = {name: torch.zeros(len(truth), len(classes)) for name, classes in judge.CLASSES.items()}
+    for i, answer in enumerate(truth):
+        for name, words in answer.items():
+            words = (words,) if isinstance(words, str) else words
+            for word in words:
+                result[name][i, judge.CLASSES[name].index(word)] = 1 / len(words)
+    return result
 
 
 def rescale(pictures: torch.Tensor, factor: float) -> torch.Tensor:
@@ -62,15 +59,17 @@ def imperfect(pictures: torch.Tensor, rng: random.Random) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(judge: Judge, count: int, seed: int, spoil=lambda pictures: pictures) -> dict[str, float]:
-    """Share of right answers per attribute over `count` unseen renders, each passed through `spoil`."""
+    """Share of right answers per question over `count` unseen renders, each passed through `spoil`; questions without
+    an answer, and with two, are left out."""
     rng = random.Random(seed)
-    right = dict.fromkeys(CLASSES, 0)
+    votes: dict[str, list[bool]] = {name: [] for name in judge.CLASSES}
     for start in range(0, count, 50):
-        scenes = [random_scene(rng) for _ in range(min(50, count - start))]
-        for scene, seen in zip(scenes, judge.see(spoil(render(scenes)))):
-            for name in CLASSES:
-                right[name] += seen[name] == getattr(scene, name)
-    return {name: n / count for name, n in right.items()}
+        pictures, truth = judge.examples(rng, min(50, count - start))
+        for answer, seen in zip(truth, judge.see(spoil(pictures))):
+            for name, word in answer.items():
+                if isinstance(word, str):
+                    votes[name].append(seen[name] == word)
+    return {name: sum(vote) / max(len(vote), 1) for name, vote in votes.items()}
 
 
 def report(judge: Judge, count: int) -> dict[str, str]:
@@ -84,51 +83,69 @@ def report(judge: Judge, count: int) -> dict[str, str]:
     result = {}
     for kind, spoil in spoiled.items():
         shares = accuracy(judge, count, seed=123_456_789, spoil=spoil)
-        result[kind] = ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items())
+        result[kind] = words(shares)
     return result
+
+
+def words(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=6, help="training time")
+    parser.add_argument("--minutes", type=float, default=15, help="computing time of this start")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--cool", action="store_true", help="end with this start: the learning rate falls to nothing")
     parser.add_argument("--evaluate", type=int, default=2000, help="unseen renders of each kind to report on")
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--run", type=Path, default=Path("training/judge"), help="folder for checkpoint and weights")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    torch.manual_seed(args.seed)
-    rng = random.Random(args.seed + 1)
-    judge = Judge().to(memory_format=torch.channels_last)
+    args.run.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.run / "checkpoint.pt"
+    state = torch.load(checkpoint, map_location="cpu") if checkpoint.exists() else None
+    first = state["steps"] if state else 0
+    torch.manual_seed(args.seed + first)
+    rng = random.Random(args.seed + 1 + first)
+    judge = SceneJudge()
+    if state:
+        judge.load_state_dict(state["model"])
+    judge.to(args.device, memory_format=torch.channels_last)
     optimizer = Optimizer(judge, args.lr)
-    print(f"{sum(p.numel() for p in judge.parameters()) / 1e6:.2f} M parameters", flush=True)
+    if state:
+        optimizer.load_state_dict(state["optimizer"])
+    print(f"{sum(p.numel() for p in judge.parameters()) / 1e6:.2f} M parameters, from step {first}", flush=True)
 
-    start = last_report = time.time()
-    step, running = 0, 1.0
-    while (progress := (time.time() - start) / (60 * args.minutes)) < 1:
-        scenes = [random_scene(rng) for _ in range(args.batch)]
-        pictures = imperfect(render(scenes), rng).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+    start = last_report = clock(args.device)
+    step, running = first, 0.0
+    while (progress := (clock(args.device) - start) / (60 * args.minutes)) < 1:
+        pictures, truth = judge.examples(rng, args.batch)
+        pictures = imperfect(pictures, rng).to(args.device, memory_format=torch.channels_last)
+        with torch.autocast(args.device, torch.bfloat16):
             logits = judge(pictures)
-        truth = labels(scenes)
-        loss = sum(F.cross_entropy(logits[name].float(), truth[name]) for name in CLASSES)
+        loss = sum(-(target.to(args.device) * logits[name].float().log_softmax(dim=1)).sum(dim=1).mean()
+                   for name, target in labels(judge, truth).items())
         loss.backward()
-        optimizer.step(cosine(progress, warmup=0.02))
-        step, running = step + 1, 0.98 * running + 0.02 * loss.item()
-        if time.time() - last_report > 30:
-            last_report = time.time()
-            shares = accuracy(judge, 200, seed=step)
-            print(f"step {step} ({(time.time() - start) / step:.3f} s)  loss {running:.4f}  "
-                  + "  ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()), flush=True)
+        optimizer.step(rate(step - first, progress if args.cool else 0.0))
+        step += 1
+        running += (loss.item() - running) * max(0.02, 1 / (step - first))
+        if clock(args.device) - last_report > 120:
+            last_report = clock(args.device)
+            print(f"step {step} ({(clock(args.device) - start) / (step - first):.3f} s)  loss {running:.4f}  "
+                  + words(accuracy(judge.cpu(), 100, seed=step)), flush=True)
+            judge.to(args.device)
+            save_whole(checkpoint, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "steps": step})
+    save_whole(checkpoint, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "steps": step})
 
-    weights = {key: value.contiguous().half() for key, value in judge.state_dict().items()}
-    judge = Judge().eval()
+    weights = {key: value.contiguous().half().cpu() for key, value in judge.state_dict().items()}
+    judge = SceneJudge().eval()
     judge.load_state_dict({key: value.float() for key, value in weights.items()})  # judge what is written
     metadata = report(judge, args.evaluate)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, args.out, metadata={"pictures": f"{PIXELS} x {PIXELS}", "steps": str(step), **metadata})
-    print(f"finished after {step} steps, {args.out.stat().st_size / 1e6:.2f} MB")
+    file = args.run / SceneJudge.FILE.name
+    save_file(weights, file, metadata={"pictures": f"{PIXELS} x {PIXELS}", "steps": str(step), **metadata})
+    print(f"stopped after step {step}, {file.stat().st_size / 1e6:.2f} MB")
     for kind, line in metadata.items():
         print(f"{kind}: {line}")
 

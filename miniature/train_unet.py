@@ -2,26 +2,29 @@
 
     python -m miniature.train_unet --minutes 90
 
-ε-prediction on SD's noise schedule; min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided
-at middle noise levels, are learned early; exponential moving average of the weights. The VAE's encoder is slow, so a
-bank of latents is encoded once and then grows by a few pictures each step. Progress is saved every few minutes and
-picked up again by the next start.
+A first start begins with the bundled weights, widened where the new UNet is wider. ε-prediction on SD's noise schedule;
+min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided at middle noise levels, are learned
+early; exponential moving average of the weights. The VAE's encoder is slow, so a bank of latents is encoded once and
+then renewed by a few pictures each step. Progress is saved every few minutes and picked up again by the next start,
+which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing meanwhile, as for the last start.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from . import host_classes
-from .architecture import BETA_END, BETA_START, TRAIN_STEPS
-from .optim import Optimizer, cosine
-from .world import COLORS, PATTERNS, PHRASINGS, SHAPES, Scene, prompt, random_prompt, random_scene, render
+from . import host_classes, looks, scene, things
+from .architecture import BETA_END, BETA_START, SCENE_UNET, TRAIN_STEPS, WEIGHTS
+from .optim import Optimizer, clock, rate, save_whole
+from .places import PLACES
+from .scene import View, random_prompt, random_view, render
+from .widen import widen
+from .world import COLORS, PATTERNS, PHRASINGS, SHAPES
 
 from comfy.sd1_clip import SD1Tokenizer
 from comfy.taesd.taesd import TAESD
@@ -37,6 +40,17 @@ def alphas_cumprod() -> torch.Tensor:
     return (1 - beta).cumprod(0).float()
 
 
+def vocabulary() -> list[str]:
+    """Texts that together hold every word of this world's prompts."""
+    words = (*COLORS, *things.NAMES, *SHAPES, *PATTERNS)
+    articles = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in words]
+    places = [scene.where(View((), place)) for place in PLACES]
+    look_words = [words.format("") for phrasings in looks.IN_WORDS.values() for words in phrasings]
+    plain = [phrasing.format(objects="and", where="on background") for phrasing in scene.PHRASINGS]
+    old = [phrasing.format(object="", background="") for phrasing in PHRASINGS]
+    return ["", *articles, *places, *look_words, *plain, *old]
+
+
 class Tokens:
     """The host's SD1 tokenizer with its token numbers packed into the few rows the miniature's prompts use.
 
@@ -46,9 +60,7 @@ class Tokens:
     def __init__(self, used: list[int] | None = None):
         self.tokenizer = SD1Tokenizer()
         self.cache: dict[str, list[int]] = {}
-        scenes = [Scene(s, c, p, b) for s in SHAPES for c in COLORS for p in PATTERNS for b in COLORS]
-        every_word = ["", *(prompt(scene, phrasing) for scene in scenes for phrasing in PHRASINGS)]
-        self.used = used or sorted({token for text in every_word for token in self._raw(text)})
+        self.used = used or sorted({token for text in vocabulary() for token in self._raw(text)})
         self.row = {token: i for i, token in enumerate(self.used)}
 
     def _raw(self, text: str) -> list[int]:
@@ -63,26 +75,34 @@ class Tokens:
 
 
 class LatentBank:
-    """Scenes with their latents at unit variance, growing while the training runs."""
+    """Views with their latents at unit variance, renewed while the training runs; at most `size` of them."""
 
-    def __init__(self, encoder, rng: random.Random, shift: float, scale: float):
-        self.encoder, self.rng, self.shift, self.scale = encoder, rng, shift, scale
-        self.scenes: list[Scene] = []
+    def __init__(self, encoder, rng: random.Random, size: int, shift: float, scale: float):
+        self.encoder, self.rng, self.size, self.shift, self.scale = encoder, rng, size, shift, scale
+        self.views: list[View] = []
         self.latents: list[torch.Tensor] = []
+        self.oldest = 0
 
     @torch.no_grad()
     def grow(self, count: int) -> None:
-        scenes = [random_scene(self.rng) for _ in range(count)]
-        pictures = render(scenes).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = self.encoder(pictures).float()
-        self.scenes += scenes
-        self.latents += list((latents - self.shift) / self.scale)
+        """Encodes `count` random views; when the bank is full they replace the oldest."""
+        views = [random_view(self.rng) for _ in range(count)]
+        device = next(self.encoder.parameters()).device
+        pictures = render(views).to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            latents = self.encoder(pictures).float().cpu()
+        for view, latent in zip(views, (latents - self.shift) / self.scale):
+            if len(self.views) < self.size:
+                self.views.append(view)
+                self.latents.append(latent)
+            else:
+                self.views[self.oldest], self.latents[self.oldest] = view, latent
+                self.oldest = (self.oldest + 1) % self.size
 
-    def draw(self, count: int) -> tuple[list[Scene], torch.Tensor]:
-        """Random scenes and their latents `count 4 16 16`."""
-        index = [self.rng.randrange(len(self.scenes)) for _ in range(count)]
-        return [self.scenes[i] for i in index], torch.stack([self.latents[i] for i in index])
+    def draw(self, count: int) -> tuple[list[View], torch.Tensor]:
+        """Random views and their latents `count 4 16 16`."""
+        index = [self.rng.randrange(len(self.views)) for _ in range(count)]
+        return [self.views[i] for i in index], torch.stack([self.latents[i] for i in index])
 
 
 class TextToImage(torch.nn.Module):
@@ -90,7 +110,7 @@ class TextToImage(torch.nn.Module):
 
     def __init__(self, rows: int):
         super().__init__()
-        self.unet = host_classes.build_unet()
+        self.unet = host_classes.build_unet(SCENE_UNET)
         self.text = host_classes.build_text_encoder(rows)
 
     def forward(self, x, t, tokens):
@@ -98,100 +118,124 @@ class TextToImage(torch.nn.Module):
         options = {"optimized_attention_override": host_classes.differentiable_attention}
         return self.unet(x, t, context, transformer_options=options)
 
+    def begin_with_bundled(self, tokens: Tokens) -> None:
+        """Takes over what the bundled miniature knows: its UNet, widened, and its words."""
+        from safetensors.torch import load_file
+
+        generator = torch.Generator().manual_seed(0)
+        narrow = load_file(WEIGHTS / "unet.safetensors")
+        self.unet.load_state_dict(widen(narrow, self.unet.state_dict(), generator))
+        text = {name: weight.float() for name, weight in load_file(WEIGHTS / "text_encoder.safetensors").items()}
+        rows, known = text.pop("token_rows"), text.pop("tokens").tolist()
+        table = self.text.text_model.embeddings.token_embedding.weight.data
+        for row, token in zip(rows, known):
+            if token in tokens.row:
+                table[tokens.row[token]] = row
+        text["text_model.embeddings.token_embedding.weight"] = table
+        self.text.load_state_dict(text)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=90, help="training time")
+    parser.add_argument("--minutes", type=float, default=90, help="computing time of this start")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--bank", type=int, default=4096, help="latents encoded before the first step")
-    parser.add_argument("--grow", type=int, default=2, help="latents added per step")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--cool", action="store_true", help="end with this start: the learning rate falls to nothing")
+    parser.add_argument("--fresh", action="store_true", help="a first start begins with random weights")
+    parser.add_argument("--bank", type=int, default=1024, help="latents encoded before the first step")
+    parser.add_argument("--bank-size", type=int, default=16384, help="latents kept at most")
+    parser.add_argument("--grow", type=int, default=4, help="latents renewed per step")
     parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"))
     parser.add_argument("--run", type=Path, default=Path("training/unet"), help="folder for checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    torch.manual_seed(args.seed)
-    rng = random.Random(args.seed + 1)
     vae = TAESD()
-    vae.load_state_dict(torch.load(args.vae))
-    encoder = vae.taesd_encoder.requires_grad_(False).to(memory_format=torch.channels_last)
-    checkpoint = args.run / "checkpoint.pt"
-    state = torch.load(checkpoint) if checkpoint.exists() else None
+    vae.load_state_dict(torch.load(args.vae, map_location="cpu")["model"])
+    encoder = vae.taesd_encoder.requires_grad_(False).to(args.device, memory_format=torch.channels_last)
+    args.run.mkdir(parents=True, exist_ok=True)
+    checkpoint, bank_file = args.run / "checkpoint.pt", args.run / "bank.pt"
+    state = torch.load(checkpoint, map_location="cpu") if checkpoint.exists() else None
+    first = state["steps"] if state else 0
+    torch.manual_seed(args.seed + first)
+    rng = random.Random(args.seed + 1 + first)
     tokens = Tokens(state and state["tokens"])
-    model = TextToImage(len(tokens.used)).to(memory_format=torch.channels_last)
+    model = TextToImage(len(tokens.used))
+    if state is None and not args.fresh:
+        model.begin_with_bundled(tokens)
+    model.to(args.device, memory_format=torch.channels_last)
     optimizer = Optimizer(model, args.lr)
     average = AveragedModel(model, avg_fn=moving_average)
     print(f"UNet {count(model.unet) / 1e6:.2f} M, text encoder {count(model.text) / 1e6:.2f} M parameters, "
-          f"{len(tokens.used)} tokens", flush=True)
-
-    args.run.mkdir(parents=True, exist_ok=True)
-    done, shift, scale = 0.0, None, None
+          f"{len(tokens.used)} tokens, from step {first}", flush=True)
     if state:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        done, shift, scale = state["progress"], state["shift"], state["scale"]
-        rng.seed(time.time_ns())
-    if shift is None:
-        probe = LatentBank(encoder, random.Random(7), 0.0, 1.0)
-        probe.grow(64)
+        shift, scale = state["shift"], state["scale"]
+    else:
+        probe = LatentBank(encoder, random.Random(7), 32, 0.0, 1.0)
+        probe.grow(32)
         latents = torch.stack(probe.latents)
         shift, scale = latents.mean().item(), latents.std().item()
-    bank = LatentBank(encoder, rng, shift, scale)
-    started = time.time()
-    while len(bank.scenes) < args.bank:
+    bank = LatentBank(encoder, rng, args.bank_size, shift, scale)
+    if state and bank_file.exists():
+        saved = torch.load(bank_file, weights_only=False)  # written below, by this script
+        bank.views, bank.latents, bank.oldest = saved["views"], list(saved["latents"].float()), saved["oldest"]
+    started = clock(args.device)
+    while len(bank.views) < args.bank:
         bank.grow(32)
-    print(f"{args.bank} latents in {time.time() - started:.0f} s", flush=True)
+    print(f"{len(bank.views)} latents after {clock(args.device) - started:.0f} s", flush=True)
 
     signal = alphas_cumprod()
-    weight = MIN_SNR_GAMMA * (1 - signal) / signal
-    weight = weight.clamp(max=1.0)  # min(SNR, γ) / SNR, for ε-prediction
-    started = last_report = time.time()
-    step, running = 0, 0.0
-    while (progress := done + (time.time() - started) / (60 * args.minutes)) < 1:
+    weight = (MIN_SNR_GAMMA * (1 - signal) / signal).clamp(max=1.0)  # min(SNR, γ) / SNR, for ε-prediction
+    signal, weight = signal.to(args.device), weight.to(args.device)
+    started = last_report = clock(args.device)
+    step, running = first, 0.0
+
+    def save() -> None:
+        save_whole(checkpoint, {
+            "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+            "steps": step, "shift": shift, "scale": scale, "tokens": tokens.used,
+        })
+        save_whole(bank_file, {"views": bank.views, "latents": torch.stack(bank.latents).half(), "oldest": bank.oldest})
+
+    while (progress := (clock(args.device) - started) / (60 * args.minutes)) < 1:
         bank.grow(args.grow)
-        scenes, z = bank.draw(args.batch)
-        texts = ["" if rng.random() < EMPTY_PROMPTS else random_prompt(scene, rng) for scene in scenes]
-        t = torch.randint(TRAIN_STEPS, (args.batch,))
+        views, z = bank.draw(args.batch)
+        z = z.to(args.device)
+        texts = ["" if rng.random() < EMPTY_PROMPTS else random_prompt(view, rng) for view in views]
+        t = torch.randint(TRAIN_STEPS, (args.batch,)).to(args.device)
         noise = torch.randn_like(z)
         a = signal[t].view(-1, 1, 1, 1)
         x = (a.sqrt() * z + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(x, t, tokens(texts))
+        with torch.autocast(args.device, torch.bfloat16):
+            predicted = model(x, t, tokens(texts).to(args.device))
         loss = ((predicted.float() - noise).square().mean(dim=(1, 2, 3)) * weight[t]).mean()
         loss.backward()
-        optimizer.step(cosine(progress, warmup=0.01))
+        optimizer.step(rate(step - first, progress if args.cool else 0.0, warmup=100))
         average.update_parameters(model)
-        step, running = step + 1, 0.99 * running + 0.01 * loss.item()
-        if time.time() - last_report > 60:
-            last_report = time.time()
-            print(f"{100 * progress:.0f} %  step {step} ({(time.time() - started) / step:.3f} s)  loss {running:.4f}  "
-                  f"bank {len(bank.scenes)}", flush=True)
-            save(checkpoint, model, average, optimizer, progress, shift, scale, tokens)
-    save(checkpoint, model, average, optimizer, 1.0, shift, scale, tokens)
-    print(f"finished after {step} steps")
+        step += 1
+        running += (loss.item() - running) * max(0.01, 1 / (step - first))
+        if clock(args.device) - last_report > 240:
+            last_report = clock(args.device)
+            print(f"step {step} ({(clock(args.device) - started) / (step - first):.3f} s)  loss {running:.4f}  "
+                  f"bank {len(bank.views)}", flush=True)
+            save()
+    save()
+    print(f"stopped after step {step}", flush=True)
 
 
 def moving_average(average: torch.Tensor, current: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
-    """Exponential moving average that looks back over a tenth of the steps so far, and 1000 at most: the first,
-    random weights are soon forgotten."""
+    """Exponential moving average that looks back over a tenth of the steps so far, and 1000 at most: the first weights
+    are soon forgotten."""
     decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
     return torch.lerp(average, current.to(average.dtype), 1 - decay)
 
 
 def count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def save(path: Path, model, average, optimizer, progress, shift, scale, tokens) -> None:
-    """Writes the checkpoint whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save({
-        "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-        "progress": progress, "shift": shift, "scale": scale, "tokens": tokens.used,
-    }, temporary)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

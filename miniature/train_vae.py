@@ -2,63 +2,77 @@
 
     python -m miniature.train_vae --minutes 25
 
-The encoder and decoder learn together; `--freeze-encoder` goes on with the decoder alone, so that a UNet can already
-be trained on the finished latent space. Progress is saved every few minutes and picked up again by the next start.
+A first start begins with the bundled weights. The encoder and decoder learn together; `--freeze-encoder` goes on with
+the decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every few
+minutes and picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate
+fall to nothing meanwhile, as for the last start.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 
 import torch
 
-from .optim import Optimizer, cosine
-from .world import SIZE, random_scene, render
+from . import scene, world
+from .architecture import WEIGHTS
+from .optim import Optimizer, clock, rate, save_whole
 
 LATENT_NOISE = 0.05  # of a latent's unit deviation: the decoder must forgive small errors of the UNet
 
+HARD = ("pencil sketch", "pixel art")  # the looks with the most detail, drawn more often
+
 
 def crops(rng: random.Random, count: int, size: int) -> torch.Tensor:
-    """Rendered crops near the object's outline, where the detail is, `count 3 size size`."""
-    scenes = [random_scene(rng) for _ in range(count)]
-    corner = [
-        [min(max(c + rng.uniform(-0.9, 0.9) * s.radius - size / 2, 0), SIZE - size) for c in (s.x, s.y)]
-        for s in scenes
-    ]
-    return render(scenes, window=torch.tensor(corner), size=size)
+    """Rendered crops, most of them near an object's outline, where the detail is, `count 3 size size`."""
+    views = [scene.random_view(rng) for _ in range(count)]
+    views = [view.edited(look=rng.choice(HARD)) if view.look != "normal" and rng.random() < 0.4 else view
+             for view in views]
+    pictures = []
+    for view, picture in zip(views, scene.render(views)):
+        actor = rng.choice(view.actors)
+        free = rng.random() < 0.25
+        reach = world.SIZE if free else 0.9 * actor.radius
+        x, y = (min(max(round(c + rng.uniform(-reach, reach) - size / 2), 0), world.SIZE - size)
+                for c in (actor.x, actor.y))
+        pictures.append(picture[:, y:y + size, x:x + size])
+    return torch.stack(pictures)
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """MSE + L1 + L1 of the picture's gradients, which keeps edges sharp."""
+    """MSE, so heavy that thin lines do not vanish, + L1 + L1 of the picture's gradients, which keeps edges sharp."""
     error = output - target
     dx, dy = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
-    return 4 * error.square().mean() + error.abs().mean() + dx + dy
+    return 16 * error.square().mean() + error.abs().mean() + dx + dy
 
 
 @torch.no_grad()
-def evaluate(encoder, decoder, count: int = 64, seed: int = 999_999) -> tuple[float, torch.Tensor]:
-    """Mean PSNR in dB over unseen renders, and their latents `count 4 16 16`."""
+def evaluate(encoder, decoder, shapes: float, count: int, seed: int = 999_999) -> tuple[float, torch.Tensor]:
+    """Mean PSNR in dB over unseen renders, the share `shapes` of which are shapes on patterns, and their latents
+    `count 4 16 16` on the CPU."""
     rng = random.Random(seed)
+    device = next(encoder.parameters()).device
     total, latents = 0.0, []
-    for _ in range(0, count, 16):
-        x = render([random_scene(rng) for _ in range(16)])
+    for start in range(0, count, 16):
+        x = scene.render([scene.random_view(rng, shapes=shapes) for _ in range(min(16, count - start))]).to(device)
         z = encoder(x)
         y = decoder(z).clamp(0, 1)
-        latents.append(z)
+        latents.append(z.float().cpu())
         total += (-10 * (y - x).square().mean(dim=(1, 2, 3)).log10()).sum().item()
     return total / count, torch.cat(latents)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=25, help="training time")
+    parser.add_argument("--minutes", type=float, default=25, help="computing time of this start")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=64, help="pixels")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--cool", action="store_true", help="end with this start: the learning rate falls to nothing")
+    parser.add_argument("--evaluate", type=int, default=64, help="unseen renders of each kind to report on at the end")
     parser.add_argument("--freeze-encoder", action="store_true")
     parser.add_argument("--run", type=Path, default=Path("training/vae"), help="folder for checkpoints")
     parser.add_argument("--seed", type=int, default=0)
@@ -66,27 +80,43 @@ def main() -> None:
 
     from . import host_classes  # noqa: F401  (sets the host up first)
     from comfy.taesd.taesd import TAESD
+    from safetensors.torch import load_file
 
-    torch.manual_seed(args.seed)
-    rng = random.Random(args.seed + 1)
-    vae = TAESD().to(memory_format=torch.channels_last)
-    for module in vae.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.Conv2d.reset_parameters(module)
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint = args.run / "checkpoint.pt"
+    vae = TAESD()
     if checkpoint.exists():
-        vae.load_state_dict(torch.load(checkpoint))
-        rng.seed(time.time_ns())
+        state = torch.load(checkpoint, map_location="cpu")
+    else:
+        state = {"model": load_file(WEIGHTS / "vae.safetensors"), "steps": 0}
+    vae.load_state_dict({name: weight.float() for name, weight in state["model"].items()})
+    vae.to(args.device, memory_format=torch.channels_last)
+    first = state["steps"]
+    torch.manual_seed(args.seed + first)
+    rng = random.Random(args.seed + 1 + first)
     encoder, decoder = vae.taesd_encoder, vae.taesd_decoder
     trained = decoder if args.freeze_encoder else torch.nn.ModuleList([encoder, decoder])
-    optimizer = Optimizer(trained, args.lr, kind=args.optimizer)
+    optimizer = Optimizer(trained, args.lr)
+    if state.get("frozen") == args.freeze_encoder and "optimizer" in state:
+        optimizer.load_state_dict(state["optimizer"])
 
-    start = last_report = time.time()
-    step, running = 0, 0.0
-    while (progress := (time.time() - start) / (60 * args.minutes)) < 1:
-        x = crops(rng, args.batch, args.crop).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+    def save() -> None:
+        save_whole(checkpoint, {"model": vae.state_dict(), "optimizer": optimizer.state_dict(),
+                                "frozen": args.freeze_encoder, "steps": step})
+
+    def report(count: int) -> str:
+        things, z = evaluate(encoder, decoder, 0.0, count)
+        shapes, _ = evaluate(encoder, decoder, 1.0, count)
+        return (f"PSNR {things:.2f} dB with things, {shapes:.2f} dB with shapes; "
+                f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}")
+
+    few = min(16, args.evaluate)  # pictures of full size take as long as several steps
+    print(f"from step {first}: {report(few)}", flush=True)
+    start = last_report = clock(args.device)
+    step, running = first, 0.0
+    while (progress := (clock(args.device) - start) / (60 * args.minutes)) < 1:
+        x = crops(rng, args.batch, args.crop).to(args.device, memory_format=torch.channels_last)
+        with torch.autocast(args.device, torch.bfloat16):
             with torch.set_grad_enabled(not args.freeze_encoder):
                 z = encoder(x)
             y = decoder(z + LATENT_NOISE * torch.randn_like(z))
@@ -95,16 +125,16 @@ def main() -> None:
             channels = z.float().transpose(0, 1).flatten(1)
             loss = loss + 0.01 * (channels.mean(1).square() + (channels.var(1) - 1).square()).mean()
         loss.backward()
-        optimizer.step(cosine(progress, warmup=0.02))
-        step, running = step + 1, 0.98 * running + 0.02 * loss.item()
-        if time.time() - last_report > 60:
-            last_report = time.time()
-            psnr, z = evaluate(encoder, decoder)
-            print(f"step {step} ({(time.time() - start) / step:.2f} s)  loss {running:.4f}  PSNR {psnr:.2f} dB  "
-                  f"latent mean {z.mean().item():+.2f} std {z.std().item():.2f}", flush=True)
-            torch.save(vae.state_dict(), checkpoint)
-    torch.save(vae.state_dict(), checkpoint)
-    print(f"finished after {step} steps: PSNR {evaluate(encoder, decoder, 256)[0]:.2f} dB")
+        optimizer.step(rate(step - first, progress if args.cool else 0.0))
+        step += 1
+        running = loss.item() if step == first + 1 else 0.98 * running + 0.02 * loss.item()
+        if clock(args.device) - last_report > 240:
+            last_report = clock(args.device)
+            seconds = (clock(args.device) - start) / (step - first)
+            print(f"step {step} ({seconds:.2f} s)  loss {running:.4f}  {report(few)}", flush=True)
+            save()
+    save()
+    print(f"stopped after step {step}: {report(args.evaluate)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -112,11 +112,27 @@ def render(scenes: list[Scene], window: torch.Tensor | None = None, size: int = 
     picture = torch.empty(len(scenes), 3, size, size)
     for i, scene in enumerate(scenes):
         inside = _coverage(_shape_distance(scene.shape, u[i], v[i]) * scene.radius)
-        figure = _coverage(_pattern_distance(scene.pattern, gx[i], gy[i]))
-        base, shade = _color(scene.background), _shade(scene.background)
-        ground = base + (shade - base) * figure
-        picture[i] = ground + (_color(scene.color) - ground) * inside
+        base = ground(scene.pattern, scene.background, gx[i], gy[i])
+        picture[i] = base + (rgb(scene.color) - base) * inside
     return picture
+
+
+def ground(pattern: str, background: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The patterned background alone at the pattern's own coordinates `x` (`1 w`) and `y` (`h 1`), `3 h w`."""
+    figure = _coverage(_pattern_distance(pattern, x, y))
+    base, shade = rgb(background), _shade(background)
+    return base + (shade - base) * figure
+
+
+def coverage(shape: str, x: float, y: float, radius: float, angle: float, stretch: float = 1.0) -> torch.Tensor:
+    """The share of each pixel that the shape covers, `1 128 128` in 0..1; `stretch`: how much taller than normal it
+    is, at equal area."""
+    axis = torch.arange(SIZE) + 0.5
+    dx, dy = axis.view(1, -1) - x, axis.view(-1, 1) - y
+    cos, sin = math.cos(angle), math.sin(angle)
+    u = (cos * dx + sin * dy) / radius * math.sqrt(stretch)
+    v = (cos * dy - sin * dx) / radius / math.sqrt(stretch)
+    return _coverage(_shape_distance(shape, u, v) * radius)[None]
 
 
 def object_mask(scenes: list[Scene]) -> torch.Tensor:
@@ -131,13 +147,14 @@ def _coverage(distance: torch.Tensor) -> torch.Tensor:
     return (0.5 - distance).clamp(0, 1)
 
 
-def _color(name: str) -> torch.Tensor:
+def rgb(name: str) -> torch.Tensor:
+    """The colour of that name, `3 1 1` in 0..1."""
     return torch.tensor(COLORS[name]).view(3, 1, 1) / 255
 
 
 def _shade(name: str) -> torch.Tensor:
     """The second tone of a patterned background: darker, except for black."""
-    return torch.full((3, 1, 1), 0.36) if name == "black" else _color(name) * 0.62
+    return torch.full((3, 1, 1), 0.36) if name == "black" else rgb(name) * 0.62
 
 
 def _shape_distance(shape: str, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
