@@ -7,7 +7,7 @@ from PIL import ImageColor
 from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
 from .host.folders import list_input_videos, resolve_input
 from .host.memory import free_ram
-from .host.newer_api import offered
+from .host.newer_api import ADVANCED, offered
 from .host.plain_text import warn
 from .host.progress import progress
 from .host.show import shown
@@ -57,10 +57,10 @@ class LoadVideo(io.ComfyNode):
                 io.Float.Input("frame_rate", default=0.0, min=0.0, max=MOST_RATE, step=0.01, optional=True,
                                tooltip="Frames per second before frame_stride; 0 = the video's. Phones and screen "
                                        "recorders write frames at a variable rate: they are made even, at the usual "
-                                       "rate or this one, and a frame is repeated where there is a pause."),
+                                       "rate or this one, and a frame is repeated where there is a pause.", **ADVANCED),
                 io.String.Input("background", default="#000000", optional=True,
                                 tooltip="The colour under the transparent parts of a video: #rrggbb, or a name such as "
-                                        "white."),
+                                        "white.", **ADVANCED),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, in order."),

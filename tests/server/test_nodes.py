@@ -22,7 +22,7 @@ NODES = {
             "video": ("COMBO", ANY), "width": ("INT", 512), "height": ("INT", 512), "fit": FITS,
             "start_frame": ("INT", 0), "frame_stride": ("INT", 1), "max_frames": ("INT", 24),
         },
-        {"images": "IMAGE", "fps": "FLOAT", "frame_count": "INT", "audio": "AUDIO"},
+        {"images": "IMAGE", "fps": "FLOAT", "frame_count": "INT", "audio": "AUDIO", "mask": "MASK"},
     ),
     "EI2_LoadMini": ("EI2 Load Miniature Model", {}, {"model": "MODEL", "clip": "CLIP", "vae": "VAE"}),
     "EI2_InflateUNet": (
@@ -132,6 +132,7 @@ NODES = {
     ),
 }  # fmt: skip
 OPTIONAL = {
+    "EI2_LoadVideo": {"frame_rate": "FLOAT", "background": "STRING"},
     "EI2_Invert": {
         "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
         "empty": "CONDITIONING", "cache": "BOOLEAN", "trajectory": "BOOLEAN",
