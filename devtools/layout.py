@@ -3,8 +3,8 @@
     python -m devtools.layout workflows/*.json
 
 The editor shows each workflow in the classic renderer and in Nodes 2.0, as it is and after a short run, and tells how
-large every node then is. In each group the nodes move down until there is room for that, groups follow their nodes, and what
-lies below follows the groups. Nothing moves sideways, and no box shrinks.
+large every node then is. In each group the nodes move down until there is room for that, groups follow their nodes, and
+what lies below follows the groups. Nothing moves sideways, and no box shrinks.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def edges(node: dict) -> tuple[float, float, float, float]:
 
 
 def arranged(workflow: dict, before: dict[str, float], after: dict[str, float]) -> dict:
-    """A copy of a workflow in the editor's format with its nodes clear of each other. `before`, `after` a run: what each
-    node takes below its title. The first becomes its size, the second is left free: in Nodes 2.0, a box that is higher
+    """A copy of a workflow in the editor's format with its nodes clear of each other. `before`, `after` a run: what
+    each node takes below its title. The first becomes its size, the second is left free: in Nodes 2.0, a box that is higher
     grows all the same by what is shown in it, since its text fields keep what they have."""
     workflow = copy.deepcopy(workflow)
     sizes = {}

@@ -139,7 +139,7 @@ def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
         known = 3 + prompts + len(weights) + sum(map(len, moments))
         if known != len(tensors):
             raise Damaged(f"it holds {len(tensors) - known} tensors that no snapshot has")
-        for name, one in tensors.items():
+        for name in tensors:
             if name not in ("base.sample", "random"):
                 finite(name, tensor(tensors, name))
         if not value(record, "losses", list):

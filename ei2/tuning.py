@@ -90,8 +90,8 @@ def tune(
     draws one timestep for the whole video, uniformly, and independent noise per frame; with `window_frames` also the
     frames it sees. `start`: where an earlier run stood, whose weights `parameters` already hold; its steps count.
 
-    Raises `NonFiniteLoss` when the loss or the weights are not finite; the parameters are then of no use. The loop reads
-    each loss one step late and the weights at the end.
+    Raises `NonFiniteLoss` when the loss or the weights are not finite; the parameters are then of no use. The loop
+    reads each loss one step late and the weights at the end.
     """
     parameters, device = list(parameters), clean.device
     optimizer = torch.optim.AdamW(

@@ -40,7 +40,9 @@ class ContextWindows(io.ComfyNode):
                     "context_length works well; more is smoother and slower.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model with windows, for EI2 Invert and the edit.")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with windows, for EI2 Invert and the edit.")
+            ],
         )
 
     @classmethod

@@ -170,7 +170,8 @@ class Steps:
     def _tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
         settings, checkpointing = pack("ei2.tuning").TuneSettings(steps, precision=way.dtype), way.checkpointing
         inputs = (self.inflated[way.method], place.latents(), self.subject.prompt(), settings)
-        pack("nodes.host.tuning").tune_model(*inputs, "on" if checkpointing else "off", lambda done: [marks() for _ in done])
+        tune, mark_each = pack("nodes.host.tuning").tune_model, lambda steps: [marks() for _ in steps]
+        tune(*inputs, "on" if checkpointing else "off", mark_each)
 
     def _invert(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
         self.sampling.invert(self.inflated[way.method], place.latents(), self.subject.prompt(), steps, 0, marks)

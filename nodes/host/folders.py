@@ -8,7 +8,6 @@ import folder_paths
 
 from .plain_text import is_markup
 
-
 # What FFmpeg and Pillow read. The host goes by the machine's own list of file types, which lacks some on most machines.
 VIDEO_SUFFIXES = set(
     ".3g2 .3gp .amv .apng .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .264 .265 .hevc .ivf .m1v .m2t .m2ts .m2v "

@@ -202,7 +202,7 @@ def detach(model) -> None:
 def warn_of_saving(patcher, device, lowvram: int, to_be_saved: bool = False, *args, **kwargs) -> None:
     """Called by the host when it loads an inflated MODEL; its nodes that save one load it for that."""
     if to_be_saved or running_node() in SAVERS:
-        logging.warning("EI2: %s", NOT_SAVED)
+        warn(NOT_SAVED)
         show_text(NOT_SAVED)
 
 

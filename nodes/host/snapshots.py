@@ -47,7 +47,7 @@ def warn_of_folder(folder: Path) -> None:
     try:
         check_writable(folder)
     except ValueError as error:
-        logging.warning("EI2: there will be no snapshots: %s", error)
+        warn(f"there will be no snapshots: {error}")
         show_text(f"There will be no snapshots: {error}")
 
 

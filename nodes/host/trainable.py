@@ -18,6 +18,7 @@ from .inflation import QUERIES, LayerHook, require_inflation
 from .temporal_stack import TemporalStack, effective_state
 from .unet import require_unet, transformer_blocks
 
+
 class Trainable:
     """Float32 copies of the temporal modules, normalized while they train, and additions to the q projections, zero at
     first; both on the MODEL's device. `start`: where they stood in an earlier run."""

@@ -133,8 +133,8 @@ def transformer_blocks(unet: UNetModel) -> list[Block]:
 
 
 class Call:
-    """The arguments of one call of UNetModel.forward. `options`: its transformer_options, copied, so that what a wrapper
-    adds to them is gone after the call. The batch is `(chunks frames) c h w`, a chunk per prompt.
+    """The arguments of one call of UNetModel.forward. `options`: its transformer_options, copied, so that what a
+    wrapper adds to them is gone after the call. The batch is `(chunks frames) c h w`, a chunk per prompt.
 
     Raises `ValueError` for a batch that is no number of videos of equal length."""
 

@@ -52,7 +52,9 @@ class ClipWindows:
     node: str = NODE
 
     def windows(self, frames: int, sigma: torch.Tensor, sigmas: torch.Tensor) -> list[list[int]]:
-        return static_windows(frames, self.length, self.overlap) if self.cut is None else self.cut(frames, sigma, sigmas)
+        if self.cut is None:
+            return static_windows(frames, self.length, self.overlap)
+        return self.cut(frames, sigma, sigmas)
 
     def weights(self, window: list[int], frames: int) -> Sequence[float]:
         return pyramid_weights(len(window)) if self.weigh is None else self.weigh(window, frames)
@@ -193,8 +195,8 @@ class VideoWindows:
             comfy.model_management.throw_exception_if_processing_interrupted()
             own[WINDOW] = Window(window)
             seen = at_frames(conds, window, len(x))
-            level = timestep[:1].expand(len(window))
-            return executor(model, seen, x[window], level, {**model_options, "transformer_options": own}, *args, **kwargs)
+            level, chosen = timestep[:1].expand(len(window)), {**model_options, "transformer_options": own}
+            return executor(model, seen, x[window], level, chosen, *args, **kwargs)
 
         tokens = None
         try:

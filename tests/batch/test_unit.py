@@ -16,7 +16,6 @@ from batch.unit import Home, make_units
 from batch.worker import _is_memory
 from miniature.jobs import write_jobs
 
-
 OPTIONS = SimpleNamespace(snapshot_every=50, scores=True, keep_tunes=False)
 PUT = lambda content: content
 TEXTS = {plan.RECONSTRUCTION: "30.5 dB, SSIM 0.9", plan.SCORES: "flicker: change per frame: 2.5"}

@@ -26,8 +26,9 @@ def names_in(file: Path) -> set[str]:
     for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):
             for alias in statement.names:
-                if alias.name.split(".")[0] in HOST:
-                    known[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                first = alias.name.split(".")[0]
+                if first in HOST:
+                    known[alias.asname or first] = alias.name if alias.asname else first
         elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module.split(".")[0] in HOST:
             for alias in statement.names:
                 known[alias.asname or alias.name] = f"{statement.module}.{alias.name}"

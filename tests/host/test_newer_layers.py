@@ -26,7 +26,9 @@ def lazy(linear: type[torch.nn.Linear]) -> type[torch.nn.Linear]:
     return Lazy
 
 
-@pytest.mark.parametrize("options", [{"normalization": "bounded"}, {"normalization": "strict"}, {"temporal": "attention"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"normalization": "bounded"}, {"normalization": "strict"}, {"temporal": "attention"}], ids=str
+)
 def test_layers_without_weights_when_they_are_made(
     options, monkeypatch, model, inflate, tune, evaluate, source, random_clip
 ):
@@ -125,7 +127,9 @@ def test_training_leaves_paged_weights_alone(paged, model, inflate, tune, invert
     assert {name: id(weight) for name, weight in dynamic.model.named_parameters()} == before
 
 
-def test_a_paged_model_that_cannot_be_loaded_twice_is_refused(paged, inflate, tune, invert, source, encode, random_clip, pack):
+def test_a_paged_model_that_cannot_be_loaded_twice_is_refused(
+    paged, inflate, invert, source, encode, random_clip, pack
+):
     model, clip = inflate(paged(reloads=False)), random_clip()
     expected = 'pages this model.s weights .dynamic VRAM.*load it with ComfyUI.s "Load Checkpoint"'
     with pytest.raises(ValueError, match=expected):

@@ -16,7 +16,7 @@ import pytest
 
 from devtools.server import CLIP
 
-from .graphs import NEWER_WINDOWS, LONG, Graph, changed, edit_graph, fail, node, run, same_pictures
+from .graphs import LONG, NEWER_WINDOWS, Graph, changed, edit_graph, fail, node, run, same_pictures
 
 pytestmark = pytest.mark.server
 

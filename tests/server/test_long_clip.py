@@ -59,8 +59,8 @@ def test_another_edit_keeps_tuning_and_inversion(client, graph, first):
 def test_graphs_with_the_hosts_own_windows_keep_working(client, graph, first, exact):
     """As workflows saved with this pack's earlier versions have them, on every host that still has the node."""
     (windows,) = names(graph, "EI2_ContextWindows")
-    settings = dict(context_schedule="standard_static", context_stride=1, closed_loop=False, fuse_method="pyramid", dim=0)
-    inputs = graph[windows]["inputs"] | settings | NEWER_WINDOWS
+    settings = dict(context_schedule="standard_static", context_stride=1, closed_loop=False)
+    inputs = graph[windows]["inputs"] | settings | dict(fuse_method="pyramid", dim=0) | NEWER_WINDOWS
     other = {**graph, windows: {**graph[windows], "class_type": "ContextWindowsManual", "inputs": inputs}}
     ran = run(client, other)
     if exact:

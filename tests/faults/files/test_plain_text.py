@@ -19,7 +19,8 @@ URL = re.compile(
     re.IGNORECASE,
 )
 OWN = re.compile(
-    r'<a href="[^"<>]*" target="_blank" rel="noopener noreferrer"( class="text-primary-400 hover:underline")?>|</a>|<br />'
+    r'<a href="[^"<>]*" target="_blank" rel="noopener noreferrer"( class="text-primary-400 hover:underline")?>'
+    r"|</a>|<br />"
 )
 
 TEXTS = {  # text -> what a reader is to see, on one line

@@ -97,7 +97,8 @@ def test_delete_all_sweeps_and_counts(client, base):
 @pytest.mark.thorough
 def test_two_servers_save_into_one_folder_at_once(client, server, base, tmp_path):
     """120 tunes by two servers with one models folder: none is lost, none refused."""
-    shutil.copy(base / "models" / "ei2_tunes" / "markup.safetensors", base / "models" / "ei2_tunes" / "race.safetensors")
+    tunes = base / "models" / "ei2_tunes"
+    shutil.copy(tunes / "markup.safetensors", tunes / "race.safetensors")
     (tmp_path / "models").symlink_to(base / "models", target_is_directory=True)
     with Server(base=tmp_path) as second, Client(second.url) as other:
 
@@ -125,8 +126,9 @@ def test_a_prompt_that_is_markup_runs_nothing_in_the_editor(server, tmp_path):
     import json
 
     prompt = tmp_path / "load.json"
-    prompt.write_text(json.dumps({"1": node("EI2_LoadTune", tune_name="markup.safetensors"),
-                                  "2": node("EI2_SaveTune", tune=("1", 0), filename_prefix="again", prompt="")}))  # fmt: skip
+    load = node("EI2_LoadTune", tune_name="markup.safetensors")
+    save = node("EI2_SaveTune", tune=("1", 0), filename_prefix="again", prompt="")
+    prompt.write_text(json.dumps({"1": load, "2": save}))
     with Editor(server.url) as editor:
         editor.page.evaluate("() => { window.alert = () => { window.attacked = true } }")
         editor.load(prompt)
