@@ -56,7 +56,7 @@ def edges(node: dict) -> tuple[float, float, float, float]:
 
 def arranged(workflow: dict, before: dict[str, float], after: dict[str, float]) -> dict:
     """A copy of a workflow in the editor's format with its nodes clear of each other. `before`, `after` a run: what
-    each node takes below its title. The first becomes its size, the second is left free: in Nodes 2.0, a box that is higher
+    each node takes below its title. The first becomes its size, the second is left free: in Nodes 2.0, a higher box
     grows all the same by what is shown in it, since its text fields keep what they have."""
     workflow = copy.deepcopy(workflow)
     sizes = {}

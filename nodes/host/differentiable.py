@@ -35,8 +35,8 @@ BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_ski
 
 class Differentiable:
     """A wrapper like `InflatedUNet`, around one of its own: gradients flow through it, with activations recomputed
-    where `checkpointing`. `stack`: ordinary layers on the model's device, which the host does not know of. `hooks(unet)`:
-    further layers that act differently."""
+    where `checkpointing`. `stack`: ordinary layers on the model's device, which the host does not know of.
+    `hooks(unet)`: further layers that act differently."""
 
     def __init__(
         self,
