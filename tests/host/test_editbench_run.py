@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.editbench import methods, run
 from benchmarks.editbench.jobs import INPUTS, plan
+from benchmarks.results import write_rows
 from devtools.environment import ROOT
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -74,7 +75,7 @@ def test_a_stopped_run_goes_on(folder, rows, tmp_path, capsys):
     lost = next(row for row in rows if row["method"] == "EI2 + control + blend")
     kept = [row for row in rows if row is not lost]
     file = tmp_path / "rows.json"
-    run.write(kept, file)
+    write_rows(file, kept)
     run.execute(plan("quick"), file, tmp_path / "strips", "cpu", workers=1)
     assert "8 edits, 7 of them done, 1 jobs to do" in capsys.readouterr().out
     again = {run.identity(row): row for row in json.loads(file.read_text())}

@@ -125,7 +125,13 @@ class Lab:
             parameter.normal_(std=0.1, generator=generator)
         for module in stack.values() if settings.temporal == "stam" else ():
             module.restrict(settings.normalization, settings.normalization_scope)
-        return self.pack("ei2.tune_result").TuneResult(settings, stacks.effective_state(stack), {}, frames=3)
+        layers = {
+            f"{block.path}.{name}.weight": block.module.get_submodule(name).weight
+            for block in blocks
+            for name in self.pack("nodes.host.inflation").QUERIES
+        }
+        query = {name: torch.zeros_like(weight) for name, weight in layers.items()}
+        return self.pack("ei2.tune_result").TuneResult(settings, stacks.effective_state(stack), query, frames=3)
 
 
 @pytest.fixture(scope="module")

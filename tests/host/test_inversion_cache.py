@@ -109,7 +109,6 @@ def test_whatever_changes_is_computed_anew(pack, model, inflate, tune, invert, r
         "latents": (inflated, changed),
         "prompt": (inflated, clip, encode("a red circle")),
         "pooled": (inflated, clip, pooled),
-        "part of the sampling": (inflated, clip, [[source[0][0], {**source[0][1], "start_percent": 0.5}]]),
         "steps": (inflated, clip, source, 2),
         "refine": (inflated, clip, source, 1, 1),
         "not inflated": (model, clip),

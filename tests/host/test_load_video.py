@@ -202,7 +202,7 @@ def test_execution_refuses_what_the_host_lets_pass(node, inputs):
     for changes, message in (
         ({"video": "../secret.mp4"}, "'../secret.mp4' lies outside ComfyUI's input folder"),
         ({"width": 500}, "width is 500, but must be a multiple of 8 for the VAE: use 496 or 504."),
-        ({"fit": "zoom"}, "fit is 'zoom', but must be one of: crop, pad, stretch."),
+        ({"fit": "zoom"}, "fit is 'zoom': choose one of crop, pad, stretch."),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             node.EXECUTE_NORMALIZED(**DEFAULTS | changes)

@@ -277,7 +277,7 @@ def test_unfit_inputs_are_refused(probe, model, inflate, tune, source, encode, r
 
 def test_a_prompt_that_is_switched_off_is_refused(probe, model, inflate, source, random_clip):
     late = [[tokens, {**options, "start_percent": 0.5, "end_percent": 1.0}] for tokens, options in source]
-    with pytest.raises(ValueError, match="prompt is not active at all of the timesteps"):
+    with pytest.raises(ValueError, match="positive has to hold for the whole picture at every step"):
         probe(inflate(model), random_clip(), late, "100, 990")
 
 
