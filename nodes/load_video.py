@@ -7,7 +7,7 @@ from PIL import ImageColor
 from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
 from .host.folders import list_input_videos, resolve_input
 from .host.memory import free_ram
-from .host.newer_api import ADVANCED, offered
+from .host.newer_api import offered
 from .host.plain_text import warn
 from .host.progress import progress
 from .host.show import shown
@@ -54,13 +54,16 @@ class LoadVideo(io.ComfyNode):
                 io.Int.Input("max_frames", default=24, min=0, max=MOST_FRAMES,
                              tooltip="The most frames to load; 0 = up to the end of the video. Time and memory of "
                                      "tuning and editing grow with it: start with 8 to 24."),
+                # Sockets, not widgets: the editor's own upload button is the last widget, and workflows are saved with
+                # their widgets' values in order.
                 io.Float.Input("frame_rate", default=0.0, min=0.0, max=MOST_RATE, step=0.01, optional=True,
                                tooltip="Frames per second before frame_stride; 0 = the video's. Phones and screen "
                                        "recorders write frames at a variable rate: they are made even, at the usual "
-                                       "rate or this one, and a frame is repeated where there is a pause.", **ADVANCED),
+                                       "rate or this one, and a frame is repeated where there is a pause.",
+                               force_input=True),
                 io.String.Input("background", default="#000000", optional=True,
                                 tooltip="The colour under the transparent parts of a video: #rrggbb, or a name such as "
-                                        "white.", **ADVANCED),
+                                        "white.", force_input=True),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, in order."),

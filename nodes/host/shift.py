@@ -134,8 +134,6 @@ class NoisyLooks(comfy.samplers.Sampler):
         for sigma, noise in zip(sigmas, self.noise.to(latent_image)):
             self.tap.next_timestep()
             model_wrap(latent_image + sigma * noise, sigma * latent_image.new_ones(len(latent_image)), **extra_args)
-            if not self.tap.timesteps[-1]:
-                raise ValueError("The prompt is not active at all of the timesteps: use one without a timestep range.")
             self.on_step()
         return latent_image
 
