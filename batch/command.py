@@ -127,14 +127,13 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
                 _write_page(results)
                 written = time.monotonic()
 
-        schedule = Schedule(found.workers, units, listen, None, options.patience, options.snapshot_seconds)
+        schedule = Schedule(found.workers, units, listen, options.patience, options.snapshot_seconds)
         interrupted = _stop_on_interrupt(schedule, progress)
         try:
             schedule.ready()
             first = next(slot for slot in schedule.slots if slot.state == "idle")
             info = ray.get(first.actor.object_info.remote())
             _check_schema(graph, table, info, options.table)
-            schedule.info = info
             schedule.run()
         except RuntimeError as error:
             if interrupted:

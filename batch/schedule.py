@@ -70,17 +70,15 @@ class Slot:
 
 
 class Schedule:
-    """`actors`: handles of workers; `units`: the longest first; `info`: what ComfyUI says of its nodes; `patience`:
-    seconds without any worker after which the run ends; `snapshot_seconds`: the least time between two snapshots that
-    are brought home."""
+    """`actors`: handles of workers; `units`: the longest first; `patience`: seconds without any worker after which the
+    run ends; `snapshot_seconds`: the least time between two snapshots that are brought home."""
 
     def __init__(
-        self, actors: list, units: list, listener: Listener, info: dict | None = None, patience: float = 600,
-        snapshot_seconds: float = 60,
-    ):  # fmt: skip
+        self, actors: list, units: list, listener: Listener, patience: float = 600, snapshot_seconds: float = 60
+    ):
         self.slots = [Slot(number, actor) for number, actor in enumerate(actors)]
         self.queue: deque = deque(units)
-        self.listener, self.info = listener, info or {}
+        self.listener = listener
         self.patience, self.snapshot_seconds = patience, snapshot_seconds
         self.stopped: str | None = None  # why no new work is given out
         self._cancelled_at: float | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 
 import torch
@@ -16,6 +15,7 @@ from .host.inversion_cache import cached_inversion
 from .host.memory_estimate import plan_training
 from .host.newer_api import ADVANCED, offered
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
+from .host.plain_text import warn
 from .host.progress import progress
 from .host.sampling import invert
 from .host.show import shown
@@ -179,7 +179,7 @@ class Invert(io.ComfyNode):
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
         if steps == 1:
             how += f"\n{ONE_STEP}"
-            logging.warning("EI2: %s", ONE_STEP)
+            warn(ONE_STEP)
         latent = {"samples": inversion.noise}
         return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=shown(cls, text=how))
 

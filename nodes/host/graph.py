@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from comfy_execution.utils import get_executing_context
 
 from .extras import extra
 from .miniature import is_miniature, unknown_words
 from .node_text import show_text
+from .plain_text import warn
 
 TEXTS = {"CLIPTextEncode": "text", "EI2_AttentionControl": "target_prompt"}  # nodes that make a prompt of a text
 EMPTY = "{} is empty: the model then makes what it likes. If that is not meant, cancel and write what the {} shows."
@@ -69,5 +68,5 @@ def warn_of_words(model, name: str, what: str) -> None:
                 f"{name}: for a real film, load a Stable Diffusion checkpoint."
             )
     if warning:
-        logging.warning("EI2: %s", warning)
+        warn(warning)
         show_text(warning)
