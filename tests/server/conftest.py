@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ from devtools.client import Client
 from devtools.environment import SetupError
 from devtools.server import CLIP, Server
 from miniature.clips import quickstart_clip, write_clip
+
+from .graphs import forget_results
 
 SHORT_FRAMES = 4
 
@@ -60,9 +61,4 @@ def exact(session_client) -> bool:
 @pytest.fixture
 def forget(client):
     """Makes the server unload its models and forget all results: call it before a run that must compute anew."""
-
-    def forget() -> None:
-        client.free()
-        time.sleep(1)  # the server's worker acts on it as soon as it wakes, and says nothing when done
-
-    return forget
+    return lambda: forget_results(client)

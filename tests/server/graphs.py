@@ -172,6 +172,17 @@ def run(client: Client, graph: Graph, timeout: float = 300) -> Run:
     return Run(client, events, outputs)
 
 
+def forget_results(client: Client) -> None:
+    """Makes the server unload its models and forget all results.
+
+    It does so after the run that it works at: a small one here, since a request alone may come while it is busy.
+    """
+    client.free()
+    picture = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
+    shown = {"class_type": "PreviewImage", "inputs": {"images": ("picture", 0)}}
+    client.run({"picture": picture, "shown": shown})
+
+
 @dataclass
 class Failure:
     """A refused or failed run. `where`: `node_errors` (refused) or `execution_error`; `node`: the one blamed."""

@@ -8,7 +8,7 @@ import pytest
 
 from devtools.client import Interrupted
 
-from .graphs import changed, controlled, edit_graph, run, same_pictures
+from .graphs import changed, controlled, edit_graph, forget_results, run, same_pictures
 
 pytestmark = pytest.mark.server
 
@@ -38,8 +38,7 @@ def rival_graph():
 
 def computed_anew(client, graph):
     """The pictures of a run that nobody cancels."""
-    client.free()
-    time.sleep(1)
+    forget_results(client)
     result = run(client, graph)
     assert {"tune", "invert", "edit"} <= result.executed()
     return result.pictures()

@@ -45,7 +45,8 @@ def test_rows_that_fit_nothing_are_out_of_date_unless_their_checker_did_not_run(
 
 
 def test_the_page_is_read():
-    assert {row.checker for row in explanations()} == {"comfy-test lint", "comfy-import-guard", "comfy-cli workflow validate"}
+    checkers = {row.checker for row in explanations()}
+    assert checkers == {"comfy-test lint", "comfy-import-guard", "comfy-cli workflow validate"}
 
 
 def test_odd_characters_in_remarks_and_in_text():
