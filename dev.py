@@ -40,7 +40,10 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     demo = add("demo", "edit the bundled clip on a real ComfyUI server and measure the result")
     demo.add_argument("--output", default="demo-output", help="folder for the results (default: demo-output)")
     demo.add_argument(
-        "--workflow", nargs="+", default=["quickstart"], metavar="NAME",
+        "--workflow",
+        nargs="+",
+        default=["quickstart"],
+        metavar="NAME",
         help="files of workflows/api, run one after another (default: quickstart)",
     )
     add("batch", "edit many clips by a table; all arguments: batch --help, docs/batch.md", add_help=False)

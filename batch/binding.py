@@ -10,8 +10,13 @@ from .graph import Graph, copy, is_link, of_class, title
 CLIP, SOURCE, EDIT = "clip", "source_prompt", "edit_prompt"
 TUNE, INVERT, SAMPLE, CONTROL = "EI2_OneShotTune", "EI2_Invert", "EI2_EditSample", "EI2_AttentionControl"
 # Inputs that name a file of ComfyUI's input folder, by node class; of other packs' loaders by this word in the class.
-FILES = {"EI2_LoadVideo": "video", "LoadVideo": "file", "LoadImage": "image", "LoadImageMask": "image",
-         "LoadAudio": "audio"}  # fmt: skip
+FILES = {
+    "EI2_LoadVideo": "video",
+    "LoadVideo": "file",
+    "LoadImage": "image",
+    "LoadImageMask": "image",
+    "LoadAudio": "audio",
+}
 OTHER_LOADER = ("VHS_LoadVideo", "video")
 VIDEO_LOADERS = ("EI2_LoadVideo", "LoadVideo", "VHS_LoadVideo")
 TEXTS = ("text", "value", "string", "target_prompt")  # of nodes that hold a prompt, first match counts
@@ -67,8 +72,10 @@ def clip_place(graph: Graph) -> Place:
     if not own:
         raise BatchError("the workflow has no node that loads a video: put in a Load Video (EI2)")
     if len(own) > 1 and len(names) > 1:
-        raise BatchError(f"several nodes load videos ({_list(graph, own)}): leave one, or give masks' loaders a title "
-                         "with 'mask' in it")  # fmt: skip
+        raise BatchError(
+            f"several nodes load videos ({_list(graph, own)}): leave one, or give masks' loaders a title "
+            "with 'mask' in it"
+        )
     return Place(own[0], file_input(graph, own[0]))
 
 
@@ -167,8 +174,9 @@ def _by_node(graph: Graph, name: str) -> list[Place]:
         texts = [key for key in values if isinstance(graph[node]["inputs"][key], str)]
         chosen = texts if len(texts) == 1 else values
         if len(chosen) != 1:
-            raise BatchError(f"the node '{name}' has the inputs {', '.join(graph[node]['inputs'])}: "
-                             f"write '{name}.' and one of them")  # fmt: skip
+            raise BatchError(
+                f"the node '{name}' has the inputs {', '.join(graph[node]['inputs'])}: write '{name}.' and one of them"
+            )
         return [Place(node, chosen[0])]
     head, _, key = name.rpartition(".")
     node = _called(graph, head) if head else None
@@ -208,8 +216,10 @@ def _by_input(graph: Graph, name: str) -> list[Place]:
     if len(nodes) > 1 and all(is_link(graph[node]["inputs"][name]) for node in nodes):
         return []
     if len(nodes) > 1:
-        raise BatchError(f"'{name}' is an input of several nodes: write '{title(graph, nodes[0])}.{name}' or "
-                         f"'{nodes[0]}.{name}' (they are {_list(graph, nodes)})")  # fmt: skip
+        raise BatchError(
+            f"'{name}' is an input of several nodes: write '{title(graph, nodes[0])}.{name}' or "
+            f"'{nodes[0]}.{name}' (they are {_list(graph, nodes)})"
+        )
     return [Place(node, name) for node in nodes]
 
 

@@ -1,7 +1,7 @@
 """ComfyUI's HTTP and websocket interface, as plain calls that wait.
 
-    with Client(server.url) as client:
-        outputs = client.run(prompt)  # prompt: a workflow in API format
+with Client(server.url) as client:
+    outputs = client.run(prompt)  # prompt: a workflow in API format
 """
 
 from __future__ import annotations

@@ -18,8 +18,18 @@ HOW_TO_GET = (
 STORE_BYTES = 512 << 20  # of memory for what goes between driver and workers; more goes to the disk
 CPUS_PER_WORKER = 4  # on machines without a GPU
 # Not sent to other machines: they need the pack's code and the miniature model only.
-LEFT_OUT = ["/.git", "/.dev", "/tests", "/benchmarks", "/docs", "/assets", "/test-output", "/demo-output",
-            "/batch-demo", "**/__pycache__"]  # fmt: skip
+LEFT_OUT = [
+    "/.git",
+    "/.dev",
+    "/tests",
+    "/benchmarks",
+    "/docs",
+    "/assets",
+    "/test-output",
+    "/demo-output",
+    "/batch-demo",
+    "**/__pycache__",
+]
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,22 @@ def connect(options, setup: Setup, clips: int) -> Cluster:
     try:
         if options.address:
             context = ray.init(
-                address=options.address, log_to_driver=False, logging_level="ERROR",
+                address=options.address,
+                log_to_driver=False,
+                logging_level="ERROR",
                 runtime_env={"working_dir": str(PACK_ROOT), "excludes": LEFT_OUT},
-            )  # fmt: skip
+            )
         else:
             context = ray.init(
-                address="local", num_cpus=_local_cpus(options), object_store_memory=STORE_BYTES,
-                include_dashboard=options.dashboard, dashboard_host="127.0.0.1",
-                log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
-            )  # fmt: skip
+                address="local",
+                num_cpus=_local_cpus(options),
+                object_store_memory=STORE_BYTES,
+                include_dashboard=options.dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
+            )
     except Exception as error:  # Ray raises plain ones, too
         where = f"at {options.address}" if options.address else "on this machine"
         raise BatchError(f"Ray {where} does not start or answer: {error}") from error
@@ -99,8 +116,12 @@ def make_workers(setups: list[Setup], gpus: bool, cpus: int, kind: type | None =
     from .worker import Worker
 
     how = dict(
-        num_cpus=cpus, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=0, max_concurrency=4,
+        num_cpus=cpus,
+        num_gpus=1 if gpus else 0,
+        max_restarts=-1,
+        max_task_retries=0,
+        max_concurrency=4,
         scheduling_strategy="SPREAD",
-    )  # fmt: skip
+    )
     actor = ray.remote(kind or Worker).options(**how)
     return [actor.remote(setup) for setup in setups]

@@ -29,11 +29,12 @@ PAGE_SECONDS = 30.0  # between two writings of the page while the run goes on
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="batch", description="Edits many clips with one workflow, on one machine or on several.",
+        prog="batch",
+        description="Edits many clips with one workflow, on one machine or on several.",
         epilog="The table is a CSV file whose first line names its columns: clip, source_prompt, edit_prompt, and any "
         "input of the workflow: its name where only one node has it, otherwise 'Title.input' or 'id.input'. "
         "Started again, the command goes on where it stopped. More: docs/batch.md.",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("table", help="the table, a path or a URL")
     add("--workflow", required=True, help="a workflow in API format, a path or a URL")
@@ -89,8 +90,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.address:
         locate(options.comfyui)
     store = open_store(options.out)
-    about = {"workflow": {"file": options.workflow, "sha256": hashlib.sha256(workflow.encode()).hexdigest()},
-             "pack": pack_version()}  # fmt: skip
+    about = {
+        "workflow": {"file": options.workflow, "sha256": hashlib.sha256(workflow.encode()).hexdigest()},
+        "pack": pack_version(),
+    }
     results = Results(store, table.rows, about)
     home = Home(results)
     before = len(results.records)
@@ -109,9 +112,12 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
     from .schedule import Schedule
 
     setup = Setup(
-        options.comfyui or (None if options.address else str(locate())), options.models, tuple(options.packs),
-        tuple(options.comfyui_options.split()), options.silence,
-    )  # fmt: skip
+        options.comfyui or (None if options.address else str(locate())),
+        options.models,
+        tuple(options.packs),
+        tuple(options.comfyui_options.split()),
+        options.silence,
+    )
     log = results.store.root / WORK / "log.jsonl" if isinstance(results.store, LocalStore) else None
     try:
         found = cluster.connect(options, setup, len(units))

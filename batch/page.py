@@ -44,8 +44,11 @@ def clips_per_hour(results: Results) -> dict[str, float]:
         end = datetime.fromisoformat(_with_colon(record["finished"])).timestamp()
         # A clip's first edit began when its tuning did.
         times += [end, end - record.get("since_clip", record["seconds"])]
-    return {name: len(clips) / (max(times) - min(times)) * 3600 for name, (clips, times) in sorted(seen.items())
-            if max(times) > min(times)}  # fmt: skip
+    return {
+        name: len(clips) / (max(times) - min(times)) * 3600
+        for name, (clips, times) in sorted(seen.items())
+        if max(times) > min(times)
+    }
 
 
 def _with_colon(time: str) -> str:

@@ -193,8 +193,16 @@ def _check(graph: Graph, loader: str) -> str | None:
     if decoder is None:
         return None
     inputs = graph[sampler]["inputs"]
-    again = next((node for node in of_class(graph, SAMPLE) if node != sampler and is_source(graph, node)
-                  and graph[node]["inputs"].get("inversion") == inputs.get("inversion")), None)  # fmt: skip
+    again = next(
+        (
+            node
+            for node in of_class(graph, SAMPLE)
+            if node != sampler
+            and is_source(graph, node)
+            and graph[node]["inputs"].get("inversion") == inputs.get("inversion")
+        ),
+        None,
+    )
     if again is not None:
         output = (again, 0)
     elif "control" in inputs:
@@ -205,10 +213,16 @@ def _check(graph: Graph, loader: str) -> str | None:
         if not is_link(positive):
             return None
         cfg = inversion.get("null_cfg", 7.5) if inversion.get("null_text") else 1.0
-        graph[OWN + "again"] = {"class_type": SAMPLE, "inputs": {
-            "model": inputs["model"], "inversion": inputs["inversion"], "positive": positive,
-            "negative": inputs["negative"], "cfg": cfg,
-        }}  # fmt: skip
+        graph[OWN + "again"] = {
+            "class_type": SAMPLE,
+            "inputs": {
+                "model": inputs["model"],
+                "inversion": inputs["inversion"],
+                "positive": positive,
+                "negative": inputs["negative"],
+                "cfg": cfg,
+            },
+        }
         output = (OWN + "again", 0)
     graph[OWN + "decode"] = {
         "class_type": graph[decoder]["class_type"],
@@ -228,8 +242,9 @@ def _save_video(graph: Graph, name: str, picture: tuple[str, int], loader: str) 
     """Adds the two nodes that make a video of pictures, at the clip's rate; returns the saving one."""
     graph[f"{OWN}{name}_video"] = new_node("CreateVideo", images=tuple(picture), fps=(loader, 1))
     saver = f"{OWN}{name}_saved"
-    graph[saver] = new_node("SaveVideo", video=(f"{OWN}{name}_video", 0), filename_prefix=name, format="auto",
-                            codec="auto")  # fmt: skip
+    graph[saver] = new_node(
+        "SaveVideo", video=(f"{OWN}{name}_video", 0), filename_prefix=name, format="auto", codec="auto"
+    )
     return saver
 
 
@@ -254,8 +269,11 @@ def _is_compared(graph: Graph, saver: str) -> bool:
 
 def _notes(graph: Graph) -> set[str]:
     """Nodes that save pictures of where words look rather than an edit."""
-    return {node for node in graph if (found := _pictures(graph, node)) and found[1] == 2
-            and graph[found[0]]["class_type"] == SAMPLE}  # fmt: skip
+    return {
+        node
+        for node in graph
+        if (found := _pictures(graph, node)) and found[1] == 2 and graph[found[0]]["class_type"] == SAMPLE
+    }
 
 
 def label(graph: Graph, node: str) -> str:

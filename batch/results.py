@@ -1,11 +1,11 @@
 """The results: a video and a record beside it per edit. The record comes last: an edit without one is not finished.
 
-    clips/<clip>/source.mp4          the clip as it was loaded
-    clips/<clip>/<edit>.mp4          the edit; further files of the workflow as <edit>.1.png …
-    clips/<clip>/<edit>.json         the record
-    clips/<clip>/<edit>.failed.json  why there is none
-    work/                            tunes, and snapshots of tunings, of clips that are not finished
-    index.html, results.csv          made from the records
+clips/<clip>/source.mp4          the clip as it was loaded
+clips/<clip>/<edit>.mp4          the edit; further files of the workflow as <edit>.1.png …
+clips/<clip>/<edit>.json         the record
+clips/<clip>/<edit>.failed.json  why there is none
+work/                            tunes, and snapshots of tunings, of clips that are not finished
+index.html, results.csv          made from the records
 """
 
 from __future__ import annotations
@@ -67,11 +67,18 @@ class Results:
             written.append({"what": what, "file": path, "bytes": len(content)})
         source = self.source(row)
         record = {
-            "format": FORMAT, "line": row.line, "row": row.values, "key": row.key,
+            "format": FORMAT,
+            "line": row.line,
+            "row": row.values,
+            "key": row.key,
             "clip": {"file": row.clip.address, "sha256": row.clip.digest, "bytes": row.clip.size},
             "others": [{"file": one.address, "sha256": one.digest} for one in row.files.values() if one != row.clip],
-            **self._about, **record, "files": written, "source": source, "finished": _now(),
-        }  # fmt: skip
+            **self._about,
+            **record,
+            "files": written,
+            "source": source,
+            "finished": _now(),
+        }
         self.store.write(name + RECORD, _json(record))
         self.store.delete(name + FAILED)
         self.records[row.key] = record
@@ -80,8 +87,16 @@ class Results:
 
     def fail(self, row: Row, kind: str, sentence: str, record: dict) -> None:
         """Why there is no edit. Raises `OSError`."""
-        record = {"format": FORMAT, "line": row.line, "row": row.values, "key": row.key, "kind": kind,
-                  "why": sentence, **record, "finished": _now()}  # fmt: skip
+        record = {
+            "format": FORMAT,
+            "line": row.line,
+            "row": row.values,
+            "key": row.key,
+            "kind": kind,
+            "why": sentence,
+            **record,
+            "finished": _now(),
+        }
         self.failures[row.key] = record
         self.changed = True
         self.store.write(self.name(row) + FAILED, _json(record))
@@ -109,14 +124,23 @@ class Results:
         found = record or failure or {}
         files = [one["file"] for one in found.get("files", [])]
         return {
-            "line": row.line, "clip": row.values["clip"], "clip_id": self.folder(row), "row": row.values,
+            "line": row.line,
+            "clip": row.values["clip"],
+            "clip_id": self.folder(row),
+            "row": row.values,
             "status": "finished" if record else "failed" if failure else "waiting",
-            "why": failure["why"] if failure and not record else "", "kind": failure and failure["kind"],
-            "file": files[0] if files else "", "files": files, "source": found.get("source"),
-            "seconds": found.get("seconds"), "tuning_steps": found.get("tuning_steps"),
-            "reconstruction_db": found.get("reconstruction_db"), "scores": found.get("scores", {}),
-            "worker": found.get("worker", {}).get("host", ""), "windows": found.get("windows"),
-        }  # fmt: skip
+            "why": failure["why"] if failure and not record else "",
+            "kind": failure and failure["kind"],
+            "file": files[0] if files else "",
+            "files": files,
+            "source": found.get("source"),
+            "seconds": found.get("seconds"),
+            "tuning_steps": found.get("tuning_steps"),
+            "reconstruction_db": found.get("reconstruction_db"),
+            "scores": found.get("scores", {}),
+            "worker": found.get("worker", {}).get("host", ""),
+            "windows": found.get("windows"),
+        }
 
     def _read(self, name: str) -> dict | None:
         """None for a record that is broken: its edit is made anew."""

@@ -38,11 +38,20 @@ class ServerProcess:
             raise ServerError(f"Port {port} is in use already: end that program or choose another port.")
         self.url = f"http://127.0.0.1:{port}"
         command = [
-            self.python, str(LAUNCHER), str(self.folder),
-            "--base-directory", str(self.base), "--port", str(port), "--disable-auto-launch", "--disable-api-nodes",
-            "--database-url", "sqlite:///:memory:", *([] if has_accelerator(self.python) else CPU_OPTIONS),
+            self.python,
+            str(LAUNCHER),
+            str(self.folder),
+            "--base-directory",
+            str(self.base),
+            "--port",
+            str(port),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+            "--database-url",
+            "sqlite:///:memory:",
+            *([] if has_accelerator(self.python) else CPU_OPTIONS),
             *self.options,
-        ]  # fmt: skip
+        ]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         with open(self.log, "wb") as log:
@@ -129,9 +138,7 @@ def link_pack(base: Path, pack: Path, name: str = PACK) -> None:
 @lru_cache
 def has_accelerator(python: str) -> bool:
     """Whether that interpreter's torch sees a GPU. Raises `ServerError` where it has no torch."""
-    probe = (
-        "import torch as t; print(t.cuda.is_available() or t.backends.mps.is_available() or t.xpu.is_available())"
-    )
+    probe = "import torch as t; print(t.cuda.is_available() or t.backends.mps.is_available() or t.xpu.is_available())"
     result = subprocess.run([python, "-c", probe], capture_output=True, text=True)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:]

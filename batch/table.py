@@ -96,8 +96,13 @@ def read_table(address: str, graph: Graph) -> Table:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(names):
-            table.problems.append(Problem(line, "", f"{len(cells)} cells, but {len(names)} columns: put quotes round "
-                                                    "a text with a separator in it"))  # fmt: skip
+            table.problems.append(
+                Problem(
+                    line,
+                    "",
+                    f"{len(cells)} cells, but {len(names)} columns: put quotes round a text with a separator in it",
+                )
+            )
             continue
         values = {name: cell.strip() for name, cell in zip(names, cells) if cell.strip() and name in table.columns}
         row = _row(table, line, values, folder, graph)

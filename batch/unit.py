@@ -120,9 +120,14 @@ class ClipUnit:
         first = plan.inversion_key(graph) not in self._decibels or self.results.source(row) is None
         run = plan.edit_run(graph, done, f"batch-{row.key}-{self.kills + self.losses}", first, self.options.scores)
         return Task(
-            f"{self.name}: {row.values.get('edit_prompt') or f'line {row.line}'}", run.graph, files, run.collect,
-            run.texts, models=tuple(plan.models(run.graph)), scored=run.scored,
-        )  # fmt: skip
+            f"{self.name}: {row.values.get('edit_prompt') or f'line {row.line}'}",
+            run.graph,
+            files,
+            run.collect,
+            run.texts,
+            models=tuple(plan.models(run.graph)),
+            scored=run.scored,
+        )
 
     def accept(self, outcome: Outcome) -> str | None:
         """Keeps what came of the last task; returns the key of the edit that is finished by it, None for a tune.
@@ -144,13 +149,22 @@ class ClipUnit:
             self._decibels[inversion] = decibels
         keys = self._tunes(graph).values()
         windows = self._windows.get(row.key)
-        self.results.write(row, [file for file in outcome.files if file[0] != plan.SOURCE], {
-            "seconds": round(outcome.seconds, 2), "stages": outcome.stages, "models": outcome.models,
-            "tunes": list(keys), "tuning_steps": sum(self.tuned.get(key, 0) for key in keys),
-            "scores": parse_scores(outcome.texts.get(plan.SCORES, "")),
-            "reconstruction_db": self._decibels.get(inversion), "worker": outcome.about,
-            "windows": windows and windows[1], "since_clip": round(time.time() - self._since, 2),
-        })  # fmt: skip
+        self.results.write(
+            row,
+            [file for file in outcome.files if file[0] != plan.SOURCE],
+            {
+                "seconds": round(outcome.seconds, 2),
+                "stages": outcome.stages,
+                "models": outcome.models,
+                "tunes": list(keys),
+                "tuning_steps": sum(self.tuned.get(key, 0) for key in keys),
+                "scores": parse_scores(outcome.texts.get(plan.SCORES, "")),
+                "reconstruction_db": self._decibels.get(inversion),
+                "worker": outcome.about,
+                "windows": windows and windows[1],
+                "since_clip": round(time.time() - self._since, 2),
+            },
+        )
         self.rows.pop(0)
         if self.finished:
             self._clear()

@@ -151,10 +151,15 @@ class Worker:
         self._starts += 1
         stats = self._client.system_stats()
         self._about = {
-            "host": socket.gethostname(), "server": server.pid, "worker": os.getpid(), "start": self._starts,
-            "comfyui": stats["system"].get("comfyui_version"), "torch": stats["system"].get("pytorch_version"),
-            "device": stats["devices"][0]["name"], "python": platform.python_version(),
-        }  # fmt: skip
+            "host": socket.gethostname(),
+            "server": server.pid,
+            "worker": os.getpid(),
+            "start": self._starts,
+            "comfyui": stats["system"].get("comfyui_version"),
+            "torch": stats["system"].get("pytorch_version"),
+            "device": stats["devices"][0]["name"],
+            "python": platform.python_version(),
+        }
 
     def _place(self, files: dict[str, object], fetch: Callable[[object], bytes]) -> None:
         """Puts a task's files into the base folder and takes those of earlier tasks away. Raises `OSError`."""

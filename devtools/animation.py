@@ -31,6 +31,4 @@ def animate(clips: dict[str, torch.Tensor], file: Path, fps: float) -> None:
             picture.paste(shown, (column * (COLUMN + GAP), LABEL))
         pictures.append(picture)
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [HOLD]
-    pictures[0].save(
-        file, save_all=True, append_images=pictures[1:], duration=durations, loop=0, quality=88, method=6
-    )
+    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=durations, loop=0, quality=88, method=6)

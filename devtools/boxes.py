@@ -79,7 +79,11 @@ def collisions(editor) -> list[tuple[str, str]]:
     """Titles of nodes that lie upon each other, and of nodes and groups where the node is neither in nor out."""
     nodes, groups = places(editor)
     upon = [(a.title, b.title) for a, b in itertools.combinations(nodes.values(), 2) if a.meets(b)]
-    across = [(node.title, group.title) for node in nodes.values() for group in groups
-              if node.meets(group) and not group.holds(node)]  # fmt: skip
+    across = [
+        (node.title, group.title)
+        for node in nodes.values()
+        for group in groups
+        if node.meets(group) and not group.holds(node)
+    ]
     groups_upon = [(a.title, b.title) for a, b in itertools.combinations(groups, 2) if a.meets(b)]
     return upon + across + groups_upon

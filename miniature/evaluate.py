@@ -88,7 +88,8 @@ def _import_pack(module: str):
     name = "ei2_pack"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
-            name, PACK / "__init__.py", submodule_search_locations=[str(PACK)])
+            name, PACK / "__init__.py", submodule_search_locations=[str(PACK)]
+        )
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return importlib.import_module(f"{name}.{module}")
@@ -135,8 +136,12 @@ def reconstruction(miniature: Miniature, judge: Judge, count: int) -> dict[str, 
         psnr.append(-10 * (decoded - pictures).square().mean(dim=(1, 2, 3)).log10())
         right += sum(all(found.values()) for found in compare(scenes, judge.see(decoded)))
     psnr = torch.cat(psnr)
-    return {"pictures": count, "mean_psnr_db": round(psnr.mean().item(), 2),
-            "lowest_psnr_db": round(psnr.min().item(), 2), "all_four": right / count}
+    return {
+        "pictures": count,
+        "mean_psnr_db": round(psnr.mean().item(), 2),
+        "lowest_psnr_db": round(psnr.min().item(), 2),
+        "all_four": right / count,
+    }
 
 
 def compare(scenes: list[Scene], seen: list[dict[str, str]]) -> list[dict[str, bool]]:
@@ -144,16 +149,19 @@ def compare(scenes: list[Scene], seen: list[dict[str, str]]) -> list[dict[str, b
     return [{name: saw[name] == getattr(scene, name) for name in CLASSES} for scene, saw in zip(scenes, seen)]
 
 
-def text_to_image(miniature: Miniature, judge: Judge, count: int, guidance: float,
-                  batch: int = 25) -> tuple[dict[str, float], list[Scene], torch.Tensor]:
+def text_to_image(
+    miniature: Miniature, judge: Judge, count: int, guidance: float, batch: int = 25
+) -> tuple[dict[str, float], list[Scene], torch.Tensor]:
     """The share of random prompts whose picture shows each attribute, and all four; the scenes that were asked for and
     their pictures `count 3 128 128`."""
     rng, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     scenes = [random_scene(rng) for _ in range(count)]
-    pictures = torch.cat([
-        draw(miniature, [prompt(scene) for scene in scenes[i:i + batch]], guidance, generator)
-        for i in range(0, count, batch)
-    ])
+    pictures = torch.cat(
+        [
+            draw(miniature, [prompt(scene) for scene in scenes[i : i + batch]], guidance, generator)
+            for i in range(0, count, batch)
+        ]
+    )
     right = compare(scenes, judge.see(pictures))
     shares = {name: sum(r[name] for r in right) / count for name in CLASSES}
     shares["all_four"] = sum(all(r.values()) for r in right) / count
@@ -193,8 +201,10 @@ def model_card_table(results: dict) -> str:
     rows += [(f"{names[key]} right", f"{100 * shares[key]:.1f} %", f"{bar} %") for key, bar in bars.items()]
     rows += [("all four right", f"{100 * shares['all_four']:.1f} %", "")]
     lines = ["| measured | result | bar |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    note = (f"Text to image: {shares['prompts']} random prompts, guidance {shares['guidance']:g}, "
-            f"{shares['steps']} DDIM steps.")
+    note = (
+        f"Text to image: {shares['prompts']} random prompts, guidance {shares['guidance']:g}, "
+        f"{shares['steps']} DDIM steps."
+    )
     return "\n".join([*lines, "", note])
 
 
@@ -221,13 +231,19 @@ def main() -> None:
     judge = Judge.load()
     start = time.time()
     vae = reconstruction(miniature, judge, 256 if args.count >= 200 else 64)
-    print(f"VAE over {vae['pictures']} unseen renders: mean {vae['mean_psnr_db']} dB, "
-          f"lowest {vae['lowest_psnr_db']} dB, judged right {100 * vae['all_four']:.1f} % "
-          f"({time.time() - start:.0f} s)", flush=True)
+    print(
+        f"VAE over {vae['pictures']} unseen renders: mean {vae['mean_psnr_db']} dB, "
+        f"lowest {vae['lowest_psnr_db']} dB, judged right {100 * vae['all_four']:.1f} % "
+        f"({time.time() - start:.0f} s)",
+        flush=True,
+    )
     start = time.time()
     shares, scenes, pictures = text_to_image(miniature, judge, args.count, args.guidance)
-    print(f"text to image, {args.count} prompts, guidance {args.guidance:g} ({time.time() - start:.0f} s): "
-          + "  ".join(f"{name} {100 * shares[name]:.1f} %" for name in (*CLASSES, "all_four")), flush=True)
+    print(
+        f"text to image, {args.count} prompts, guidance {args.guidance:g} ({time.time() - start:.0f} s): "
+        + "  ".join(f"{name} {100 * shares[name]:.1f} %" for name in (*CLASSES, "all_four")),
+        flush=True,
+    )
     contact_sheet(pictures[:40], scenes[:40], judge, args.samples)
     results = {"vae": vae, "text_to_image": shares}
     args.json.write_text(json.dumps(results, indent=2) + "\n")

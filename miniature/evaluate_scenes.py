@@ -43,7 +43,8 @@ class CheckpointMiniature:
         self.model = TextToImage(len(self.tokens.used))
         prefix = "module."
         self.model.load_state_dict(
-            {key[len(prefix):]: value for key, value in state["average"].items() if key.startswith(prefix)})
+            {key[len(prefix) :]: value for key, value in state["average"].items() if key.startswith(prefix)}
+        )
         self.model.to(device, memory_format=torch.channels_last)
         self.shift, self.scale, self.signal = state["shift"], state["scale"], alphas_cumprod()
         self.vae = TAESD()
@@ -74,32 +75,43 @@ def reconstruction(miniature: CheckpointMiniature, shapes: float, count: int) ->
         decoded = miniature.decode(miniature.encode(pictures))
         psnr.append(-10 * (decoded - pictures).square().mean(dim=(1, 2, 3)).log10())
     values = torch.cat(psnr)
-    return {"pictures": count, "mean_psnr_db": round(values.mean().item(), 2),
-            "lowest_psnr_db": round(values.min().item(), 2)}
+    return {
+        "pictures": count,
+        "mean_psnr_db": round(values.mean().item(), 2),
+        "lowest_psnr_db": round(values.min().item(), 2),
+    }
 
 
-def things_to_image(miniature: CheckpointMiniature, judge: SceneJudge, count: int, guidance: float,
-                    batch: int = 25) -> tuple[dict, list[View], torch.Tensor, list[dict[str, bool]]]:
+def things_to_image(
+    miniature: CheckpointMiniature, judge: SceneJudge, count: int, guidance: float, batch: int = 25
+) -> tuple[dict, list[View], torch.Tensor, list[dict[str, bool]]]:
     """The share of random prompts with things whose picture shows what was asked for, per question and per thing; the
     views, their pictures `count 3 128 128` and what was right about each."""
     rng, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     views = [random_view(rng, shapes=0.0) for _ in range(count)]
-    pictures = torch.cat([
-        draw(miniature, [prompt(view) for view in views[i:i + batch]], guidance, generator)
-        for i in range(0, count, batch)
-    ])
+    pictures = torch.cat(
+        [
+            draw(miniature, [prompt(view) for view in views[i : i + batch]], guidance, generator)
+            for i in range(0, count, batch)
+        ]
+    )
     found = right(judge, pictures, answers(views))
     things: dict[str, list[bool]] = {}
     for view, one in zip(views, found):
         if "thing" in one:
             things.setdefault(view.actors[0].kind, []).append(one["thing"])
     per_thing = {kind: f"{sum(votes)} of {len(votes)}" for kind, votes in sorted(things.items())}
-    return {"prompts": count, "guidance": guidance, "steps": len(TIMESTEPS), **shares(found), "per_thing": per_thing}, \
-        views, pictures, found
+    return (
+        {"prompts": count, "guidance": guidance, "steps": len(TIMESTEPS), **shares(found), "per_thing": per_thing},
+        views,
+        pictures,
+        found,
+    )
 
 
-def sheet(pictures: torch.Tensor, views: Sequence[View], found: Sequence[dict[str, bool]], path: Path,
-          columns: int = 8) -> None:
+def sheet(
+    pictures: torch.Tensor, views: Sequence[View], found: Sequence[dict[str, bool]], path: Path, columns: int = 8
+) -> None:
     """A grid of pictures with their prompts below, and in red what the judge did not find in them."""
     from PIL import Image, ImageDraw
 
@@ -115,7 +127,8 @@ def sheet(pictures: torch.Tensor, views: Sequence[View], found: Sequence[dict[st
         wrong = ", ".join(name for name, is_right in marks.items() if not is_right)
         place = scene.where(view).replace(" background", "") + ("" if view.look == "normal" else f", {view.look}")
         for row, (text, color) in enumerate(
-                ((objects, "black"), (place, "black"), (wrong and f"not found: {wrong}", "red"))):
+            ((objects, "black"), (place, "black"), (wrong and f"not found: {wrong}", "red"))
+        ):
             pen.text((x, y + PIXELS + row * line), text, fill=color, font_size=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
@@ -137,8 +150,9 @@ def main() -> None:
     print(f"UNet after {miniature.steps} steps", flush=True)
     results: dict = {"unet_steps": miniature.steps, "bars": BARS}
     pictures = max(16, args.count // 2)
-    results["vae"] = {kind: reconstruction(miniature, share, pictures)
-                      for kind, share in (("things", 0.0), ("shapes", 1.0))}
+    results["vae"] = {
+        kind: reconstruction(miniature, share, pictures) for kind, share in (("things", 0.0), ("shapes", 1.0))
+    }
     print(json.dumps(results["vae"]), flush=True)
     start = time.time()
     results["things"], views, drawn, found = things_to_image(miniature, scene_judge, args.count, args.guidance)

@@ -19,7 +19,6 @@ if not torch.cuda.is_available():
     host_args.cpu = True
 
 
-
 class Conv2d(torch.nn.Conv2d):
     """torch's convolution, stepping around two slow bf16 backward kernels of CPUs: input channels beyond 128 are
     convolved in parts and added (10 times faster), and very few input channels stay in fp32."""

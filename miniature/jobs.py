@@ -18,19 +18,31 @@ from .world import Scene, prompt
 FPS, FRAMES = 8, 8
 # Each with an own shape, way and look: what is edited into what is known, so that a person sees whether it is right.
 CLIPS = {
-    "blue_square": (Scene(shape="square", color="blue", pattern="dotted", background="white", radius=32.0),
-                    [(40.0, 80.0), (46.0, 24.0), (84.0, 30.0), (88.0, 84.0)]),
-    "red_circle": (Scene(shape="circle", color="red", pattern="plain", background="yellow", radius=28.0),
-                   [(36.0, 40.0), (60.0, 90.0), (80.0, 90.0), (92.0, 40.0)]),
-    "green_triangle": (Scene(shape="triangle", color="green", pattern="striped", background="white", radius=34.0),
-                       [(40.0, 64.0), (56.0, 40.0), (76.0, 88.0), (90.0, 64.0)]),
-    "yellow_star": (Scene(shape="star", color="yellow", pattern="plain", background="black", radius=34.0),
-                    [(64.0, 36.0), (96.0, 50.0), (96.0, 80.0), (64.0, 92.0)]),
-    "purple_square": (Scene(shape="square", color="purple", pattern="plain", background="white", radius=30.0),
-                      [(88.0, 40.0), (70.0, 40.0), (50.0, 88.0), (40.0, 88.0)]),
-    "orange_circle": (Scene(shape="circle", color="orange", pattern="dotted", background="black", radius=30.0),
-                      [(40.0, 88.0), (64.0, 30.0), (64.0, 30.0), (88.0, 88.0)]),
-}  # fmt: skip
+    "blue_square": (
+        Scene(shape="square", color="blue", pattern="dotted", background="white", radius=32.0),
+        [(40.0, 80.0), (46.0, 24.0), (84.0, 30.0), (88.0, 84.0)],
+    ),
+    "red_circle": (
+        Scene(shape="circle", color="red", pattern="plain", background="yellow", radius=28.0),
+        [(36.0, 40.0), (60.0, 90.0), (80.0, 90.0), (92.0, 40.0)],
+    ),
+    "green_triangle": (
+        Scene(shape="triangle", color="green", pattern="striped", background="white", radius=34.0),
+        [(40.0, 64.0), (56.0, 40.0), (76.0, 88.0), (90.0, 64.0)],
+    ),
+    "yellow_star": (
+        Scene(shape="star", color="yellow", pattern="plain", background="black", radius=34.0),
+        [(64.0, 36.0), (96.0, 50.0), (96.0, 80.0), (64.0, 92.0)],
+    ),
+    "purple_square": (
+        Scene(shape="square", color="purple", pattern="plain", background="white", radius=30.0),
+        [(88.0, 40.0), (70.0, 40.0), (50.0, 88.0), (40.0, 88.0)],
+    ),
+    "orange_circle": (
+        Scene(shape="circle", color="orange", pattern="dotted", background="black", radius=30.0),
+        [(40.0, 88.0), (64.0, 30.0), (64.0, 30.0), (88.0, 88.0)],
+    ),
+}
 EDITS = {
     "blue_square": [{"color": "red"}, {"shape": "circle"}, {"shape": "circle", "color": "red"}],
     "red_circle": [{"color": "blue"}, {"shape": "square"}, {"background": "white"}],

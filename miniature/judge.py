@@ -57,17 +57,18 @@ class Judge(torch.nn.Module):
         pairs = zip((widths[0], *widths), widths)
         self.blocks = torch.nn.ModuleList([ResidualBlock(i, o) for i, o in pairs])
         self.norm = torch.nn.GroupNorm(8, widths[-1])
-        self.heads = torch.nn.ModuleDict({
-            name: torch.nn.Linear(2 * widths[-1], len(classes)) for name, classes in self.CLASSES.items()
-        })
+        self.heads = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(2 * widths[-1], len(classes)) for name, classes in self.CLASSES.items()}
+        )
 
     @classmethod
     def load(cls, path: Path | None = None) -> Judge:
         """The trained judge in float32 on the CPU. Raises FileNotFoundError if its weights are missing."""
         path = path or cls.FILE
         if not Path(path).exists():
-            raise FileNotFoundError(f"The judge's weights are missing at {path}: "
-                                    "run `python -m miniature.train_judge`.")
+            raise FileNotFoundError(
+                f"The judge's weights are missing at {path}: run `python -m miniature.train_judge`."
+            )
         judge = cls()
         judge.load_state_dict({key: value.float() for key, value in load_file(path).items()})
         return judge.eval().requires_grad_(False)

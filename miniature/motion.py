@@ -48,14 +48,18 @@ def along(clip: Sequence[View], path: Sequence[Point], actor: int = 0) -> Clip:
 
 def turning(clip: Sequence[View], turn: float, actor: int = 0) -> Clip:
     """The actor turns by `turn` radians over the clip."""
-    return [view.with_actor(actor, angle=view.actors[actor].angle + turn * _gentle(even))
-            for view, even in zip(clip, _times(clip))]
+    return [
+        view.with_actor(actor, angle=view.actors[actor].angle + turn * _gentle(even))
+        for view, even in zip(clip, _times(clip))
+    ]
 
 
 def growing(clip: Sequence[View], factor: float, actor: int = 0) -> Clip:
     """The actor's radius ends `factor` times as large."""
-    return [view.with_actor(actor, radius=view.actors[actor].radius * factor ** _gentle(even))
-            for view, even in zip(clip, _times(clip))]
+    return [
+        view.with_actor(actor, radius=view.actors[actor].radius * factor ** _gentle(even))
+        for view, even in zip(clip, _times(clip))
+    ]
 
 
 def hopping(clip: Sequence[View], hops: int, height: float, actor: int = 0, squash: float = 0.25) -> Clip:
@@ -106,9 +110,12 @@ def entering(clip: Sequence[View], actor: int = 0, from_left: bool = True) -> Cl
 
 def panning(clip: Sequence[View], dx: float, dy: float = 0.0) -> Clip:
     """The camera moves by so many pixels to the right and down; things keep their place in the picture."""
-    return [view.edited(camera=replace(
-        view.camera, pan_x=view.camera.pan_x + dx * even, pan_y=view.camera.pan_y + dy * even,
-    )) for view, even in zip(clip, _times(clip))]
+    return [
+        view.edited(
+            camera=replace(view.camera, pan_x=view.camera.pan_x + dx * even, pan_y=view.camera.pan_y + dy * even)
+        )
+        for view, even in zip(clip, _times(clip))
+    ]
 
 
 def zooming(clip: Sequence[View], factor: float) -> Clip:
@@ -116,9 +123,12 @@ def zooming(clip: Sequence[View], factor: float) -> Clip:
     result = []
     for view, even in zip(clip, _times(clip)):
         zoom = factor**even
-        actors = tuple(one.edited(
-            x=SIZE / 2 + (one.x - SIZE / 2) * zoom, y=SIZE / 2 + (one.y - SIZE / 2) * zoom, radius=one.radius * zoom,
-        ) for one in view.actors)
+        actors = tuple(
+            one.edited(
+                x=SIZE / 2 + (one.x - SIZE / 2) * zoom, y=SIZE / 2 + (one.y - SIZE / 2) * zoom, radius=one.radius * zoom
+            )
+            for one in view.actors
+        )
         result.append(view.edited(actors=actors, camera=replace(view.camera, zoom=view.camera.zoom * zoom)))
     return result
 

@@ -27,8 +27,11 @@ class Optimizer:
         self.lr = lr
         self.optimizers = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)]
         if self.matrices:
-            self.optimizers.append(torch.optim.Muon(
-                [m for _, m in self.matrices], lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self.optimizers.append(
+                torch.optim.Muon(
+                    [m for _, m in self.matrices], lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
 
     def step(self, scale: float, clip: float = 1.0) -> None:
         """One update at learning rate `lr * scale`; gradients are clipped to norm `clip`, then cleared."""

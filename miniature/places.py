@@ -114,7 +114,9 @@ def _sea(canvas: Canvas) -> None:
     canvas.fill((205, 232, 245))
     _clouds(canvas, (252, 253, 255))
     for depth, top, period, height, color in (
-        (0.35, 48, 46, 2.5, (95, 175, 215)), (0.6, 70, 60, 4, (50, 135, 190)), (1.0, 96, 76, 5, (25, 95, 150)),
+        (0.35, 48, 46, 2.5, (95, 175, 215)),
+        (0.6, 70, 60, 4, (50, 135, 190)),
+        (1.0, 96, 76, 5, (25, 95, 150)),
     ):
         x, y = canvas.at(depth)
         canvas.paint(color, top + _wave(x, period, height) - y)

@@ -117,8 +117,9 @@ def _ground(view: View) -> torch.Tensor:
     if view.background not in COLORS:
         raise ValueError(f"a {view.place} background needs a colour out of {', '.join(COLORS)}, not {view.background}")
     axis = (torch.arange(SIZE) + 0.5 - SIZE / 2) / view.camera.zoom + SIZE / 2
-    return world.ground(view.place, view.background, (axis + view.camera.pan_x).view(1, -1),
-                        (axis + view.camera.pan_y).view(-1, 1))
+    return world.ground(
+        view.place, view.background, (axis + view.camera.pan_x).view(1, -1), (axis + view.camera.pan_y).view(-1, 1)
+    )
 
 
 def _draw(picture: torch.Tensor, actor: Actor) -> None:
@@ -133,6 +134,7 @@ def _draw(picture: torch.Tensor, actor: Actor) -> None:
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------
+
 
 def describe(actor: Actor) -> str:
     """E.g. `a cat`, `an orange car`, `a red circle`."""
@@ -166,6 +168,7 @@ def random_prompt(view: View, rng: random.Random) -> str:
 
 
 # -- at random --------------------------------------------------------------------------------------------------------
+
 
 def random_view(rng: random.Random, kinds: Sequence[str] = things.LEARNED, shapes: float = 0.3) -> View:
     """A view with everything drawn at random: with the chance `shapes` one of today's shapes on a pattern, else things

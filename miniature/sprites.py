@@ -45,8 +45,11 @@ def load() -> dict[str, np.ndarray]:
                 return {name: file[name] for name in file.files if name != "version"}
     if lack := missing():
         raise ModuleNotFoundError(f"The things' sprites are not drawn yet, and {lack}")
-    sprites = {key(name, color): draw_svg(name, color) for name, thing in THINGS.items()
-               for color in (None, *(THING_COLORS if thing.colors else ()))}
+    sprites = {
+        key(name, color): draw_svg(name, color)
+        for name, thing in THINGS.items()
+        for color in (None, *(THING_COLORS if thing.colors else ()))
+    }
     FILE.parent.mkdir(parents=True, exist_ok=True)
     temporary = FILE.with_suffix(".tmp.npz")
     np.savez_compressed(temporary, version=np.array(version), **sprites)
@@ -79,7 +82,7 @@ def draw_svg(name: str, color: str | None) -> np.ndarray:
     alpha = pixels[..., 3:] / 255
     pixels = np.concatenate([pixels[..., :3] * alpha, pixels[..., 3:]], axis=2).round().astype(np.uint8)
     rows, columns = np.flatnonzero(pixels[..., 3].any(axis=1)), np.flatnonzero(pixels[..., 3].any(axis=0))
-    cut = pixels[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    cut = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     fill = [(EMPTY, EMPTY + -side % 4) for side in cut.shape[:2]]
     return np.ascontiguousarray(np.pad(cut, [*fill, (0, 0)]).transpose(2, 0, 1))
 

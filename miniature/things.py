@@ -137,8 +137,17 @@ def fills(name: str, color: str | None) -> dict[str, str]:
     return {old: bytes(round(factor * c) for c in base).hex() for old, factor in thing.fills.items()}
 
 
-def draw(picture: torch.Tensor, name: str, color: str | None, x: float, y: float, radius: float, angle: float = 0.0,
-         mirrored: bool = False, stretch: float = 1.0) -> None:
+def draw(
+    picture: torch.Tensor,
+    name: str,
+    color: str | None,
+    x: float,
+    y: float,
+    radius: float,
+    angle: float = 0.0,
+    mirrored: bool = False,
+    stretch: float = 1.0,
+) -> None:
     """Draws the thing over the picture `c h w` in place, `c` 3 (colours) or 1 (coverage alone), anti-aliased.
 
     `x`, `y`: its centre of mass in pixels; `angle` in radians, clockwise; `stretch`: how much taller it is than

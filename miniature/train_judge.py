@@ -125,16 +125,21 @@ def main() -> None:
         pictures = imperfect(pictures, rng).to(args.device, memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16):
             logits = judge(pictures)
-        loss = sum(-(target.to(args.device) * logits[name].float().log_softmax(dim=1)).sum(dim=1).mean()
-                   for name, target in labels(judge, truth).items())
+        loss = sum(
+            -(target.to(args.device) * logits[name].float().log_softmax(dim=1)).sum(dim=1).mean()
+            for name, target in labels(judge, truth).items()
+        )
         loss.backward()
         optimizer.step(rate(step - first, progress if args.cool else 0.0))
         step += 1
         running += (loss.item() - running) * max(0.02, 1 / (step - first))
         if clock(args.device) - last_report > 120:
             last_report = clock(args.device)
-            print(f"step {step} ({(clock(args.device) - start) / (step - first):.3f} s)  loss {running:.4f}  "
-                  + words(accuracy(judge.cpu(), 100, seed=step)), flush=True)
+            print(
+                f"step {step} ({(clock(args.device) - start) / (step - first):.3f} s)  loss {running:.4f}  "
+                + words(accuracy(judge.cpu(), 100, seed=step)),
+                flush=True,
+            )
             judge.to(args.device)
             save_whole(checkpoint, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "steps": step})
     save_whole(checkpoint, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "steps": step})

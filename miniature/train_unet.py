@@ -167,8 +167,11 @@ def main() -> None:
     model.to(args.device, memory_format=torch.channels_last)
     optimizer = Optimizer(model, args.lr)
     average = AveragedModel(model, avg_fn=moving_average)
-    print(f"UNet {count(model.unet) / 1e6:.2f} M, text encoder {count(model.text) / 1e6:.2f} M parameters, "
-          f"{len(tokens.used)} tokens, from step {first}", flush=True)
+    print(
+        f"UNet {count(model.unet) / 1e6:.2f} M, text encoder {count(model.text) / 1e6:.2f} M parameters, "
+        f"{len(tokens.used)} tokens, from step {first}",
+        flush=True,
+    )
     if state:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
@@ -195,10 +198,18 @@ def main() -> None:
     step, running = first, 0.0
 
     def save() -> None:
-        save_whole(checkpoint, {
-            "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-            "steps": step, "shift": shift, "scale": scale, "tokens": tokens.used,
-        })
+        save_whole(
+            checkpoint,
+            {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "steps": step,
+                "shift": shift,
+                "scale": scale,
+                "tokens": tokens.used,
+            },
+        )
         save_whole(bank_file, {"views": bank.views, "latents": torch.stack(bank.latents).half(), "oldest": bank.oldest})
 
     while (progress := (clock(args.device) - started) / (60 * args.minutes)) < 1:
@@ -220,8 +231,11 @@ def main() -> None:
         running += (loss.item() - running) * max(0.01, 1 / (step - first))
         if clock(args.device) - last_report > 240:
             last_report = clock(args.device)
-            print(f"step {step} ({(clock(args.device) - started) / (step - first):.3f} s)  loss {running:.4f}  "
-                  f"bank {len(bank.views)}", flush=True)
+            print(
+                f"step {step} ({(clock(args.device) - started) / (step - first):.3f} s)  loss {running:.4f}  "
+                f"bank {len(bank.views)}",
+                flush=True,
+            )
             save()
     save()
     print(f"stopped after step {step}", flush=True)

@@ -28,16 +28,18 @@ HARD = ("pencil sketch", "pixel art")  # the looks with the most detail, drawn m
 def crops(rng: random.Random, count: int, size: int) -> torch.Tensor:
     """Rendered crops, most of them near an object's outline, where the detail is, `count 3 size size`."""
     views = [scene.random_view(rng) for _ in range(count)]
-    views = [view.edited(look=rng.choice(HARD)) if view.look != "normal" and rng.random() < 0.4 else view
-             for view in views]
+    views = [
+        view.edited(look=rng.choice(HARD)) if view.look != "normal" and rng.random() < 0.4 else view for view in views
+    ]
     pictures = []
     for view, picture in zip(views, scene.render(views)):
         actor = rng.choice(view.actors)
         free = rng.random() < 0.25
         reach = world.SIZE if free else 0.9 * actor.radius
-        x, y = (min(max(round(c + rng.uniform(-reach, reach) - size / 2), 0), world.SIZE - size)
-                for c in (actor.x, actor.y))
-        pictures.append(picture[:, y:y + size, x:x + size])
+        x, y = (
+            min(max(round(c + rng.uniform(-reach, reach) - size / 2), 0), world.SIZE - size) for c in (actor.x, actor.y)
+        )
+        pictures.append(picture[:, y : y + size, x : x + size])
     return torch.stack(pictures)
 
 
@@ -101,14 +103,23 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
 
     def save() -> None:
-        save_whole(checkpoint, {"model": vae.state_dict(), "optimizer": optimizer.state_dict(),
-                                "frozen": args.freeze_encoder, "steps": step})
+        save_whole(
+            checkpoint,
+            {
+                "model": vae.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "frozen": args.freeze_encoder,
+                "steps": step,
+            },
+        )
 
     def report(count: int) -> str:
         things, z = evaluate(encoder, decoder, 0.0, count)
         shapes, _ = evaluate(encoder, decoder, 1.0, count)
-        return (f"PSNR {things:.2f} dB with things, {shapes:.2f} dB with shapes; "
-                f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}")
+        return (
+            f"PSNR {things:.2f} dB with things, {shapes:.2f} dB with shapes; "
+            f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}"
+        )
 
     few = min(16, args.evaluate)  # pictures of full size take as long as several steps
     print(f"from step {first}: {report(few)}", flush=True)

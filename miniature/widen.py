@@ -27,10 +27,13 @@ def widen(narrow: dict[str, torch.Tensor], wide: dict[str, torch.Tensor], genera
             if weight.shape[dim] == target.shape[dim]:
                 continue
             if 2 * target.shape[dim] != 3 * weight.shape[dim]:
-                raise ValueError(f"{name} of {tuple(weight.shape)} cannot become {tuple(target.shape)}: "
-                                 "only half as wide again is possible.")
+                raise ValueError(
+                    f"{name} of {tuple(weight.shape)} cannot become {tuple(target.shape)}: "
+                    "only half as wide again is possible."
+                )
             heads = (dim == 0 and name.endswith(("to_q.weight", "to_k.weight", "to_v.weight"))) or (
-                dim == 1 and name.endswith("to_out.0.weight"))
+                dim == 1 and name.endswith("to_out.0.weight")
+            )
             blocks = weight.movedim(dim, 0)
             blocks = blocks.reshape(-1, 2, HEAD_WIDTH if heads else 1, *blocks.shape[1:])
             third = torch.zeros_like(blocks[:, :1]) if dim == 1 else blocks[:, :1] if heads else blocks.mean(1, True)

@@ -25,10 +25,25 @@ from .save_tune import SaveTune
 from .shift_probe import ShiftProbe
 
 NODES: list[type[io.ComfyNode]] = [
-    LoadVideo, LoadMini, InflateUNet, InflateUNetAdvanced, OneShotTune, ContextWindows, Invert, AttentionControl,
-    EditSample, RecipeNode, SaveTune, LoadTune, ApplyTune, InversionCache, ReconstructionCheck, Compare, Metrics,
+    LoadVideo,
+    LoadMini,
+    InflateUNet,
+    InflateUNetAdvanced,
+    OneShotTune,
+    ContextWindows,
+    Invert,
+    AttentionControl,
+    EditSample,
+    RecipeNode,
+    SaveTune,
+    LoadTune,
+    ApplyTune,
+    InversionCache,
+    ReconstructionCheck,
+    Compare,
+    Metrics,
     ShiftProbe,
-]  # fmt: skip
+]
 for _node in NODES:
     check_inputs(_node)
     with_plain_errors(_node)

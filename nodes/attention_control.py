@@ -58,10 +58,15 @@ class AttentionControl(io.ComfyNode):
             "change. The defaults are Video-P2P's.",
             **offered(
                 search_aliases=[
-                    "prompt to prompt", "p2p", "attention replace", "attention reweight", "local blend",
-                    "replace object", "keep background",
-                ],
-            ),  # fmt: skip
+                    "prompt to prompt",
+                    "p2p",
+                    "attention replace",
+                    "attention reweight",
+                    "local blend",
+                    "replace object",
+                    "keep background",
+                ]
+            ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),
                 io.String.Input(
@@ -87,7 +92,7 @@ class AttentionControl(io.ComfyNode):
                     "reweight",
                     multiline=True,
                     default="",
-                    tooltip='Words of the target prompt that shall count more or less, on lines of their own or with '
+                    tooltip="Words of the target prompt that shall count more or less, on lines of their own or with "
                     'commas between: "red: 2" doubles red, "red: 0.5" halves it. Acts in all steps, where the original '
                     "methods stop it after the share cross_replace. Empty: all as they are.",
                 ),
@@ -151,9 +156,21 @@ class AttentionControl(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip, source_prompt, target_prompt, mode, cross_replace, self_replace, self_maps, reweight, blend_source,
-        blend_target, blend_threshold, blend_start, unconditional,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        clip,
+        source_prompt,
+        target_prompt,
+        mode,
+        cross_replace,
+        self_replace,
+        self_maps,
+        reweight,
+        blend_source,
+        blend_target,
+        blend_threshold,
+        blend_start,
+        unconditional,
+    ) -> io.NodeOutput:
         for name, text in (("source_prompt", source_prompt), ("target_prompt", target_prompt)):
             if not text.strip():
                 raise ValueError(f"{name} is empty: write what the {'clip' if 'source' in name else 'edit'} shows.")
@@ -171,9 +188,18 @@ class AttentionControl(io.ComfyNode):
             blend = Blend(*marks, blend_threshold, blend_start)
         factors = reweight_factors(target, weights)
         control = Control(
-            source, target, _conditioning(clip, source_prompt, source), _conditioning(clip, target_prompt, target),
-            tokens, factors, cross_replace, self_replace, self_maps, unconditional, blend,
-        )  # fmt: skip
+            source,
+            target,
+            _conditioning(clip, source_prompt, source),
+            _conditioning(clip, target_prompt, target),
+            tokens,
+            factors,
+            cross_replace,
+            self_replace,
+            self_maps,
+            unconditional,
+            blend,
+        )
         report = plain(describe(control, chosen, mode == "auto", weights, old, new))
         return io.NodeOutput(control, control.target_conditioning, report)
 

@@ -33,10 +33,17 @@ class EditSample(io.ComfyNode):
             description="Makes the edited clip: the inverted noise, sampled with a new prompt.",
             **offered(
                 search_aliases=[
-                    "vid2vid", "video to video", "edit video", "video editing", "restyle", "style transfer",
-                    "replace object", "temporal consistency", "tune-a-video",
-                ],
-            ),  # fmt: skip
+                    "vid2vid",
+                    "video to video",
+                    "edit video",
+                    "video editing",
+                    "restyle",
+                    "style transfer",
+                    "replace object",
+                    "temporal consistency",
+                    "tune-a-video",
+                ]
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The same tuned model that made the inversion."),
                 io.Custom("EI2_INVERSION").Input("inversion", tooltip="From EI2 Invert."),

@@ -38,18 +38,17 @@ class InflateUNet(io.ComfyNode):
             description="Makes an image model see all frames of a video at once. EI2 One-Shot Tune comes next.",
             **offered(
                 search_aliases=[
-                    "tune-a-video", "video-p2p", "vid2vid-zero", "temporal attention", "temporal consistency",
+                    "tune-a-video",
+                    "video-p2p",
+                    "vid2vid-zero",
+                    "temporal attention",
+                    "temporal consistency",
                     "image model to video model",
-                ],
-            ),  # fmt: skip
+                ]
+            ),
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
-                io.Combo.Input(
-                    "preset",
-                    options=list(PRESETS),
-                    default="EI2",
-                    tooltip=PRESET_TOOLTIP,
-                ),
+                io.Combo.Input("preset", options=list(PRESETS), default="EI2", tooltip=PRESET_TOOLTIP),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The inflated model, still untuned.")],
         )
@@ -115,16 +114,9 @@ class InflateUNetAdvanced(io.ComfyNode):
             description="Like EI2 Inflate UNet, with every choice of the method open. The defaults are the preset "
             "EI2. A choice that another one would leave without effect is refused.",
             **offered(
-                search_aliases=[
-                    "tune-a-video", "video-p2p", "vid2vid-zero", "temporal attention", "stam", "ffam",
-                ],
-            ),  # fmt: skip
-            inputs=[
-                io.Model.Input("model", tooltip=MODEL_TOOLTIP),
-                options.pop("spatial"),
-                factor,
-                *options.values(),
-            ],
+                search_aliases=["tune-a-video", "video-p2p", "vid2vid-zero", "temporal attention", "stam", "ffam"]
+            ),
+            inputs=[io.Model.Input("model", tooltip=MODEL_TOOLTIP), options.pop("spatial"), factor, *options.values()],
             outputs=[io.Model.Output(display_name="model", tooltip="The inflated model, still untuned.")],
         )
 

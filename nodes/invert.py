@@ -38,10 +38,15 @@ class Invert(io.ComfyNode):
             "another prompt keeps the motion.",
             **offered(
                 search_aliases=[
-                    "ddim", "inversion", "null text", "null-text optimization", "unsample", "reverse sampling",
+                    "ddim",
+                    "inversion",
+                    "null text",
+                    "null-text optimization",
+                    "unsample",
+                    "reverse sampling",
                 ],
                 has_intermediate_output=True,
-            ),  # fmt: skip
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The tuned model from EI2 One-Shot Tune."),
                 io.Latent.Input("latent", tooltip="The same clip that was tuned on."),
@@ -194,9 +199,16 @@ def invert_plainly(model, source, positive: list, steps: int, refine: int, keep:
 
 
 def invert_for_guidance(
-    model, source, positive: list, steps: int, refine: int, prompt: list, empty: list, settings: NullTextSettings,
+    model,
+    source,
+    positive: list,
+    steps: int,
+    refine: int,
+    prompt: list,
+    empty: list,
+    settings: NullTextSettings,
     keep: bool = False,
-) -> Inversion:  # fmt: skip
+) -> Inversion:
     """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
     the inversion, `prompt`: of the guided sampling; `keep`: whether the trajectory is kept."""
     # says at once whether there is memory for it; the inversion alone would fit, and take long
@@ -208,9 +220,15 @@ def invert_for_guidance(
     advance = progress(steps + inner_steps)
     advance(steps)
     embeddings, _ = null_text(
-        model, trajectory[::-1], sigmas, prompt, empty, settings,
-        on_step=lambda done, loss: advance(steps + done), precision=null_text_precision(model),
-    )  # fmt: skip
+        model,
+        trajectory[::-1],
+        sigmas,
+        prompt,
+        empty,
+        settings,
+        on_step=lambda done, loss: advance(steps + done),
+        precision=null_text_precision(model),
+    )
     start = empty[0][0].detach().cpu().float()
     kept = torch.stack(trajectory[::-1]).float() if keep else None
     return Inversion(noise, source, sigmas, embeddings, start, settings.guidance, kept)

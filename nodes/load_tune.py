@@ -29,7 +29,7 @@ class LoadTune(io.ComfyNode):
                     "tune_name",
                     options=list_tunes(),
                     tooltip="A file in ComfyUI's models/ei2_tunes. Press R to find new ones.",
-                ),
+                )
             ],
             outputs=[
                 io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="For EI2 Apply Tune."),

@@ -1,4 +1,5 @@
 """The node that loads a clip: frames at the size to edit, their rate, and the sound of the same span."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -27,52 +28,101 @@ class LoadVideo(io.ComfyNode):
             display_name="Load Video (EI2)",
             category="EI2",
             description="Load the frames and the sound of a part of a video, scaled to the size to edit. "
-                        "Only the chosen frames take memory, however long the video is.",
+            "Only the chosen frames take memory, however long the video is.",
             **offered(search_aliases=["import video", "video to frames", "extract frames", "trim video", "video clip"]),
             inputs=[
-                io.Combo.Input("video", options=list_input_videos(), upload=io.UploadType.video,
-                               tooltip="The video to edit: upload one, or choose a file of ComfyUI's input folder."),
-                io.Int.Input("width", default=512, min=0, max=LARGEST_SIZE, step=SIZE_STEP,
-                             tooltip="Width of the frames in pixels, a multiple of 8. 0 = follow height and the "
-                                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
-                                     "of 8. Use the size the model was made for: 512 for SD 1.5, 768 for SD 2."),
-                io.Int.Input("height", default=512, min=0, max=LARGEST_SIZE, step=SIZE_STEP,
-                             tooltip="Height of the frames in pixels, a multiple of 8. 0 = follow width and the "
-                                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
-                                     "of 8."),
-                io.Combo.Input("fit", options=list(FITS), default=FITS[0],
-                               tooltip="What to do when the video has another shape than width x height. crop: fill "
-                                       "the frame and cut what sticks out. pad: show everything between black bars. "
-                                       "stretch: show everything, distorted."),
-                io.Int.Input("start_frame", default=0, min=0, max=MOST_FRAMES,
-                             tooltip="The first frame to load, counted from 0. At 24 frames per second, 48 starts "
-                                     "two seconds into the video."),
-                io.Int.Input("frame_stride", default=1, min=1, max=1000,
-                             tooltip="Load every n-th frame: 1 = every frame, 2 = every second one. Higher values "
-                                     "cover more time with the same number of frames; fps is lowered to match, so "
-                                     "that the clip still plays at its natural speed."),
-                io.Int.Input("max_frames", default=24, min=0, max=MOST_FRAMES,
-                             tooltip="The most frames to load; 0 = up to the end of the video. Time and memory of "
-                                     "tuning and editing grow with it: start with 8 to 24."),
+                io.Combo.Input(
+                    "video",
+                    options=list_input_videos(),
+                    upload=io.UploadType.video,
+                    tooltip="The video to edit: upload one, or choose a file of ComfyUI's input folder.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=0,
+                    max=LARGEST_SIZE,
+                    step=SIZE_STEP,
+                    tooltip="Width of the frames in pixels, a multiple of 8. 0 = follow height and the "
+                    "video's shape; with both 0, the video's own size, its edges cut to a multiple "
+                    "of 8. Use the size the model was made for: 512 for SD 1.5, 768 for SD 2.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=0,
+                    max=LARGEST_SIZE,
+                    step=SIZE_STEP,
+                    tooltip="Height of the frames in pixels, a multiple of 8. 0 = follow width and the "
+                    "video's shape; with both 0, the video's own size, its edges cut to a multiple "
+                    "of 8.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default=FITS[0],
+                    tooltip="What to do when the video has another shape than width x height. crop: fill "
+                    "the frame and cut what sticks out. pad: show everything between black bars. "
+                    "stretch: show everything, distorted.",
+                ),
+                io.Int.Input(
+                    "start_frame",
+                    default=0,
+                    min=0,
+                    max=MOST_FRAMES,
+                    tooltip="The first frame to load, counted from 0. At 24 frames per second, 48 starts "
+                    "two seconds into the video.",
+                ),
+                io.Int.Input(
+                    "frame_stride",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    tooltip="Load every n-th frame: 1 = every frame, 2 = every second one. Higher values "
+                    "cover more time with the same number of frames; fps is lowered to match, so "
+                    "that the clip still plays at its natural speed.",
+                ),
+                io.Int.Input(
+                    "max_frames",
+                    default=24,
+                    min=0,
+                    max=MOST_FRAMES,
+                    tooltip="The most frames to load; 0 = up to the end of the video. Time and memory of "
+                    "tuning and editing grow with it: start with 8 to 24.",
+                ),
                 # Sockets, not widgets: the editor's own upload button is the last widget, and workflows are saved with
                 # their widgets' values in order.
-                io.Float.Input("frame_rate", default=0.0, min=0.0, max=MOST_RATE, step=0.01, optional=True,
-                               tooltip="Frames per second before frame_stride; 0 = the video's. Phones and screen "
-                                       "recorders write frames at a variable rate: they are made even, at the usual "
-                                       "rate or this one, and a frame is repeated where there is a pause.",
-                               force_input=True),
-                io.String.Input("background", default="#000000", optional=True,
-                                tooltip="The colour under the transparent parts of a video: #rrggbb, or a name such as "
-                                        "white.", force_input=True),
+                io.Float.Input(
+                    "frame_rate",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_RATE,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Frames per second before frame_stride; 0 = the video's. Phones and screen "
+                    "recorders write frames at a variable rate: they are made even, at the usual "
+                    "rate or this one, and a frame is repeated where there is a pause.",
+                    force_input=True,
+                ),
+                io.String.Input(
+                    "background",
+                    default="#000000",
+                    optional=True,
+                    tooltip="The colour under the transparent parts of a video: #rrggbb, or a name such as white.",
+                    force_input=True,
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, in order."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second of the loaded frames."),
                 io.Int.Output(display_name="frame_count", tooltip="How many frames were loaded."),
                 io.Audio.Output(display_name="audio", tooltip="The sound of the same span; empty if there is none."),
-                io.Mask.Output(display_name="mask", tooltip="The transparent parts of the frames, as ComfyUI's Load "
-                                                            "Image gives them: 1 where the video is transparent, 0 "
-                                                            "everywhere if it is opaque."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="The transparent parts of the frames, as ComfyUI's Load "
+                    "Image gives them: 1 where the video is transparent, 0 "
+                    "everywhere if it is opaque.",
+                ),
             ],
         )
 
@@ -96,8 +146,9 @@ class LoadVideo(io.ComfyNode):
         return f"{status.st_mtime_ns}:{status.st_size}"
 
     @classmethod
-    def execute(cls, video, width, height, fit, start_frame, frame_stride, max_frames, frame_rate=0.0,
-                background="#000000") -> io.NodeOutput:
+    def execute(
+        cls, video, width, height, fit, start_frame, frame_stride, max_frames, frame_rate=0.0, background="#000000"
+    ) -> io.NodeOutput:
         path, colour = resolve_input(video), parse_colour(background)
         advance, total = progress(), 1
 
@@ -106,16 +157,24 @@ class LoadVideo(io.ComfyNode):
             total = expected + 1  # the last step is the sound's
             advance(done, total)
 
-        clip = read_frames(path, start_frame, frame_stride, max_frames, width, height, fit, on_frame, free_ram(),
-                           frame_rate, colour)
+        clip = read_frames(
+            path, start_frame, frame_stride, max_frames, width, height, fit, on_frame, free_ram(), frame_rate, colour
+        )
         warnings = list(clip.warnings)
-        audio = read_audio(path, clip.start_seconds, clip.end_seconds - clip.start_seconds, clip.starts,
-                           warnings.append, lambda share: advance(total - 1, total))
+        audio = read_audio(
+            path,
+            clip.start_seconds,
+            clip.end_seconds - clip.start_seconds,
+            clip.starts,
+            warnings.append,
+            lambda share: advance(total - 1, total),
+        )
         advance(total, total)
         for warning in warnings:
             warn(f"Load Video: {warning}")
-        return io.NodeOutput(clip.images, clip.fps, clip.frame_count, audio, clip.mask,
-                             ui=shown(cls, text="\n".join(warnings)))
+        return io.NodeOutput(
+            clip.images, clip.fps, clip.frame_count, audio, clip.mask, ui=shown(cls, text="\n".join(warnings))
+        )
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

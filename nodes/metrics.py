@@ -6,14 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..ei2.masks import frame_masks
-from ..ei2.measures import (
-    added_change,
-    consecutive_cosines,
-    cosines_to,
-    frame_change,
-    masked_psnr,
-    mean_pair_cosine,
-)
+from ..ei2.measures import added_change, consecutive_cosines, cosines_to, frame_change, masked_psnr, mean_pair_cosine
 from ..ei2.ssim import WINDOW, masked_ssim
 from .host.clip_embeddings import image_embeddings, text_embedding
 from .host.extras import drawn
@@ -41,9 +34,14 @@ class Metrics(io.ComfyNode):
             "compare edits of one clip: a score alone says little.",
             **offered(
                 search_aliases=[
-                    "flicker", "temporal consistency", "frame consistency", "clip score", "text alignment", "evaluate",
-                ],
-            ),  # fmt: skip
+                    "flicker",
+                    "temporal consistency",
+                    "frame consistency",
+                    "clip score",
+                    "text alignment",
+                    "evaluate",
+                ]
+            ),
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames before the edit."),
                 io.Image.Input("edit", tooltip="The edited frames, as many and of the same size."),

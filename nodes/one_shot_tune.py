@@ -38,11 +38,9 @@ class OneShotTune(io.ComfyNode):
             category="EI2",
             description="Teaches an inflated model the motion of one clip. Done once per clip; every edit reuses it.",
             **offered(
-                search_aliases=[
-                    "tune-a-video", "one-shot tuning", "fine-tune", "train", "learn motion", "motion",
-                ],
+                search_aliases=["tune-a-video", "one-shot tuning", "fine-tune", "train", "learn motion", "motion"],
                 has_intermediate_output=True,
-            ),  # fmt: skip
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="A model from EI2 Inflate UNet."),
                 io.Latent.Input("latent", tooltip="The clip to learn: its frames through VAE Encode."),

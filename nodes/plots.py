@@ -51,9 +51,15 @@ def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
         darken(axes)
         axes.grid(color=FAINT, alpha=0.4, linewidth=0.6)
         axes.legend(  # above the axes, where it hides no line
-            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, handlelength=3,
-            frameon=False, labelcolor=INK, fontsize=8,
-        )  # fmt: skip
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.2,
+            ncols=2,
+            handlelength=3,
+            frameon=False,
+            labelcolor=INK,
+            fontsize=8,
+        )
     first = next(iter(shifts.values()))
     shown = range(0, len(first.blocks), -(-len(first.blocks) // MOST_NAMES))
     names = [first.blocks[i] for i in shown]

@@ -38,7 +38,9 @@ RECIPES = {
         "name the object in both for a colour",
         "the old colour shines through: raise cfg, then reweight the new word with 1.5 to 2; outlines drift: raise "
         "cross_replace; a style that needs other outlines (pixel art, cubism) wants the recipe 'swap the object'",
-        (300, 200), (7.5, 2.0), (0.6, 0.4),
+        (300, 200),
+        (7.5, 2.0),
+        (0.6, 0.4),
     ),
     "swap the object": Recipe(
         "another object that moves as the old one did",
@@ -47,23 +49,29 @@ RECIPES = {
         "the old form comes back: lower cross_replace to 0, then tune with fewer steps; the new object strays or "
         "flickers: raise cross_replace; it cannot fill another outline (a bus for a bicycle): leave the blend words "
         "empty",
-        (300, 200), (10.0, 2.0), (0.2, 0.2),
+        (300, 200),
+        (10.0, 2.0),
+        (0.2, 0.2),
     ),
     "new background": Recipe(
         "another place around the same object",
         "replace the background's words and nothing else; leave the blend words empty",
         "the old background's pattern comes back, since the inverted noise holds it: raise cfg, then tune with fewer "
         "steps; the object changes, too: raise cross_replace, or describe it more closely in both prompts",
-        (300, 200), (10.0, 4.0), (0.4, 0.4),
+        (300, 200),
+        (10.0, 4.0),
+        (0.4, 0.4),
     ),
     "subtle": Recipe(
         "as little change as possible: a detail, a season, a light",
         "change a single word and name it in both blend fields, or what it belongs to",
         "nothing changes: lower cross_replace in steps of 0.2, then raise cfg; too much changes: raise blend_threshold "
         "to 0.5 or 0.7",
-        (500, 200), (7.5, 2.0), (0.8, 0.6),
+        (500, 200),
+        (7.5, 2.0),
+        (0.8, 0.6),
     ),
-}  # fmt: skip
+}
 
 
 class RecipeNode(io.ComfyNode):
@@ -79,11 +87,17 @@ class RecipeNode(io.ComfyNode):
             "and EI2 Edit Sample, and a note that says what to do when they fail.",
             **offered(
                 search_aliases=[
-                    "restyle", "style transfer", "recolour", "recolor", "replace object", "swap object", "background",
+                    "restyle",
+                    "style transfer",
+                    "recolour",
+                    "recolor",
+                    "replace object",
+                    "swap object",
+                    "background",
                     "starting values",
                 ],
                 has_intermediate_output=True,
-            ),  # fmt: skip
+            ),
             inputs=[
                 io.Combo.Input("recipe", options=list(RECIPES), default=next(iter(RECIPES)), tooltip=_tooltip()),
                 io.Combo.Input(

@@ -82,9 +82,16 @@ def _draw(column: Sequence[Axes], panels: list[Panel], frames: int) -> None:
         axes.tick_params(labelsize=9)
         if len(panel.lines) > 1:
             axes.legend(  # right above the axes, where it hides no line
-                loc="lower right", bbox_to_anchor=(1.02, 0.97), borderaxespad=0, ncols=2, handlelength=1.2,
-                columnspacing=1, frameon=False, labelcolor=INK, fontsize=8.5,
-            )  # fmt: skip
+                loc="lower right",
+                bbox_to_anchor=(1.02, 0.97),
+                borderaxespad=0,
+                ncols=2,
+                handlelength=1.2,
+                columnspacing=1,
+                frameon=False,
+                labelcolor=INK,
+                fontsize=8.5,
+            )
     column[-1].set_xlim(-0.3, max(frames - 0.7, 0.3))
     column[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     column[-1].set_xlabel("frame", color=INK, fontsize=9)

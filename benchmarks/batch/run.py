@@ -55,7 +55,7 @@ def main() -> int:
                 f"{found.workers_lost} workers killed; {found.lost} edits lost, {found.twice} done twice; driver "
                 f"{found.memory_early / 1e6:.0f} MB after a tenth, {found.memory_late / 1e6:.0f} MB at the end",
                 flush=True,
-            )  # fmt: skip
+            )
     if options.quick:
         print("Quick: these figures mean nothing.")
     else:
@@ -71,8 +71,11 @@ def real(quick: bool) -> list[dict]:
     table = write_jobs(FOLDER, clips, edits=1 if quick else EDITS, frames=4 if quick else 8)
     graph = json.loads((ROOT / "workflows" / "api" / "quickstart.json").read_text(encoding="utf-8"))
     size = {"width": 64, "height": 64} if quick else {}
-    changes = {"EI2_LoadVideo": size, "EI2_OneShotTune": {"steps": 3 if quick else STEPS},
-               "EI2_Invert": {"steps": 2 if quick else INVERT}}  # fmt: skip
+    changes = {
+        "EI2_LoadVideo": size,
+        "EI2_OneShotTune": {"steps": 3 if quick else STEPS},
+        "EI2_Invert": {"steps": 2 if quick else INVERT},
+    }
     for entry in graph.values():
         entry["inputs"] |= changes.get(entry["class_type"], {})
     workflow = FOLDER / "workflow.json"
@@ -84,8 +87,9 @@ def real(quick: bool) -> list[dict]:
         print(
             f"{row['workers']} workers: {len(clips)} clips in {row['seconds']:.1f} s{ratio}; start-up "
             f"{row['start_up']:.1f} s; outside the nodes {100 * row['outside_nodes']:.1f} % of the workers' time, in "
-            f"the engine {100 * row['engine']:.1f} %", flush=True,
-        )  # fmt: skip
+            f"the engine {100 * row['engine']:.1f} %",
+            flush=True,
+        )
     return rows
 
 
@@ -108,11 +112,15 @@ def measure(table: Path, workflow: Path, workers: int) -> dict:
         spans[event["worker"]] = (min(low, event["time"]), max(high, event["time"]))
     time_of_workers = sum(high - low for low, high in spans.values())
     return {
-        "part": "real", "workers": workers, "clips": len({event["unit"] for event in ends}),
-        "edits": sum(event["event"] == "edit" for event in ends), "seconds": last - first, "start_up": first - begun,
+        "part": "real",
+        "workers": workers,
+        "clips": len({event["unit"] for event in ends}),
+        "edits": sum(event["event"] == "edit" for event in ends),
+        "seconds": last - first,
+        "start_up": first - begun,
         "engine": 1 - sum(event["seconds"] for event in ends) / time_of_workers,
         "outside_nodes": 1 - sum(event["in_nodes"] for event in ends) / time_of_workers,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -121,9 +121,13 @@ def simulate(
             events["again " + about["kind"]] += 1
 
     ray.init(
-        address="local", num_cpus=workers, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
+        address="local",
+        num_cpus=workers,
+        object_store_memory=80 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
         logging_level="ERROR",
-    )  # fmt: skip
+    )
     try:
         schedule = Schedule(make_workers(speeds, False, 1, StandIn), units, listen)
         schedule.ready()
@@ -135,6 +139,16 @@ def simulate(
     finally:
         ray.shutdown()
     return Simulation(
-        workers, clips, edits, makespan, seconds, len(ended), sum(count - 1 for count in ended.values()),
-        clips * edits - len(ended), events["again server"], events["again lost"], memory[0], memory[-1],
-    )  # fmt: skip
+        workers,
+        clips,
+        edits,
+        makespan,
+        seconds,
+        len(ended),
+        sum(count - 1 for count in ended.values()),
+        clips * edits - len(ended),
+        events["again server"],
+        events["again lost"],
+        memory[0],
+        memory[-1],
+    )

@@ -80,8 +80,9 @@ def last_key(packets: Packets, frame: int) -> tuple[int, int, int]:
     return max(keys, key=lambda key: key[0], default=(0, 0, 0))
 
 
-def packets_from(container: av.container.InputContainer, stream: av.VideoStream, packets: Packets,
-                 key: tuple[int, int, int]) -> Iterator[av.Packet] | None:
+def packets_from(
+    container: av.container.InputContainer, stream: av.VideoStream, packets: Packets, key: tuple[int, int, int]
+) -> Iterator[av.Packet] | None:
     """The track's packets from `key` on; None where the container cannot seek there (it then has to be opened anew)."""
     number, _, stamp = key
     if number == 0:

@@ -82,10 +82,19 @@ class _Replan(Exception):
         self.hidden, self.timed, self.seek = hidden, timed, seek
 
 
-def read_frames(path: str | Path, start_frame: int = 0, frame_stride: int = 1, max_frames: int = 0, width: int = 0,
-                height: int = 0, fit: str = "crop", on_frame: Callable[[int, int], object] | None = None,
-                max_bytes: float | None = None, frame_rate: float = 0.0,
-                background: tuple[int, int, int] = (0, 0, 0)) -> VideoClip:
+def read_frames(
+    path: str | Path,
+    start_frame: int = 0,
+    frame_stride: int = 1,
+    max_frames: int = 0,
+    width: int = 0,
+    height: int = 0,
+    fit: str = "crop",
+    on_frame: Callable[[int, int], object] | None = None,
+    max_bytes: float | None = None,
+    frame_rate: float = 0.0,
+    background: tuple[int, int, int] = (0, 0, 0),
+) -> VideoClip:
     """Read frames `start_frame`, `start_frame + frame_stride`, … (at most `max_frames`; 0 = to the end) of a video.
 
     width, height: pixels, multiples of 8; 0 = from the source: one 0 keeps the aspect ratio, two keep the source's
@@ -99,15 +108,19 @@ def read_frames(path: str | Path, start_frame: int = 0, frame_stride: int = 1, m
     """
     check_size(width, height)
     check_fit(fit)
-    for name, value, least in (("start_frame", start_frame, 0), ("frame_stride", frame_stride, 1),
-                               ("max_frames", max_frames, 0)):
+    for name, value, least in (
+        ("start_frame", start_frame, 0),
+        ("frame_stride", frame_stride, 1),
+        ("max_frames", max_frames, 0),
+    ):
         if value < least:
             raise ValueError(f"{name} is {value}, but must be at least {least}.")
     if not 0 <= frame_rate <= MOST_RATE:  # not: NaN
         raise ValueError(f"frame_rate is {frame_rate}, but must be 0 (the file's) to {MOST_RATE:.0f}.")
     rate = Fraction(frame_rate).limit_denominator(1001) if frame_rate else None
-    request = _Request(Path(path), start_frame, frame_stride, max_frames, width, height, fit, rate, background,
-                       max_bytes, on_frame)
+    request = _Request(
+        Path(path), start_frame, frame_stride, max_frames, width, height, fit, rate, background, max_bytes, on_frame
+    )
     with memory_explained(path):
         if is_animation(request.path):
             try:
@@ -150,8 +163,9 @@ def _plan(request: _Request, plan: _Replan) -> tuple[Packets, Even | None, float
         wanted *= 2
 
 
-def _evened(request: _Request, times: list[float], stated: list[Fraction],
-            last_duration: float | None) -> tuple[Even | None, float]:
+def _evened(
+    request: _Request, times: list[float], stated: list[Fraction], last_duration: float | None
+) -> tuple[Even | None, float]:
     """The frames at an even rate, and the span's beginning; None for a start beyond the end."""
     rate = _tick_rate(request, times, stated)
     if rate is not None:
@@ -161,10 +175,10 @@ def _evened(request: _Request, times: list[float], stated: list[Fraction],
     if request.start >= len(times):
         return None, 0.0
     base = times[request.start]
-    span = times[request.start:]
+    span = times[request.start :]
     if request.most:
         # the usual rate in the span, not that of what is read behind it
-        span = span[:max(2, (request.most - 1) * request.stride + 2)]
+        span = span[: max(2, (request.most - 1) * request.stride + 2)]
     return even_out(times, base, even_rate(span, stated), last_duration), base
 
 
@@ -188,7 +202,7 @@ def _decode_film(request: _Request, packets: Packets, even: Even | None, base: f
         make = lambda frame: request.pictures(frame, aspect)
         span = Span(even, request.stride, request.most, make, request.room, _sound_bytes(sound, rate / request.stride))
         first = next((n for n, slot in enumerate(even.slots) if slot >= 0), len(even.slots))
-        first = max(0, first - 1) if even.slots[first:first + 1] != [0] else first  # the one shown at the beginning
+        first = max(0, first - 1) if even.slots[first : first + 1] != [0] else first  # the one shown at the beginning
         key = last_key(packets, first) if plan.seek else (0, 0, 0)
         source = packets_from(container, stream, packets, key)
         if source is None:
@@ -217,8 +231,14 @@ def _decode_film(request: _Request, packets: Packets, even: Even | None, base: f
     if counted:
         base = float(request.start / rate)
     warnings = _warnings(request, packets, span, damage, counted)
-    return _clip(span, float(rate / request.stride), base, float(rate if counted else even_rate(
-        packets.times, packets.rates)), warnings, tuple(packets.starts))
+    return _clip(
+        span,
+        float(rate / request.stride),
+        base,
+        float(rate if counted else even_rate(packets.times, packets.rates)),
+        warnings,
+        tuple(packets.starts),
+    )
 
 
 class _Seen:
@@ -229,8 +249,9 @@ class _Seen:
         self.count, self.last = 0, key[1] - 1
         self.numbers: set[int] = set()
 
-    def numbered(self, frames: Iterator[av.VideoFrame], damage: Damage,
-                 first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def numbered(
+        self, frames: Iterator[av.VideoFrame], damage: Damage, first: int
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         broken = 0
         for frame in frames:
             if self.counted:
@@ -286,8 +307,9 @@ def _read_animation(request: _Request) -> VideoClip:
         _collect(request, animation, span)
     warnings = _uneven_warning(request, even, span)
     if len(durations) < asked:
-        warnings.append(f"'{request.path.name}' is damaged from frame {len(durations)} on; the frames before were "
-                        "loaded.")
+        warnings.append(
+            f"'{request.path.name}' is damaged from frame {len(durations)} on; the frames before were loaded."
+        )
     return _clip(span, float(even.rate / request.stride), base, float(even_rate(times, [])), warnings, ())
 
 
@@ -307,8 +329,9 @@ def _collect(request: _Request, animation: Animation, span: Span) -> None:
 def _clip(span: Span, fps: float, base: float, source_fps: float, warnings: list[str], starts: Starts) -> VideoClip:
     count = span.count
     mask = span.mask()
-    return VideoClip(span.images(), fps, base, base + count / fps, *span.pictures.source, source_fps, mask,
-                     tuple(warnings), starts)
+    return VideoClip(
+        span.images(), fps, base, base + count / fps, *span.pictures.source, source_fps, mask, tuple(warnings), starts
+    )
 
 
 def _stated(packets: Packets) -> Fraction:
@@ -338,8 +361,10 @@ def _beyond_end(request: _Request, times: list, stated: list[Fraction]) -> Value
     rate, count = _tick_rate(request, times, stated), len(times)
     if rate is not None:
         count = max(1, even_out(times, 0.0, rate, None).end)
-    return ValueError(f"start_frame {request.start} is beyond the end of '{request.path.name}', which has {count} "
-                      f"frames: use 0 to {count - 1}.")
+    return ValueError(
+        f"start_frame {request.start} is beyond the end of '{request.path.name}', which has {count} "
+        f"frames: use 0 to {count - 1}."
+    )
 
 
 def _check_cut_off(request: _Request, packets: Packets, seen: _Seen, span: Span) -> None:
@@ -351,21 +376,27 @@ def _check_cut_off(request: _Request, packets: Packets, seen: _Seen, span: Span)
         wanted = min(wanted, request.start + (request.most - 1) * request.stride + 1)
     readable = len(seen.numbers)
     if request.start < wanted and seen.last + 1 < READABLE * wanted:
-        raise ValueError(f"'{request.path.name}' is damaged or cut off after {readable} readable frames: upload it "
-                         "again, or choose a span before the damage with start_frame and max_frames.")
+        raise ValueError(
+            f"'{request.path.name}' is damaged or cut off after {readable} readable frames: upload it "
+            "again, or choose a span before the damage with start_frame and max_frames."
+        )
 
 
 def _warnings(request: _Request, packets: Packets, span: Span, damage: Damage, counted: bool) -> list[str]:
     name, found = request.path.name, []
     if damage:
-        found.append(f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
-                     "where a frame was lost, the one before stands in its place.")
+        found.append(
+            f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
+            "where a frame was lost, the one before stands in its place."
+        )
     elif packets.whole and (packets.missing or packets.damaged):
         found.append(f"'{name}' is cut off at its end; the frames before were loaded.")
     if len(packets.starts) > 1:
         jumps = len(packets.starts) - 1
-        found.append(f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
-                     "they were put one after the other.")
+        found.append(
+            f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
+            "they were put one after the other."
+        )
     if not counted:
         found += _uneven_warning(request, span.even, span)
     if span.hdr:
@@ -379,5 +410,7 @@ def _uneven_warning(request: _Request, even: Even, span: Span) -> list[str]:
     gaps = last + 1 - len(set(slots))
     if request.rate is not None or not (gaps or len(slots) != len(set(slots))):
         return []
-    return [f"The frames of '{request.path.name}' come at a variable rate, or some are missing; they were made even at "
-            f"{float(even.rate):.6g} per second, {gaps} of them repeated. frame_rate sets another rate."]
+    return [
+        f"The frames of '{request.path.name}' come at a variable rate, or some are missing; they were made even at "
+        f"{float(even.rate):.6g} per second, {gaps} of them repeated. frame_rate sets another rate."
+    ]

@@ -34,8 +34,9 @@ def deinterlaced(frames: Iterable[tuple[int, av.VideoFrame]]) -> Iterator[tuple[
 
 def _graph(frame: av.VideoFrame) -> av.filter.Graph:
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name,
-                              time_base=frame.time_base)
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
+    )
     bwdif, sink = graph.add("bwdif", OPTIONS), graph.add("buffersink")
     source.link_to(bwdif)
     bwdif.link_to(sink)

@@ -36,8 +36,10 @@ def check_file(path: Path) -> None:
 
 
 def unreadable(path: Path) -> ValueError:
-    return ValueError(f"'{path.name}' cannot be read as a video: it is incomplete, damaged or of another type; "
-                      "upload it again or export it as MP4 (H.264).")
+    return ValueError(
+        f"'{path.name}' cannot be read as a video: it is incomplete, damaged or of another type; "
+        "upload it again or export it as MP4 (H.264)."
+    )
 
 
 @contextmanager
@@ -46,8 +48,10 @@ def memory_explained(path: str | Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise ValueError(f"The memory ran out while '{Path(path).name}' was read: lower max_frames, width or height, "
-                         "or raise frame_stride.") from error
+        raise ValueError(
+            f"The memory ran out while '{Path(path).name}' was read: lower max_frames, width or height, "
+            "or raise frame_stride."
+        ) from error
 
 
 def video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
@@ -63,8 +67,10 @@ def video_stream(container: av.container.InputContainer, path: str | Path) -> av
 
 
 def undecodable(path: str | Path) -> ValueError:
-    return ValueError(f"The video of '{Path(path).name}' cannot be decoded: it is incomplete, damaged or of an "
-                      "unknown kind; upload it again or export it as MP4 (H.264).")
+    return ValueError(
+        f"The video of '{Path(path).name}' cannot be decoded: it is incomplete, damaged or of an "
+        "unknown kind; upload it again or export it as MP4 (H.264)."
+    )
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:

@@ -54,8 +54,13 @@ class Packets:
         return places[at] if at < len(places) else None
 
 
-def read_packets(path: str | Path, frames: int, hidden: frozenset[int] = frozenset(), timed: bool = True,
-                 tick: Callable[[], object] = lambda: None) -> Packets:
+def read_packets(
+    path: str | Path,
+    frames: int,
+    hidden: frozenset[int] = frozenset(),
+    timed: bool = True,
+    tick: Callable[[], object] = lambda: None,
+) -> Packets:
     """Read at least the first `frames` frames' packets (0 = all).
 
     hidden: time stamps of packets that give no frame. timed: whether to believe the times. tick: called now and then;
@@ -84,8 +89,9 @@ def read_packets(path: str | Path, frames: int, hidden: frozenset[int] = frozens
         if result.whole and "mov" in container.format.name:
             result.missing = max(0, stream.frames - len(found))
         name = container.format.name
-        result.timed = (timed and name not in UNTIMED_FORMATS and len(found) > 0
-                        and all(pts is not None for pts, *_ in found))
+        result.timed = (
+            timed and name not in UNTIMED_FORMATS and len(found) > 0 and all(pts is not None for pts, *_ in found)
+        )
         if result.timed:
             jumps = name in JUMPING_FORMATS
             _order(result, found, stream.time_base, sounds if sound is not None else None, jumps)
@@ -137,7 +143,7 @@ def _order(result: Packets, found: list[tuple], time_base: Fraction, sounds: lis
             result.places.setdefault(pts, []).append(len(result.stamps))
             result.stamps.append(pts)
             result.times.append(end + float((pts - first) * time_base))
-        end = result.times[-1] + _usual_step(result.times[-len(shown):], result.rates)
+        end = result.times[-1] + _usual_step(result.times[-len(shown) :], result.rates)
     result.last_duration = float(shown[-1][3] * time_base)
 
 

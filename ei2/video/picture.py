@@ -24,10 +24,15 @@ FULL_RANGE = 2
 # The display matrix's signs (a b / c d) -> filters that make the picture upright. Source: FFmpeg's `display.h`, its
 # program's `-autorotate`.
 UPRIGHT = {
-    (1, 0, 0, 1): "", (-1, 0, 0, 1): "hflip", (1, 0, 0, -1): "vflip", (-1, 0, 0, -1): "hflip,vflip",
-    (0, 1, -1, 0): "transpose=clock", (0, -1, 1, 0): "transpose=cclock",
-    (0, 1, 1, 0): "transpose=cclock_flip", (0, -1, -1, 0): "transpose=clock_flip",
-}  # fmt: skip
+    (1, 0, 0, 1): "",
+    (-1, 0, 0, 1): "hflip",
+    (1, 0, 0, -1): "vflip",
+    (-1, 0, 0, -1): "hflip,vflip",
+    (0, 1, -1, 0): "transpose=clock",
+    (0, -1, 1, 0): "transpose=cclock",
+    (0, 1, 1, 0): "transpose=cclock_flip",
+    (0, -1, -1, 0): "transpose=clock_flip",
+}
 
 
 def upright_filters(frame: av.VideoFrame) -> str:
@@ -78,8 +83,16 @@ class Pictures:
     _upright: dict = field(default_factory=dict)
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, width: int, height: int, fit: str, aspect: Fraction | None,
-           background: tuple[int, int, int], name: str) -> Pictures:
+    def of(
+        cls,
+        frame: av.VideoFrame,
+        width: int,
+        height: int,
+        fit: str,
+        aspect: Fraction | None,
+        background: tuple[int, int, int],
+        name: str,
+    ) -> Pictures:
         """For a video `name` that begins with this frame; width, height: asked for, 0 = the video's.
         Raises ValueError."""
         source = displayed_size(frame, aspect, upright_filters(frame))
@@ -169,8 +182,9 @@ def _primaries(frame: av.VideoFrame) -> int:
 
 def _graph(frame: av.VideoFrame, chain: str) -> av.filter.Graph:
     graph = av.filter.Graph()
-    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name,
-                            time_base=Fraction(1, 1000))
+    last = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1000)
+    )
     for step in chain.split(","):
         name, _, options = step.partition("=")
         one = graph.add(name, options or None)

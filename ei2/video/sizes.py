@@ -31,8 +31,10 @@ def target_size(source: tuple[int, int], width: int, height: int, name: str) -> 
     if height:
         return max(SIZE_STEP, round(height * source_width / source_height / SIZE_STEP) * SIZE_STEP), height
     if min(source) < SIZE_STEP:
-        raise ValueError(f"'{name}' is only {source_width} x {source_height} pixels: set width and height to a size of "
-                         f"at least {SIZE_STEP} x {SIZE_STEP}.")
+        raise ValueError(
+            f"'{name}' is only {source_width} x {source_height} pixels: set width and height to a size of "
+            f"at least {SIZE_STEP} x {SIZE_STEP}."
+        )
     return source_width // SIZE_STEP * SIZE_STEP, source_height // SIZE_STEP * SIZE_STEP
 
 

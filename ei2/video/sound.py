@@ -21,9 +21,14 @@ GAP = 0.015
 FRAMES_OF_A_SECOND = 60
 
 
-def read_audio(path: str | Path, start_seconds: float, duration: float,
-               starts: tuple[tuple[float, float], ...] | None = None, warn: Callable[[str], object] | None = None,
-               tick: Callable[[float], object] | None = None) -> dict | None:
+def read_audio(
+    path: str | Path,
+    start_seconds: float,
+    duration: float,
+    starts: tuple[tuple[float, float], ...] | None = None,
+    warn: Callable[[str], object] | None = None,
+    tick: Callable[[float], object] | None = None,
+) -> dict | None:
     """Read the sound of a span (seconds, counted from the first frame) in ComfyUI's AUDIO form, or None without sound.
 
     Returns {"waveform": `1 channels samples` float32, "sample_rate": Hz}; always `duration` long, with silence where
@@ -55,14 +60,16 @@ def read_audio(path: str | Path, start_seconds: float, duration: float,
             for first, samples in _even(decoded(packets, stream.codec_context, damage), clock, stream, rate):
                 begin, end = max(0, first), min(waveform.shape[1], first + samples.shape[1])
                 if begin < end:
-                    waveform[:, begin:end] = samples[:, begin - first:end - first]
+                    waveform[:, begin:end] = samples[:, begin - first : end - first]
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError) as error:  # the sound never costs the frames
             warn(f"The sound of '{path.name}' could not be read to its end ({error}); the rest is silence.")
         if damage:
-            warn(f"The sound of '{path.name}' is damaged: {damage.packets} could not be decoded, and "
-                 "silence stands there.")
+            warn(
+                f"The sound of '{path.name}' is damaged: {damage.packets} could not be decoded, and "
+                "silence stands there."
+            )
     if channels > 2:
         waveform /= max(1.0, np.abs(waveform).max())  # a mix may be louder than full scale
     return {"waveform": torch.from_numpy(waveform)[None], "sample_rate": int(rate)}
@@ -96,8 +103,13 @@ def _beginning(container: av.container.InputContainer, path: Path) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def _span(container: av.container.InputContainer, stream: av.AudioStream, clock: _Clock, duration: float,
-          tick: Callable[[float], object]) -> Iterator[av.Packet]:
+def _span(
+    container: av.container.InputContainer,
+    stream: av.AudioStream,
+    clock: _Clock,
+    duration: float,
+    tick: Callable[[float], object],
+) -> Iterator[av.Packet]:
     """The packets of the span, their `pts` in the time of the span, from a bit before it on."""
     if len(clock.starts) == 1:
         begin = clock.origin + clock.starts[0][0] - LEAD
@@ -119,8 +131,9 @@ def _span(container: av.container.InputContainer, stream: av.AudioStream, clock:
             yield packet
 
 
-def _even(frames: Iterator[av.AudioFrame], clock: _Clock, stream: av.AudioStream,
-          rate: int) -> Iterator[tuple[int, np.ndarray]]:
+def _even(
+    frames: Iterator[av.AudioFrame], clock: _Clock, stream: av.AudioStream, rate: int
+) -> Iterator[tuple[int, np.ndarray]]:
     """(first sample's place in the span, `channels samples`): the frames without gaps, in mono or stereo."""
     graph, shape = None, None
     for frame in frames:
@@ -148,11 +161,15 @@ def _blocks(graph: av.filter.Graph, rate: int) -> Iterator[tuple[int, np.ndarray
 
 def _graph(frame: av.AudioFrame, rate: int) -> av.filter.Graph:
     graph = av.filter.Graph()
-    last = graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name,
-                             time_base=frame.time_base)
+    last = graph.add_abuffer(
+        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=frame.time_base
+    )
     layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-    for name, options in (("aresample", f"{rate}:async=1:min_hard_comp={GAP}:out_sample_fmt=fltp"),
-                          ("aformat", f"sample_fmts=fltp:channel_layouts={layout}"), ("abuffersink", None)):
+    for name, options in (
+        ("aresample", f"{rate}:async=1:min_hard_comp={GAP}:out_sample_fmt=fltp"),
+        ("aformat", f"sample_fmts=fltp:channel_layouts={layout}"),
+        ("abuffersink", None),
+    ):
         one = graph.add(name, options)
         last.link_to(one)
         last = one

@@ -22,8 +22,15 @@ class Span:
     sound, for each frame.
     """
 
-    def __init__(self, even: Even, stride: int, most: int, make: Callable[[av.VideoFrame], Pictures],
-                 room: float | None, sound_bytes: float = 0.0):
+    def __init__(
+        self,
+        even: Even,
+        stride: int,
+        most: int,
+        make: Callable[[av.VideoFrame], Pictures],
+        room: float | None,
+        sound_bytes: float = 0.0,
+    ):
         self.even, self.stride, self.room, self.sound_bytes = even, stride, room, sound_bytes
         ticks = max(0, -(-even.end // stride))
         self.planned = min(most, ticks) if most else ticks
@@ -83,9 +90,11 @@ class Span:
         alpha = ALPHA_BYTES_PER_PIXEL if any(one is not None for one in self._alphas[:1]) else 0
         needed = frames * (width * height * (BYTES_PER_PIXEL + alpha) + self.sound_bytes)
         if needed > self.room:
-            raise ValueError(f"{frames} frames of {width} x {height} need {needed / 2**30:.1f} GiB of memory and "
-                             f"{self.room / 2**30:.1f} GiB are free: lower max_frames, width or height, "
-                             "or raise frame_stride.")
+            raise ValueError(
+                f"{frames} frames of {width} x {height} need {needed / 2**30:.1f} GiB of memory and "
+                f"{self.room / 2**30:.1f} GiB are free: lower max_frames, width or height, "
+                "or raise frame_stride."
+            )
 
     def images(self) -> torch.Tensor:
         """`f h w 3` float32 in 0..1, giving each frame's memory back as it is copied."""

@@ -10,8 +10,10 @@ from statistics import median
 NEAR = 0.75  # of a frame: as far as a frame of an even rate may be from its place
 ROUNDING = 0.0011  # seconds: Matroska and FLV have times in whole milliseconds
 MOST_HOLES = 1 / 3  # of the frames: with more missing, the rate is a variable one
-USUAL_RATES = [*map(Fraction, (*range(1, 31), 48, 50, 60, 100, 120, 240)),
-               *(Fraction(1000 * n, 1001) for n in (24, 30, 60, 120))]  # fmt: skip
+USUAL_RATES = [
+    *map(Fraction, (*range(1, 31), 48, 50, 60, 100, 120, 240)),
+    *(Fraction(1000 * n, 1001) for n in (24, 30, 60, 120)),
+]
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,7 @@ def restrictions(options: dict) -> set[str]:
 
 def _active(options: dict) -> tuple[float, float]:
     """From and to which share of the sampling a prompt holds."""
-    return (
-        max(options.get(start, 0.0) for start, _ in RANGES),
-        min(options.get(end, 1.0) for _, end in RANGES),
-    )
+    return (max(options.get(start, 0.0) for start, _ in RANGES), min(options.get(end, 1.0) for _, end in RANGES))
 
 
 def check_schedule(model, inversion) -> None:

@@ -175,8 +175,12 @@ class ControlledUNet:
                 attentions.append(block.module.attn1)
             for attention in attentions:
                 for name in ("to_q", "to_k"):
-                    exchange = partial(self._exchange, key=(f"{type(attention).__name__}.{name}", block.path),
-                                       chunks=chunks, branch=branch)  # fmt: skip
+                    exchange = partial(
+                        self._exchange,
+                        key=(f"{type(attention).__name__}.{name}", block.path),
+                        chunks=chunks,
+                        branch=branch,
+                    )
                     hooks.callback(attention.get_submodule(name).register_forward_hook(exchange).remove)
 
     def _exchange(self, layer, inputs, output, key, chunks: list[int], branch: Branch):

@@ -1,4 +1,5 @@
 """ComfyUI's input folder: what videos it holds, and which file a name means."""
+
 from __future__ import annotations
 
 import os
@@ -39,6 +40,8 @@ def resolve_input(name: str) -> Path:
     if not path.is_relative_to(folder):
         raise ValueError(f"'{name}' lies outside ComfyUI's {folder.name} folder: copy the video into it and choose it.")
     if not path.is_file():
-        raise ValueError(f"There is no file '{relative}' in ComfyUI's {folder.name} folder: "
-                         "upload the video again or choose another.")
+        raise ValueError(
+            f"There is no file '{relative}' in ComfyUI's {folder.name} folder: "
+            "upload the video again or choose another."
+        )
     return path

@@ -62,17 +62,29 @@ class ControlledGuider(comfy.samplers.CFGGuider):
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             denoised.append(
                 comfy.samplers.sampling_function(
-                    self.inner_model, video, t, self.conds[negative], self.conds[positive], self.guidance[name],
-                    model_options=options, seed=seed,
+                    self.inner_model,
+                    video,
+                    t,
+                    self.conds[negative],
+                    self.conds[positive],
+                    self.guidance[name],
+                    model_options=options,
+                    seed=seed,
                 )
-            )  # fmt: skip
+            )
         return torch.cat(denoised)
 
 
 def sample_controlled(
-    model, noise: torch.Tensor, inversion: Inversion, control: Control, positive: list, negative: list, cfg: float,
+    model,
+    noise: torch.Tensor,
+    inversion: Inversion,
+    control: Control,
+    positive: list,
+    negative: list,
+    cfg: float,
     kept: KeptOutside | None = None,
-) -> ControlledSample:  # fmt: skip
+) -> ControlledSample:
     """Deterministic DDIM of source and target from the same inverted noise `f c h w`.
 
     The source takes the inversion's null-text embeddings, if it has them, at the guidance they were made for, and

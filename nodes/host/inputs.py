@@ -24,7 +24,6 @@ from .memory import OutOfMemory, is_out_of_memory, release
 MOST_LETTERS = 10_000  # of a text: more than any prompt has, and little enough for all work on it
 
 
-
 def _is_conditioning(value) -> bool:
     entry = lambda one: len(one) == 2 and isinstance(one[0], torch.Tensor) and isinstance(one[1], dict)
     return isinstance(value, (list, tuple)) and all(isinstance(one, (list, tuple)) and entry(one) for one in value)
@@ -145,4 +144,3 @@ def _validated(node) -> frozenset[str]:
     if method is None:
         return frozenset()
     return frozenset(inspect.signature(method.__func__).parameters) - {"cls"}
-

@@ -23,18 +23,20 @@ def inversion_key(model, parts: dict) -> str:
     _refuse_what_others_hang_on(model)
     inflation, base = inflation_of(model), model.model
     weights = unpatched_weights(model)
-    return digest({
-        "version": VERSION,
-        "base": [[name, tuple(weight.shape), weight.dtype] for name, weight in weights.items()],
-        "sample": weight_sample(weights, VALUES_PER_WEIGHT),
-        "patches": plain_patches(model),
-        "inflation": [inflation.settings.to_dict(), inflation.stack.state_dict()] if inflation else None,
-        "schedule": [sigma_schedule(model), prediction(model)],
-        "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
-        "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
-        "windows": _windows(model),
-        "parts": parts,
-    })  # fmt: skip
+    return digest(
+        {
+            "version": VERSION,
+            "base": [[name, tuple(weight.shape), weight.dtype] for name, weight in weights.items()],
+            "sample": weight_sample(weights, VALUES_PER_WEIGHT),
+            "patches": plain_patches(model),
+            "inflation": [inflation.settings.to_dict(), inflation.stack.state_dict()] if inflation else None,
+            "schedule": [sigma_schedule(model), prediction(model)],
+            "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
+            "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
+            "windows": _windows(model),
+            "parts": parts,
+        }
+    )
 
 
 def _refuse_what_others_hang_on(model) -> None:

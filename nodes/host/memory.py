@@ -41,8 +41,11 @@ def available_memory(device: torch.device) -> int:
     free = management.get_free_memory(device)
     if device.type == "cpu":
         return free
-    return free + sum(one.model_loaded_memory() for one in management.current_loaded_models
-                      if one.device == device and one.model is not None)  # fmt: skip
+    return free + sum(
+        one.model_loaded_memory()
+        for one in management.current_loaded_models
+        if one.device == device and one.model is not None
+    )
 
 
 def total_memory(device: torch.device) -> int:

@@ -66,9 +66,13 @@ def plan_training(
 
 @contextmanager
 def sampling_within_memory(
-    doing: str, model, latents: torch.Tensor, prompt: list, guided: bool = False,
+    doing: str,
+    model,
+    latents: torch.Tensor,
+    prompt: list,
+    guided: bool = False,
     kept: Callable[[Clip], float] = lambda clip: 0.0,
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[None]:
     """Around inverting or sampling `latents` `f c h w`: says what it needs, and what is free. `guided`: the host runs
     two prompts at once where there is room for it, else one after the other; `kept`: bytes that stay from call to call.
     Raises `ValueError` when the device does not even have so much in all, one prompt at a time, and `OutOfMemory`."""
@@ -163,10 +167,16 @@ def _say(doing: str, latents: torch.Tensor, need: Need, free: int, checkpointing
     place = "main memory" if device.type == "cpu" else "GPU memory"
     say = logging.warning if need.total > free else logging.info
     say(
-        "EI2: %s of %s%s will need about %s of %s (%s); %s are free%s", doing, size_of(latents), how,
-        gigabytes(need.total), place, detail, gigabytes(free),
+        "EI2: %s of %s%s will need about %s of %s (%s); %s are free%s",
+        doing,
+        size_of(latents),
+        how,
+        gigabytes(need.total),
+        place,
+        detail,
+        gigabytes(free),
         f". It may not fit: load {FEWER}." if need.total > free else ".",
-    )  # fmt: skip
+    )
 
 
 def _cannot_fit(doing: str, latents: torch.Tensor, need: Need, total: int, lower: str, fits: int) -> str:

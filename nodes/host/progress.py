@@ -1,4 +1,5 @@
 """The node's progress bar, which is also where the user's cancelling takes effect."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -17,9 +17,12 @@ from .unet import require_unet, sigma_schedule
 
 # how other nodes hang on the guidance, by the host's names
 GUIDANCE = {
-    "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function", "sampler_calc_cond_batch_function",
+    "sampler_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_calc_cond_batch_function",
     "disable_cfg1_optimization",
-}  # fmt: skip
+}
 
 
 def invert(

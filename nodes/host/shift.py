@@ -79,9 +79,7 @@ def block_names(blocks: list[Block]) -> list[str]:
     """Short names as the host's patches count blocks: `input 1`, `middle`, `output 3`; `input 4.0` among several."""
     places = [block.place for block in blocks]
     names = [place[0] if place[0] == "middle" else f"{place[0]} {place[1]}" for place in places]
-    return [
-        f"{name}.{block.index}" if places.count(block.place) > 1 else name for name, block in zip(names, blocks)
-    ]
+    return [f"{name}.{block.index}" if places.count(block.place) > 1 else name for name, block in zip(names, blocks)]
 
 
 class FeatureTap:

@@ -76,9 +76,12 @@ def tune_model(
     seen = latents[:frames]
     plan = plan_training("tuning", model, seen, gradient_checkpointing, settings.precision, positive, learns=True)
     about = {
-        "frames": frames, "size": tuple(latents.shape[2:]), "training": settings,
-        "base": identify(model), "picture": latent_picture(model, latents),
-    }  # fmt: skip
+        "frames": frames,
+        "size": tuple(latents.shape[2:]),
+        "training": settings,
+        "base": identify(model),
+        "picture": latent_picture(model, latents),
+    }
     losses = list(start.losses) if start else []
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)

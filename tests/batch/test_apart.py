@@ -59,6 +59,7 @@ def test_without_ray_a_sentence_says_how_to_get_it(jobs, tmp_path):
     )
     workflow = ROOT / "workflows" / "api" / "quickstart.json"
     command = [sys.executable, ROOT / "batch", jobs, "--workflow", workflow, "--out", tmp_path / "out"]
-    result = subprocess.run([str(one) for one in command], capture_output=True, text=True,
-                            env={"PYTHONPATH": str(hidden), "PATH": ""})  # fmt: skip
+    result = subprocess.run(
+        [str(one) for one in command], capture_output=True, text=True, env={"PYTHONPATH": str(hidden), "PATH": ""}
+    )
     assert result.returncode == 2 and "pip install -r requirements-batch.txt" in result.stderr, result.stderr

@@ -16,11 +16,7 @@ from devtools.environment import ROOT
 from miniature.clips import moving, write_clip
 from miniature.jobs import CLIPS, EDITS, FPS, write_jobs
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 PICTURE = ROOT / "test-output" / "screenshots" / "batch.png"
 WHY = 'EI2_LoadVideo: "<b>start_frame</b>" lies behind the end </script>'
 
@@ -49,9 +45,11 @@ def out(tmp_path_factory):
         results.write_source(row, ".mp4", row.clip.read())
         scores = {"flicker: change per frame": 2.0 + (number * 7) % 11}
         worker = {"host": "here", "worker": 1}
-        results.write(row, [("edit", ".mp4", right.read_bytes())], {
-            "seconds": 10.0 + number, "scores": scores, "reconstruction_db": 25.0 + number, "worker": worker,
-        })  # fmt: skip
+        results.write(
+            row,
+            [("edit", ".mp4", right.read_bytes())],
+            {"seconds": 10.0 + number, "scores": scores, "reconstruction_db": 25.0 + number, "worker": worker},
+        )
     write_page(results)
     return folder / "out"
 

@@ -105,9 +105,9 @@ def test_too_little_memory(made, quickstart):
     assert unit.shorten() is None  # once
     unit.accept(edited())
     assert unit.results.entries()[0]["windows"] == 12
-    error = lambda kind, text: ExecutionError({
-        "node_id": "1", "node_type": "", "exception_type": kind, "exception_message": text, "traceback": [],
-    })  # fmt: skip
+    error = lambda kind, text: ExecutionError(
+        {"node_id": "1", "node_type": "", "exception_type": kind, "exception_message": text, "traceback": []}
+    )
     assert _is_memory(error("EI2.nodes.host.memory.OutOfMemory", "It was not enough."))
     assert _is_memory(error("RuntimeError", "CUDA error: out of memory"))
     told = "Tuning of 24 frames would need about 30 GB of memory, and there are only 8.0 GB in all: load fewer."

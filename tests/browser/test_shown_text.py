@@ -14,8 +14,10 @@ WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 INVERTED = ("computed", "from the cache")  # what EI2 Invert says
 BOX = "[data-ei2-text]"
 BLUEPRINT = WORKFLOWS.parent / "subgraphs" / "Edit video (EI²).json"
-LOADERS = (("EI2_LoadVideo", {"width": 128, "height": 128, "max_frames": 4}, {"images": "images"}),
-           ("EI2_LoadMini", {}, {"model": "model", "clip": "clip", "vae": "vae"}))  # fmt: skip
+LOADERS = (
+    ("EI2_LoadVideo", {"width": 128, "height": 128, "max_frames": 4}, {"images": "images"}),
+    ("EI2_LoadMini", {}, {"model": "model", "clip": "clip", "vae": "vae"}),
+)
 SHORT = {"source_prompt": "a blue square", "edit_prompt": "a red circle", "tune_steps": 2, "invert_steps": 2}
 
 

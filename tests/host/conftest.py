@@ -1,4 +1,5 @@
 """ComfyUI's own code in the test's process, and the pack imported by its path, as ComfyUI does it."""
+
 from __future__ import annotations
 
 import importlib
@@ -133,11 +134,21 @@ def control_net(model):
 
     with torch.inference_mode():
         net = comfy.cldm.cldm.ControlNet(
-            image_size=32, in_channels=4, model_channels=64, hint_channels=3, num_res_blocks=[1, 1],
-            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=128, num_heads=-1,
-            num_head_channels=32, use_spatial_transformer=True, dtype=torch.float32,
+            image_size=32,
+            in_channels=4,
+            model_channels=64,
+            hint_channels=3,
+            num_res_blocks=[1, 1],
+            channel_mult=[1, 2],
+            transformer_depth=[1, 1],
+            transformer_depth_middle=1,
+            context_dim=128,
+            num_heads=-1,
+            num_head_channels=32,
+            use_spatial_transformer=True,
+            dtype=torch.float32,
             operations=comfy.ops.disable_weight_init,
-        )  # fmt: skip
+        )
         generator = torch.Generator().manual_seed(0)
         for parameter in net.parameters():
             scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
@@ -212,9 +223,18 @@ def tune(pack, source):
     precision_of = pack("nodes.host.precision").training_precision
 
     def tune(
-        model, latents, positive=None, steps=2, learning_rate=1e-3, seed=0, precision="auto", checkpointing="off",
-        window_frames=0, on_snapshot=None, snapshot_steps=(),
-    ):  # fmt: skip
+        model,
+        latents,
+        positive=None,
+        steps=2,
+        learning_rate=1e-3,
+        seed=0,
+        precision="auto",
+        checkpointing="off",
+        window_frames=0,
+        on_snapshot=None,
+        snapshot_steps=(),
+    ):
         precision = precision_of(model, precision)
         settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
         advance = pack("nodes.host.progress").progress(steps)

@@ -230,8 +230,9 @@ def test_the_order_and_number_of_chunks_do_not_matter(pack, tuned, inversion, co
             results.append(out[number])
         return results[::-1]
 
-    wanted = control(LONGER, cross_replace=0.5, self_replace=0.5, self_maps="both", blend_source="square",
-                     blend_target="circle")  # fmt: skip
+    wanted = control(
+        LONGER, cross_replace=0.5, self_replace=0.5, self_maps="both", blend_source="square", blend_target="circle"
+    )
     split = tuned.clone()
     split.model_options["sampler_calc_cond_batch_function"] = one_by_one_backwards
     together, apart = edit(tuned, inversion, wanted), edit(split, inversion, wanted)

@@ -10,10 +10,19 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 SOURCE = "a red square on a striped blue background"
 DEFAULTS = {
-    "source_prompt": SOURCE, "target_prompt": "a red circle on a striped blue background", "mode": "auto",
-    "cross_replace": 0.2, "self_replace": 0.5, "self_maps": "temporal", "reweight": "", "blend_source": "",
-    "blend_target": "", "blend_threshold": 0.3, "blend_start": 0.2, "unconditional": "decoupled",
-}  # fmt: skip
+    "source_prompt": SOURCE,
+    "target_prompt": "a red circle on a striped blue background",
+    "mode": "auto",
+    "cross_replace": 0.2,
+    "self_replace": 0.5,
+    "self_maps": "temporal",
+    "reweight": "",
+    "blend_source": "",
+    "blend_target": "",
+    "blend_threshold": 0.3,
+    "blend_start": 0.2,
+    "unconditional": "decoupled",
+}
 LENGTH = 77
 
 
@@ -136,14 +145,18 @@ def test_nothing_in_common(control):
     assert "\nwords: a → red, cat → dogs\n" in control("a cat", "red dogs")[2]
 
 
-@pytest.mark.parametrize("source, target, pairs", [
-    ("a man is driving a motorbike", "a Spider-Man is driving a motorbike", "man → Spider-Man"),  # Video-P2P's own
-    ("a man in a suit, running", "a man in a T-shirt, running", "suit, → T-shirt,"),
-    ("a new car", "a 1950s car", "new → 1950s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, target, pairs",
+    [
+        ("a man is driving a motorbike", "a Spider-Man is driving a motorbike", "man → Spider-Man"),  # Video-P2P's own
+        ("a man in a suit, running", "a man in a T-shirt, running", "suit, → T-shirt,"),
+        ("a new car", "a 1950s car", "new → 1950s"),
+    ],
+)
 def test_words_are_what_stands_between_spaces(source, target, pairs, control):
-    found, *_, report = control(source, target, blend_source=pairs.split(" → ")[0].strip(","),
-                                blend_target=pairs.split(" → ")[1].strip(","))  # fmt: skip
+    found, *_, report = control(
+        source, target, blend_source=pairs.split(" → ")[0].strip(","), blend_target=pairs.split(" → ")[1].strip(",")
+    )
     assert report.startswith("mode: replace, because both prompts have ")
     assert f"words: {pairs}; the other {len(source.split()) - 1} stay" in report
     np.testing.assert_allclose(found.tokens.matrix.sum(1).numpy(), np.ones(LENGTH), rtol=1e-6)
@@ -165,10 +178,14 @@ def test_equal_counts_with_shifted_words_are_refined(control):
 
 def test_repeated_words_are_all_marked(control):
     found, *_, report = control(
-        "a red square on a red striped background", "a red circle on a red striped background",
-        reweight="red: 2\n striped background : -0.5", blend_source="square, red", blend_target="circle",
-        blend_threshold=0.5, blend_start=0.0,
-    )  # fmt: skip
+        "a red square on a red striped background",
+        "a red circle on a red striped background",
+        reweight="red: 2\n striped background : -0.5",
+        blend_source="square, red",
+        blend_target="circle",
+        blend_threshold=0.5,
+        blend_start=0.0,
+    )
     assert found.factors[:10].tolist() == [1, 1, 2, 1, 1, 1, 2, -0.5, -0.5, 1]
     assert found.blend.source.nonzero().flatten().tolist() == [2, 3, 6]
     assert found.blend.target.nonzero().flatten().tolist() == [3]
@@ -216,14 +233,38 @@ def test_long_prompts(control):
     assert report.startswith("mode: replace, because both prompts have 80 words\nwords: square → circle; the other")
 
 
-@pytest.mark.parametrize("cross, own, maps, lines", [
-    (0, 0, "temporal", ["cross-attention: the edit's own throughout (cross_replace 0)",
-                        "temporal attention: the edit's own throughout (self_replace 0)"]),
-    (1, 0.25, "spatial", ["cross-attention: the source's in all steps",
-                          "spatial attention: the source's in the first 25% of the steps"]),
-    (0.8, 1, "both", ["cross-attention: the source's in the first 80% of the steps",
-                      "temporal and spatial attention: the source's in all steps"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cross, own, maps, lines",
+    [
+        (
+            0,
+            0,
+            "temporal",
+            [
+                "cross-attention: the edit's own throughout (cross_replace 0)",
+                "temporal attention: the edit's own throughout (self_replace 0)",
+            ],
+        ),
+        (
+            1,
+            0.25,
+            "spatial",
+            [
+                "cross-attention: the source's in all steps",
+                "spatial attention: the source's in the first 25% of the steps",
+            ],
+        ),
+        (
+            0.8,
+            1,
+            "both",
+            [
+                "cross-attention: the source's in the first 80% of the steps",
+                "temporal and spatial attention: the source's in all steps",
+            ],
+        ),
+    ],
+)
 def test_shares(cross, own, maps, lines, control):
     found, *_, report = control(cross_replace=cross, self_replace=own, self_maps=maps, unconditional="late")
     assert (found.cross_replace, found.self_replace, found.self_maps) == (cross, own, maps)
@@ -232,26 +273,40 @@ def test_shares(cross, own, maps, lines, control):
 
 
 # what can be said before the text encoder is there
-@pytest.mark.parametrize("changes, message", [
-    ({"source_prompt": " \n"}, "source_prompt is empty: write what the clip shows."),
-    ({"target_prompt": ""}, "target_prompt is empty: write what the edit shows."),
-    ({"mode": "swap"}, "mode is 'swap': choose one of auto, replace, refine."),
-    ({"self_maps": "all"}, "self_maps is 'all': choose one of temporal, spatial, both."),
-    ({"unconditional": "null"}, "unconditional is 'null': choose one of decoupled, late."),
-    ({"blend_threshold": 1.0}, "blend_threshold is 1.0: it must be a number from 0 to 0.99."),
-    ({"blend_start": float("nan")}, "blend_start is nan: it must be a number from 0 to 0.99."),
-    ({"reweight": "circle: 2\nred = 3"}, "Line 2 of reweight is 'red = 3': write a word and a factor, as \"red: 2\"."),
-    ({"blend_source": "red, square"},
-     "blend_source is red, square, but blend_target is empty: give the words in both prompts, or none."),
-    ({"blend_source": " , ", "blend_target": "circle"},
-     "blend_target is circle, but blend_source is empty: give the words in both prompts, or none."),
-    ({"blend_threshold": 0.4},
-     "blend_threshold 0.4 has no effect without blend words: fill in blend_source and blend_target, or set it back to "
-     "0.3."),
-    ({"blend_start": 0.0},
-     "blend_start 0.0 has no effect without blend words: fill in blend_source and blend_target, or set it back to "
-     "0.2."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"source_prompt": " \n"}, "source_prompt is empty: write what the clip shows."),
+        ({"target_prompt": ""}, "target_prompt is empty: write what the edit shows."),
+        ({"mode": "swap"}, "mode is 'swap': choose one of auto, replace, refine."),
+        ({"self_maps": "all"}, "self_maps is 'all': choose one of temporal, spatial, both."),
+        ({"unconditional": "null"}, "unconditional is 'null': choose one of decoupled, late."),
+        ({"blend_threshold": 1.0}, "blend_threshold is 1.0: it must be a number from 0 to 0.99."),
+        ({"blend_start": float("nan")}, "blend_start is nan: it must be a number from 0 to 0.99."),
+        (
+            {"reweight": "circle: 2\nred = 3"},
+            "Line 2 of reweight is 'red = 3': write a word and a factor, as \"red: 2\".",
+        ),
+        (
+            {"blend_source": "red, square"},
+            "blend_source is red, square, but blend_target is empty: give the words in both prompts, or none.",
+        ),
+        (
+            {"blend_source": " , ", "blend_target": "circle"},
+            "blend_target is circle, but blend_source is empty: give the words in both prompts, or none.",
+        ),
+        (
+            {"blend_threshold": 0.4},
+            "blend_threshold 0.4 has no effect without blend words: fill in blend_source and blend_target, or set it "
+            "back to 0.3.",
+        ),
+        (
+            {"blend_start": 0.0},
+            "blend_start 0.0 has no effect without blend words: fill in blend_source and blend_target, or set it "
+            "back to 0.2.",
+        ),
+    ],
+)
 def test_what_is_refused_at_once(changes, message, node):
     with pytest.raises(ValueError) as error:
         node.execute(**{**DEFAULTS, "clip": None, **changes})
@@ -259,27 +314,46 @@ def test_what_is_refused_at_once(changes, message, node):
     assert validated(node, **changes) == (message if VALIDATED & changes.keys() else True)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"cross_replace": 1.2}, "cross_replace is 1.2: it must be a number from 0 to 1."),
-    ({"self_replace": -0.1}, "self_replace is -0.1: it must be a number from 0 to 1."),
-    ({"source_prompt": "()"}, "source_prompt is '()', in which the text encoder finds no words: write some."),
-    ({"target_prompt": "(( ))"}, "target_prompt is '(( ))', in which the text encoder finds no words: write some."),
-    ({"target_prompt": "a circle, please", "mode": "replace"},
-     "Replacing needs prompts with equally many words, but the source prompt has 8 (a, red, square, on, a, striped, "
-     "blue, background) and the target prompt 3 (a, 'circle,', please): choose mode refine."),
-    ({"target_prompt": "a red circle, " * 30},
-     "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or write both long."),
-    ({"reweight": "square: 2"},
-     "'square' is not in the target prompt, whose words are: a, red, circle, on, a, striped, blue, background."),
-    ({"reweight": "(): 2"}, "reweight holds '()', in which the text encoder finds no word: write one of the prompt's."),
-    ({"reweight": "red: 2\nred circle: 3"}, "'red circle' gets two factors in reweight: leave one line of them."),
-    ({"blend_source": "circle", "blend_target": "circle"},
-     "'circle' is not in the source prompt, whose words are: a, red, square, on, a, striped, blue, background."),
-    ({"blend_source": "square", "blend_target": "red circl"},
-     "'red circl' is not in the target prompt, whose words are: a, red, circle, on, a, striped, blue, background."),
-    ({"blend_source": "square", "blend_target": "()"},
-     "blend_target holds '()', in which the text encoder finds no word: write one of the prompt's."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"cross_replace": 1.2}, "cross_replace is 1.2: it must be a number from 0 to 1."),
+        ({"self_replace": -0.1}, "self_replace is -0.1: it must be a number from 0 to 1."),
+        ({"source_prompt": "()"}, "source_prompt is '()', in which the text encoder finds no words: write some."),
+        ({"target_prompt": "(( ))"}, "target_prompt is '(( ))', in which the text encoder finds no words: write some."),
+        (
+            {"target_prompt": "a circle, please", "mode": "replace"},
+            "Replacing needs prompts with equally many words, but the source prompt has 8 (a, red, square, on, a, "
+            "striped, blue, background) and the target prompt 3 (a, 'circle,', please): choose mode refine.",
+        ),
+        (
+            {"target_prompt": "a red circle, " * 30},
+            "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or write both long.",
+        ),
+        (
+            {"reweight": "square: 2"},
+            "'square' is not in the target prompt, whose words are: a, red, circle, on, a, striped, blue, background.",
+        ),
+        (
+            {"reweight": "(): 2"},
+            "reweight holds '()', in which the text encoder finds no word: write one of the prompt's.",
+        ),
+        ({"reweight": "red: 2\nred circle: 3"}, "'red circle' gets two factors in reweight: leave one line of them."),
+        (
+            {"blend_source": "circle", "blend_target": "circle"},
+            "'circle' is not in the source prompt, whose words are: a, red, square, on, a, striped, blue, background.",
+        ),
+        (
+            {"blend_source": "square", "blend_target": "red circl"},
+            "'red circl' is not in the target prompt, whose words are: a, red, circle, on, a, striped, blue, "
+            "background.",
+        ),
+        (
+            {"blend_source": "square", "blend_target": "()"},
+            "blend_target holds '()', in which the text encoder finds no word: write one of the prompt's.",
+        ),
+    ],
+)
 def test_what_is_refused_with_the_text_encoder(changes, message, node, clip):
     with pytest.raises(ValueError) as error:
         node.execute(**{**DEFAULTS, "clip": clip, **changes})

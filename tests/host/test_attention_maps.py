@@ -88,9 +88,10 @@ def test_maps_without_any_attention(draw):
     assert draw(torch.zeros(2, 2, 4, 4), WORDS[:2]).isfinite().all()
 
 
-@pytest.mark.parametrize("frames, shown", [
-    (1, [0]), (3, [0, 1, 2]), (8, list(range(8))), (9, [0, 1, 2, 3, 5, 6, 7, 8]), (24, [0, 3, 7, 10, 13, 16, 20, 23]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "frames, shown",
+    [(1, [0]), (3, [0, 1, 2]), (8, list(range(8))), (9, [0, 1, 2, 3, 5, 6, 7, 8]), (24, [0, 3, 7, 10, 13, 16, 20, 23])],
+)
 def test_chosen_frames(frames, shown, module):
     assert module.chosen_frames(frames) == shown
 

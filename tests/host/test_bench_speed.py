@@ -21,9 +21,23 @@ from devtools.environment import ROOT
 pytestmark = pytest.mark.host
 
 FIELDS = {
-    "what", "method", "model", "frames", "width", "height", "dtype", "checkpointing", "seconds", "steps_timed",
-    "peak_bytes", "tflop", "tflops", "share_of_peak", "ratio_to_literal", "memory_to_literal",
-}  # fmt: skip
+    "what",
+    "method",
+    "model",
+    "frames",
+    "width",
+    "height",
+    "dtype",
+    "checkpointing",
+    "seconds",
+    "steps_timed",
+    "peak_bytes",
+    "tflop",
+    "tflops",
+    "share_of_peak",
+    "ratio_to_literal",
+    "memory_to_literal",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +76,13 @@ def test_every_row_is_complete(folder):
     assert {row["what"] for row in rows} == {"matrix product", "tune", "invert", "edit", "attention"}
     base = [row for row in rows if row["what"] == "tune" and row["frames"] == 3 and row["width"] == 32]
     assert {(row["method"], row["dtype"], row["checkpointing"]) for row in base} == {
-        ("EI2", "fp32", False), ("EI2", "fp32", True), ("EI2", "bf16", False), ("Tune-A-Video", "fp32", False),
-        (steps.ENCODED_ONCE, "bf16", True), (steps.LITERAL, "bf16", True),
-    }  # fmt: skip
+        ("EI2", "fp32", False),
+        ("EI2", "fp32", True),
+        ("EI2", "bf16", False),
+        ("Tune-A-Video", "fp32", False),
+        (steps.ENCODED_ONCE, "bf16", True),
+        (steps.LITERAL, "bf16", True),
+    }
     for what in steps.WHAT:
         places = {(row["frames"], row["width"]) for row in rows if row["what"] == what and row["method"] == "EI2"}
         assert places == {(3, 32), (2, 32), (3, 48)}
@@ -91,8 +109,10 @@ def test_table_and_plots_are_written(folder):
         assert (folder / f"speed_cpu_{name}.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("given, problem", [
-    (["--frames", "1"], "--frames"), (["--size", "100"], "--size"), (["--threads", "0"], "--threads")])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, problem",
+    [(["--frames", "1"], "--frames"), (["--size", "100"], "--size"), (["--threads", "0"], "--threads")],
+)
 def test_bad_options_are_refused_in_words(given, problem, capsys, tmp_path):
     assert run.main(["--device", "cpu", "--output", str(tmp_path / "results"), *given]) == 1
     assert problem in capsys.readouterr().err

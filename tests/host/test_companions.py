@@ -203,9 +203,7 @@ def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings
 
 
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_put_on_after_the_tuning(
-    name, model, inflate, flow, tuned, alone, warnings, pack, host_node, works_by_itself
-):
+def test_put_on_after_the_tuning(name, model, inflate, flow, tuned, alone, warnings, pack, host_node, works_by_itself):
     works_by_itself(name)
     companion, (_, result) = COMPANIONS[name], tuned
     fresh = pack("nodes.host.inflation").apply_tune(inflate(model, "EI2"), result)  # has warned of nothing yet
@@ -222,9 +220,13 @@ def test_tuned_with_checkpointing(name, model, inflate, tune, random_clip, host_
 @pytest.mark.parametrize("name", ["FreeU_V2", "SAG", "PAG", "RescaleCFG", "HyperTile", "EasyCache"])
 def test_null_text_beside_it(name, tuned, pack, source, encode, random_clip, host_node):
     model = COMPANIONS[name].apply(tuned[0], host_node)
-    inversion = pack("nodes.invert").Invert.execute(
-        model, {"samples": random_clip(2, 8, 8)}, source, 3, 0, null_text=True, null_inner_steps=2, empty=encode("")
-    ).args[0]
+    inversion = (
+        pack("nodes.invert")
+        .Invert.execute(
+            model, {"samples": random_clip(2, 8, 8)}, source, 3, 0, null_text=True, null_inner_steps=2, empty=encode("")
+        )
+        .args[0]
+    )
     assert torch.isfinite(inversion.unconditional).all()
     assert (inversion.unconditional - encode("")[0][0]).abs().max() > 1e-3
 

@@ -23,9 +23,15 @@ GUIDED = 5e-5
 def scheduler(kind, steps: int, prediction: str):
     """SD's settings, with the host's clean end: ᾱ = 1."""
     result = kind(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
-        timestep_spacing="leading", set_alpha_to_one=True, prediction_type=prediction,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+        set_alpha_to_one=True,
+        prediction_type=prediction,
+    )
     result.set_timesteps(steps)
     return result
 

@@ -122,7 +122,11 @@ def test_the_plan_learns_once_what_can_be_shared():
         assert all(len(keys) == len(set(keys)) for keys in learned.values())
     first = plan("test")[0]
     assert [(case.method, case.budget.name) for case in first.cases] == [
-        ("EI2", "equal"), ("EI2", "best"), ("EI2 + control", "equal"), ("EI2 + control + blend", "equal")]
+        ("EI2", "equal"),
+        ("EI2", "best"),
+        ("EI2 + control", "equal"),
+        ("EI2 + control + blend", "equal"),
+    ]
     assert ["Video-P2P attention", "Video-P2P"] in [job.methods for job in plan("test")]
 
 

@@ -142,15 +142,19 @@ def patched_sampling(model, name: str, *arguments):
     return getattr(nodes_model_advanced, name)().patch(model, *arguments)[0]
 
 
-@pytest.mark.parametrize("patch", [
-    ("ModelSamplingSD3", 3.0),
-    ("ModelSamplingFlux", 1.15, 0.5, 64, 64),
-    ("ModelSamplingContinuousEDM", "edm", 120.0, 0.002),
-    ("ModelSamplingContinuousEDM", "eps", 120.0, 0.002),
-    ("ModelSamplingDiscrete", "lcm", False),
-    ("ModelSamplingDiscrete", "x0", False),
-    ("ModelSamplingDiscrete", "img_to_img", False),
-], ids=lambda patch: " ".join(map(str, patch[:2])))  # fmt: skip
+@pytest.mark.parametrize(
+    "patch",
+    [
+        ("ModelSamplingSD3", 3.0),
+        ("ModelSamplingFlux", 1.15, 0.5, 64, 64),
+        ("ModelSamplingContinuousEDM", "edm", 120.0, 0.002),
+        ("ModelSamplingContinuousEDM", "eps", 120.0, 0.002),
+        ("ModelSamplingDiscrete", "lcm", False),
+        ("ModelSamplingDiscrete", "x0", False),
+        ("ModelSamplingDiscrete", "img_to_img", False),
+    ],
+    ids=lambda patch: " ".join(map(str, patch[:2])),
+)
 def test_other_kinds_of_models_are_refused(patch, model, inflate, invert, tune, source, random_clip):
     odd = patched_sampling(model, *patch)
     message = "Another node makes this model sample as .*, which cannot be tuned or inverted by DDIM: take that node"
@@ -176,11 +180,26 @@ def test_a_transformer_is_refused(inflate, invert, source, random_clip):
     from comfy.supported_models import FluxSchnell
 
     newer = {"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__dataclass_fields__ else {}
-    config = FluxSchnell({
-        "image_model": "flux", "guidance_embed": False, "in_channels": 16, "out_channels": 16, "vec_in_dim": 8,
-        "context_in_dim": 16, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1,
-        "depth_single_blocks": 1, "axes_dim": [4, 14, 14], "theta": 10000, "patch_size": 2, "qkv_bias": True, **newer,
-    })  # fmt: skip
+    config = FluxSchnell(
+        {
+            "image_model": "flux",
+            "guidance_embed": False,
+            "in_channels": 16,
+            "out_channels": 16,
+            "vec_in_dim": 8,
+            "context_in_dim": 16,
+            "hidden_size": 64,
+            "mlp_ratio": 2.0,
+            "num_heads": 2,
+            "depth": 1,
+            "depth_single_blocks": 1,
+            "axes_dim": [4, 14, 14],
+            "theta": 10000,
+            "patch_size": 2,
+            "qkv_bias": True,
+            **newer,
+        }
+    )
     config.set_inference_dtype(torch.float32, None)
     flux = comfy.model_patcher.ModelPatcher(config.get_model({}, ""), torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match="This model is a Flux, not a UNet with spatial transformers: load a Stable"):

@@ -29,9 +29,17 @@ def test_every_preset_learns_and_stays_finite(preset, model, inflate, tune, eval
     assert (output - evaluate(inflated, clip, source)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("options", [
-    {"position": "after_spatial"}, {"spatial": "dense"}, {"normalization": "strict"}, {"normalization": "off"},
-    {"centering": "channels"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position": "after_spatial"},
+        {"spatial": "dense"},
+        {"normalization": "strict"},
+        {"normalization": "off"},
+        {"centering": "channels"},
+    ],
+    ids=str,
+)
 def test_other_options_tune_too(options, model, inflate, tune, random_clip):
     _, result = tune(inflate(model, **options), random_clip(), steps=2)
     assert np.isfinite(result.losses).all()
@@ -84,8 +92,9 @@ def test_a_snapshot_is_a_shorter_tuning(model, inflate, tune, random_clip):
 
 
 @pytest.mark.parametrize("preset", ["EI2", "Tune-A-Video"])
-def test_strength_goes_from_the_untuned_to_the_tuned_model(preset, pack, model, inflate, tune, evaluate, source,
-                                                           random_clip):
+def test_strength_goes_from_the_untuned_to_the_tuned_model(
+    preset, pack, model, inflate, tune, evaluate, source, random_clip
+):
     inflated, clip = inflate(model, preset), random_clip()
     tuned, result = tune(inflated, clip, steps=4, learning_rate=1e-2)
     apply = pack("nodes.host.inflation").apply_tune
@@ -110,8 +119,11 @@ def test_the_same_seed_gives_the_same_result(model, inflate, tune, random_clip):
     assert not same(results[0].query, results[2].query)
 
 
-@pytest.mark.parametrize("options", [{}, {"position": "after_spatial"}, {"spatial": "sca", "temporal": "attention"}],
-                         ids=["EI2", "after_spatial", "Tune-A-Video"])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"position": "after_spatial"}, {"spatial": "sca", "temporal": "attention"}],
+    ids=["EI2", "after_spatial", "Tune-A-Video"],
+)
 def test_checkpointing_changes_nothing_but_memory(options, model, inflate, tune, random_clip):
     clip, inflated = random_clip(), inflate(model, **options)
     (_, off), (_, on) = (tune(inflated, clip, steps=3, checkpointing=choice) for choice in ("off", "on"))
@@ -125,8 +137,9 @@ def test_checkpointing_keeps_fewer_activations(model, inflate, tune, random_clip
 
     for choice in ("off", "on"):
         saved = []
-        with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(
-            lambda t: saved.append(t.numel()) or t, lambda t: t
+        with (
+            torch.inference_mode(False),
+            torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t),
         ):
             tune(inflated, random_clip(), steps=1, checkpointing=choice)
         sizes[choice] = sum(saved)
@@ -242,7 +255,7 @@ def test_bad_input_is_refused_in_words(model, inflate, tune, random_clip, pack, 
         with pytest.raises(ValueError, match=match):
             execute(model, latent, positive, 1, 1e-3, 0, "auto", "auto")
 
-    refused("put an \"EI2 Inflate UNet\" node between", {"samples": clip}, model=model)
+    refused('put an "EI2 Inflate UNet" node between', {"samples": clip}, model=model)
     refused("The clip has one frame: load at least two", {"samples": clip[:1]})
     refused("hold NaN or infinite values", {"samples": with_nan(clip.clone())})
     refused("has 16 channels, but the model needs 4", {"samples": torch.zeros(3, 16, 6, 6)})

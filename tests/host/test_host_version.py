@@ -22,11 +22,14 @@ print(hasattr(module, "comfy_entrypoint"), getattr(module, "NODE_CLASS_MAPPINGS"
 """  # noqa: E501
 
 
-@pytest.mark.parametrize("files, says", [
-    ({}, "this one is older"),  # as up to 0.3.12
-    ({"comfyui_version.py": '__version__ = "0.3.47"'}, "this is 0.3.47"),  # the last without comfy_api
-    ({"comfyui_version.py": '__version__ = "0.3.59"', "comfy_api/latest.py": ""}, "this is 0.3.59"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "files, says",
+    [
+        ({}, "this one is older"),  # as up to 0.3.12
+        ({"comfyui_version.py": '__version__ = "0.3.47"'}, "this is 0.3.47"),  # the last without comfy_api
+        ({"comfyui_version.py": '__version__ = "0.3.59"', "comfy_api/latest.py": ""}, "this is 0.3.59"),
+    ],
+)
 def test_a_host_that_is_too_old_is_told_in_one_sentence(files, says, tmp_path):
     """Of such a host nothing counts but what it is called and that it may lack `comfy_api`."""
     for name, text in files.items():
@@ -38,10 +41,18 @@ def test_a_host_that_is_too_old_is_told_in_one_sentence(files, says, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("version, old", [
-    ("0.3.59", True), ("0.3.60", False), ("0.3.75", False), ("0.4.0", False), ("0.4", False), ("1.0.0rc1", False),
-    ("v0.3.9", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "version, old",
+    [
+        ("0.3.59", True),
+        ("0.3.60", False),
+        ("0.3.75", False),
+        ("0.4.0", False),
+        ("0.4", False),
+        ("1.0.0rc1", False),
+        ("v0.3.9", True),
+    ],
+)
 def test_versions_are_compared_as_numbers(version, old, pack):
     numbers = pack("host_version")._numbers
     assert (numbers(version) < numbers(pack("host_version").MINIMUM)) == old

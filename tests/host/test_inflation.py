@@ -49,11 +49,16 @@ def test_one_untuned_frame_is_the_hosts_picture_bit_for_bit(preset, model, infla
     assert torch.equal(evaluate(inflate(model, preset), frame, source), evaluate(model, frame, source))
 
 
-@pytest.mark.parametrize("temporal, position", [
-    ("stam", "after_feed_forward"), ("stam", "after_spatial"),
-    ("attention", "after_feed_forward"), ("attention", "after_spatial"),
-    ("none", "after_feed_forward"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "temporal, position",
+    [
+        ("stam", "after_feed_forward"),
+        ("stam", "after_spatial"),
+        ("attention", "after_feed_forward"),
+        ("attention", "after_spatial"),
+        ("none", "after_feed_forward"),
+    ],
+)
 def test_untuned_frames_without_spatial_exchange_are_the_hosts(
     temporal, position, model, inflate, evaluate, source, random_clip
 ):
@@ -69,12 +74,15 @@ def test_strict_normalization_changes_even_the_untuned_model(model, inflate, eva
     assert difference(strict, evaluate(inflate(model), clip, source)) > 1e-3
 
 
-@pytest.mark.parametrize("options, seen", [
-    ({}, True),
-    ({"group_norm": "video"}, True),
-    ({"spatial": "none", "group_norm": "video"}, True),
-    ({"spatial": "none"}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, seen",
+    [
+        ({}, True),
+        ({"group_norm": "video"}, True),
+        ({"spatial": "none", "group_norm": "video"}, True),
+        ({"spatial": "none"}, False),
+    ],
+)
 def test_which_frames_see_each_other(options, seen, model, inflate, evaluate, source, random_clip):
     inflated, clip = inflate(model, **options), random_clip(frames=3)
     other = clip.clone()
@@ -207,9 +215,7 @@ def test_the_modules_fit_the_unet(model, inflate, pack):
     """The miniature: a block in each level going down, the middle, and two a level going up; heads 32 wide."""
     inflation = pack("nodes.host.inflation").inflation_of(inflate(model))
     sizes = {name: (module.to_q.weight.shape[0], module.heads) for name, module in inflation.stack.items()}
-    assert sorted(sizes.values()) == sorted(
-        [(64, 2), (128, 4), (128, 4)] + [(128, 4)] * 2 + [(64, 2)] * 2
-    ), sizes
+    assert sorted(sizes.values()) == sorted([(64, 2), (128, 4), (128, 4)] + [(128, 4)] * 2 + [(64, 2)] * 2), sizes
 
 
 def test_another_nodes_self_attention_is_respected(model, inflate, evaluate, source, random_clip, caplog):

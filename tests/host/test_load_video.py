@@ -1,4 +1,5 @@
 """The node that loads a clip, in ComfyUI's own code: its listing, its checks, its results, cancelling."""
+
 from __future__ import annotations
 
 import asyncio
@@ -27,8 +28,9 @@ def write_video(path: Path, frames: int = 30, sound: bool = True) -> Path:
         container.mux(stream.encode())
         if sound:
             time = np.arange(48000 * frames // 12) / 48000
-            block = av.AudioFrame.from_ndarray((0.5 * np.sin(2 * np.pi * 440 * time))[None].astype(np.float32), "fltp",
-                                               layout="mono")
+            block = av.AudioFrame.from_ndarray(
+                (0.5 * np.sin(2 * np.pi * 440 * time))[None].astype(np.float32), "fltp", layout="mono"
+            )
             block.sample_rate, block.pts = 48000, 0
             container.mux(audio.encode(block))
             container.mux(audio.encode())
@@ -64,8 +66,15 @@ def test_the_schema(node, inputs):
     described = node.INPUT_TYPES()["required"]
     assert list(described) == ["video", "width", "height", "fit", "start_frame", "frame_stride", "max_frames"]
     defaults = {name: options.get("default") for name, (_, options) in described.items()}
-    assert defaults == {"video": None, "width": 512, "height": 512, "fit": "crop", "start_frame": 0,
-                        "frame_stride": 1, "max_frames": 24}
+    assert defaults == {
+        "video": None,
+        "width": 512,
+        "height": 512,
+        "fit": "crop",
+        "start_frame": 0,
+        "frame_stride": 1,
+        "max_frames": 24,
+    }
     assert described["video"][1]["options"] == ["anim.gif", "clip.mp4"] and described["video"][1]["video_upload"]
     assert [output.display_name for output in schema.outputs] == ["images", "fps", "frame_count", "audio", "mask"]
     assert all(len(options["tooltip"]) > 40 for _, options in described.values())
@@ -74,8 +83,29 @@ def test_the_schema(node, inputs):
 
 def test_videos_are_listed_whatever_the_machine_calls_them(node, inputs):
     """A machine's list of file types, by which the host goes, often lacks these."""
-    names = [f"v{suffix}" for suffix in (".ts", ".mts", ".m2ts", ".vob", ".3gp", ".mxf", ".webp", ".apng", ".mkv",
-                                         ".webm", ".mov", ".avi", ".flv", ".dv", ".h264", ".gif", ".MOV", ".Mts")]
+    names = [
+        f"v{suffix}"
+        for suffix in (
+            ".ts",
+            ".mts",
+            ".m2ts",
+            ".vob",
+            ".3gp",
+            ".mxf",
+            ".webp",
+            ".apng",
+            ".mkv",
+            ".webm",
+            ".mov",
+            ".avi",
+            ".flv",
+            ".dv",
+            ".h264",
+            ".gif",
+            ".MOV",
+            ".Mts",
+        )
+    ]
     for name in [*names, "v.txt", "v.png", "v.wav"]:
         (inputs / name).touch()
     assert set(node.INPUT_TYPES()["required"]["video"][1]["options"]) == {*names, "clip.mp4"}
@@ -84,7 +114,9 @@ def test_videos_are_listed_whatever_the_machine_calls_them(node, inputs):
 def test_new_inputs_are_optional(node, inputs):
     optional = node.INPUT_TYPES()["optional"]
     assert {name: options["default"] for name, (_, options) in optional.items()} == {
-        "frame_rate": 0.0, "background": "#000000"}
+        "frame_rate": 0.0,
+        "background": "#000000",
+    }
     assert all(len(options["tooltip"]) > 40 for _, options in optional.values())
     images, fps, *_ = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(frame_rate=6.0, max_frames=4)).result
     assert fps == 6.0
@@ -99,7 +131,7 @@ def test_warnings_are_shown_on_the_node(node, inputs):
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
-    data[packets[5][0]:packets[5][0] + packets[5][1]] = b"\xff" * packets[5][1]
+    data[packets[5][0] : packets[5][0] + packets[5][1]] = b"\xff" * packets[5][1]
     path.write_bytes(data)
     output = node.EXECUTE_NORMALIZED(**DEFAULTS)
     assert output.result[2] == 24 and "'clip.mp4' is damaged" in output.ui["text"][0]
@@ -124,8 +156,9 @@ def test_cancelling_stops_the_reading_of_the_sound(node, inputs, pack, monkeypat
 
 def test_frames_rate_count_and_sound(node, inputs):
     with torch.inference_mode():  # as the host runs nodes
-        images, fps, count, audio, mask = node.EXECUTE_NORMALIZED(**DEFAULTS | dict(
-            start_frame=6, frame_stride=2, max_frames=5)).result
+        images, fps, count, audio, mask = node.EXECUTE_NORMALIZED(
+            **DEFAULTS | dict(start_frame=6, frame_stride=2, max_frames=5)
+        ).result
     assert images.shape == (5, 64, 64, 3) and images.dtype == torch.float32 and count == 5 and fps == 6.0
     assert mask.shape == (5, 64, 64) and mask.max() == 0
     expected = [(20 + 6 * index) / 255 for index in (6, 8, 10, 12, 14)]
@@ -154,8 +187,10 @@ def submit(node):
     nodes.NODE_CLASS_MAPPINGS["EI2_LoadVideo"] = node
 
     def check(**changes) -> list[str]:
-        graph = {"1": {"class_type": "EI2_LoadVideo", "inputs": DEFAULTS | changes},
-                 "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
+        graph = {
+            "1": {"class_type": "EI2_LoadVideo", "inputs": DEFAULTS | changes},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        }
         valid, _, _, errors = asyncio.run(execution.validate_prompt("test", graph, None))
         messages = [error["details"] for error in errors.get("1", {"errors": []})["errors"]]
         assert valid == (not messages)
@@ -173,19 +208,25 @@ def test_the_host_accepts_good_inputs(submit, inputs):
     assert submit(video="sub/../clip.mp4", width=0, height=0, fit="pad") == []
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"video": "gone.mp4"}, "There is no file 'gone.mp4' in ComfyUI's input folder: upload the video again or choose"),
-    ({"video": ""}, "No video is chosen: upload one"),
-    ({"video": "../secret.mp4"}, "'../secret.mp4' lies outside ComfyUI's input folder: copy the video into it"),
-    ({"video": "ABSOLUTE"}, "lies outside ComfyUI's input folder"),
-    ({"video": "../secret.mp4 [input]"}, "lies outside ComfyUI's input folder"),
-    ({"video": "../input_other/secret.mp4"}, "lies outside ComfyUI's input folder"),
-    ({"video": "."}, "There is no file '.' in ComfyUI's input folder"),
-    ({"height": -8}, "height"),
-    ({"width": 16392}, "width"),
-    ({"frame_stride": 0}, "frame_stride"),
-    ({"start_frame": -1}, "start_frame"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"video": "gone.mp4"},
+            "There is no file 'gone.mp4' in ComfyUI's input folder: upload the video again or choose",
+        ),
+        ({"video": ""}, "No video is chosen: upload one"),
+        ({"video": "../secret.mp4"}, "'../secret.mp4' lies outside ComfyUI's input folder: copy the video into it"),
+        ({"video": "ABSOLUTE"}, "lies outside ComfyUI's input folder"),
+        ({"video": "../secret.mp4 [input]"}, "lies outside ComfyUI's input folder"),
+        ({"video": "../input_other/secret.mp4"}, "lies outside ComfyUI's input folder"),
+        ({"video": "."}, "There is no file '.' in ComfyUI's input folder"),
+        ({"height": -8}, "height"),
+        ({"width": 16392}, "width"),
+        ({"frame_stride": 0}, "frame_stride"),
+        ({"start_frame": -1}, "start_frame"),
+    ],
+)
 def test_the_host_refuses_bad_inputs(submit, inputs, changes, message):
     (inputs.parent / "input_other").mkdir()
     for outside in (inputs.parent / "secret.mp4", inputs.parent / "input_other" / "secret.mp4"):

@@ -61,10 +61,19 @@ def test_the_estimate_is_what_training_keeps(size, checkpointing, model, inflate
     assert 0.9 < estimate.training(estimates.clip_of(clip), checkpointing == "on").kept / kept < 1.1
 
 
-@pytest.mark.parametrize("options", [
-    {"spatial": "sca", "temporal": "attention"}, {"spatial": "dense_sca", "temporal": "none"}, {"spatial": "dense"},
-    {"spatial": "first_frame"}, {"coarse_factor": 1}, {"coarse_factor": 4, "coarse_pool": "stride"},
-    {"position": "after_spatial"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spatial": "sca", "temporal": "attention"},
+        {"spatial": "dense_sca", "temporal": "none"},
+        {"spatial": "dense"},
+        {"spatial": "first_frame"},
+        {"coarse_factor": 1},
+        {"coarse_factor": 4, "coarse_pool": "stride"},
+        {"position": "after_spatial"},
+    ],
+    ids=str,
+)
 def test_the_estimate_knows_the_options(options, model, inflate, tune, source, random_clip, estimates):
     inflated, clip = inflate(model, **options), random_clip(4, 16, 16)
     kept = kept_bytes(model, lambda: tune(inflated, clip, steps=1))
@@ -266,18 +275,33 @@ def test_guidance_counts_both_prompts(
     assert memory.gigabytes(estimate.inference(replace(size, chunks=2)).total) == "46 MB"
 
 
-@pytest.mark.parametrize("choices", [
-    {}, {"self_maps": "both", "self_replace": 1.0}, {"self_maps": "spatial"}, {"cross_replace": 0.0},
-    {"cross_replace": 0.0, "self_replace": 0.0},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"self_maps": "both", "self_replace": 1.0},
+        {"self_maps": "spatial"},
+        {"cross_replace": 0.0},
+        {"cross_replace": 0.0, "self_replace": 0.0},
+    ],
+    ids=str,
+)
 def test_the_estimate_knows_what_control_keeps(
     choices, model, miniature, inflate, invert, encode, random_clip, pack, monkeypatch
 ):
     node, control = pack("nodes.attention_control").AttentionControl, pack("nodes.host.control")
     defaults = dict(
-        mode="auto", cross_replace=1.0, self_replace=1.0, self_maps="temporal", reweight="", blend_source="",
-        blend_target="", blend_threshold=0.3, blend_start=0.2, unconditional="decoupled",
-    )  # fmt: skip
+        mode="auto",
+        cross_replace=1.0,
+        self_replace=1.0,
+        self_maps="temporal",
+        reweight="",
+        blend_source="",
+        blend_target="",
+        blend_threshold=0.3,
+        blend_start=0.2,
+        unconditional="decoupled",
+    )
     made, positive, _ = node.execute(miniature[1], "a red circle", "a blue circle", **{**defaults, **choices}).args
     inflated, clip = inflate(model), random_clip(4, 16, 16)
     inversion = invert(inflated, clip, encode("a red circle"), steps=2)[0]

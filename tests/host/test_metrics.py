@@ -44,9 +44,14 @@ def clip_vision(tmp_path_factory):
     """A CLIP vision model of random weights, 32 x 32 pixels, as the host builds them from a configuration."""
     file = tmp_path_factory.mktemp("clip") / "vision.json"
     config = {
-        **WIDTH, "model_type": "clip_vision_model", "num_channels": 3, "image_size": 32, "patch_size": 8,
-        "projection_dim": SPACE, "hidden_act": "quick_gelu",
-    }  # fmt: skip
+        **WIDTH,
+        "model_type": "clip_vision_model",
+        "num_channels": 3,
+        "image_size": 32,
+        "patch_size": 8,
+        "projection_dim": SPACE,
+        "hidden_act": "quick_gelu",
+    }
     file.write_text(json.dumps(config))
     model = ClipVisionModel(file)
     fill(model.model)

@@ -19,18 +19,24 @@ del SD["num_heads"]  # the host's classes say it
 SD2 = {**SD, "num_heads": -1, "num_head_channels": 32, "use_linear_in_transformer": True}
 SDXL = {**UNETS["sdxl"], **SMALL, "num_head_channels": 32}
 SSD_1B = {
-    "transformer_depth": [0, 0, 2, 2, 4, 4], "transformer_depth_middle": -1,
+    "transformer_depth": [0, 0, 2, 2, 4, 4],
+    "transformer_depth_middle": -1,
     "transformer_depth_output": [0, 0, 0, 1, 1, 2, 10, 4, 4],
-}  # fmt: skip
+}
 KOALA = {
-    "num_res_blocks": [1] * 3, "transformer_depth": [0, 2, 5], "transformer_depth_middle": -2,
+    "num_res_blocks": [1] * 3,
+    "transformer_depth": [0, 2, 5],
+    "transformer_depth_middle": -2,
     "transformer_depth_output": [0, 0, 2, 2, 5, 5],
-}  # fmt: skip
+}
 REFINER = {
-    "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2] * 4, "transformer_depth": [0, 0, 4, 4, 4, 4, 0, 0],
-    "transformer_depth_middle": 4, "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
+    "channel_mult": [1, 2, 4, 4],
+    "num_res_blocks": [2] * 4,
+    "transformer_depth": [0, 0, 4, 4, 4, 4, 0, 0],
+    "transformer_depth_middle": 4,
+    "transformer_depth_output": [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0],
     "adm_in_channels": 2560,
-}  # fmt: skip
+}
 V = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}  # how the host tells SD2's v
 FAMILIES = {  # the host's class, the layout, what the checkpoint says of itself, what it predicts, transformer blocks
     "SD1.5": ("SD15", SD, {}, "eps", 16),
@@ -140,20 +146,31 @@ def test_every_frame_has_its_own_picture_beside_the_latents(name, family, inflat
 
 
 SVD = {
-    **SD2, "in_channels": 8, "adm_in_channels": 768, "num_classes": "sequential", "use_temporal_attention": True,
-    "use_temporal_resblock": True, "extra_ff_mix_layer": True, "use_spatial_context": True,
-    "merge_strategy": "learned_with_images", "merge_factor": 0.0, "video_kernel_size": [3, 1, 1],
-}  # fmt: skip
+    **SD2,
+    "in_channels": 8,
+    "adm_in_channels": 768,
+    "num_classes": "sequential",
+    "use_temporal_attention": True,
+    "use_temporal_resblock": True,
+    "extra_ff_mix_layer": True,
+    "use_spatial_context": True,
+    "merge_strategy": "learned_with_images",
+    "merge_factor": 0.0,
+    "video_kernel_size": [3, 1, 1],
+}
 ZERO123 = {"cc_projection.weight": torch.zeros(768, 772), "cc_projection.bias": torch.zeros(768)}
 
 
-@pytest.mark.parametrize("name, kind, layout, state, message", [
-    ("Stable Video Diffusion", "SVD_img2vid", SVD, {}, "reads 4 channels besides the latents"),
-    ("Stable Zero123", "Stable_Zero123", {**SD, "in_channels": 8}, ZERO123, "reads 4 channels besides the latents"),
-    ("x4 upscaler", "SD_X4Upscaler", {**SD2, "in_channels": 7}, {}, "reads 3 channels besides the latents"),
-    ("SDXL EDM", "SDXL", {**SDXL, **KOALA}, {"edm_vpred.sigma_max": torch.tensor(120.0)}, "flow or EDM model"),
-    ("Lotus", "LotusD", {**SD2, "adm_in_channels": 4}, {}, "predicts neither noise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, kind, layout, state, message",
+    [
+        ("Stable Video Diffusion", "SVD_img2vid", SVD, {}, "reads 4 channels besides the latents"),
+        ("Stable Zero123", "Stable_Zero123", {**SD, "in_channels": 8}, ZERO123, "reads 4 channels besides the latents"),
+        ("x4 upscaler", "SD_X4Upscaler", {**SD2, "in_channels": 7}, {}, "reads 3 channels besides the latents"),
+        ("SDXL EDM", "SDXL", {**SDXL, **KOALA}, {"edm_vpred.sigma_max": torch.tensor(120.0)}, "flow or EDM model"),
+        ("Lotus", "LotusD", {**SD2, "adm_in_channels": 4}, {}, "predicts neither noise"),
+    ],
+)
 def test_a_family_is_refused_in_words(name, kind, layout, state, message, random_unet, inflate):
     with pytest.raises(ValueError, match=message):
         inflate(random_unet(kind, layout, state), "EI2")

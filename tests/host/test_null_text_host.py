@@ -45,13 +45,28 @@ def like_sdxl():
     import comfy.model_patcher
     import comfy.supported_models
 
-    config = comfy.supported_models.SDXL({
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": [1, 2],
-        "num_res_blocks": [1, 1], "transformer_depth": [0, 2], "transformer_depth_middle": 2,
-        "transformer_depth_output": [0, 0, 2, 2], "context_dim": 48, "use_spatial_transformer": True,
-        "use_linear_in_transformer": True, "adm_in_channels": 2816, "num_classes": "sequential",
-        "use_temporal_attention": False, "legacy": False, "num_head_channels": 16, "num_heads": -1,
-    })  # fmt: skip
+    config = comfy.supported_models.SDXL(
+        {
+            "image_size": 32,
+            "in_channels": 4,
+            "out_channels": 4,
+            "model_channels": 32,
+            "channel_mult": [1, 2],
+            "num_res_blocks": [1, 1],
+            "transformer_depth": [0, 2],
+            "transformer_depth_middle": 2,
+            "transformer_depth_output": [0, 0, 2, 2],
+            "context_dim": 48,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": True,
+            "adm_in_channels": 2816,
+            "num_classes": "sequential",
+            "use_temporal_attention": False,
+            "legacy": False,
+            "num_head_channels": 16,
+            "num_heads": -1,
+        }
+    )
     config.unet_extra_config = {}
     config.set_inference_dtype(torch.float32, None)
     generator = torch.Generator().manual_seed(0)
@@ -147,8 +162,11 @@ def test_only_the_embedding_learns(model, tuned, optimize, evaluate, random_clip
     (stack,) = (patcher.model for patcher in tuned.get_nested_additional_models())
     assert all(parameter.grad is None for m in (model.model, stack) for parameter in m.parameters())
     assert carried == [
-        sorted(tuned.patches), str(tuned.wrappers), str(tuned.model_options), sorted(tuned.additional_models)
-    ]  # fmt: skip
+        sorted(tuned.patches),
+        str(tuned.wrappers),
+        str(tuned.model_options),
+        sorted(tuned.additional_models),
+    ]
     assert not any("forward" in vars(module) or module._forward_hooks for module in model.model.modules())
     for one, output in zip((tuned, model), expected):
         assert torch.equal(evaluate(one, clip, source), output)

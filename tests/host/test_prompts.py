@@ -32,15 +32,16 @@ def tiny_clip(kind: str, directory=None):
     sizes = {"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 77, "eos_token_id": END}
     configs = {
         f"clip_{key}_model_config": {
-            **sizes, "hidden_size": width, "intermediate_size": 2 * width, "hidden_act": "quick_gelu",
+            **sizes,
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "hidden_act": "quick_gelu",
             "projection_dim": width,
         }
         for key, width in WIDTHS.items()
-    }  # fmt: skip
+    }
     options = {**configs, "dtype": torch.float32}
-    clip = CLIP(
-        ClipTarget(*kinds()[kind]), embedding_directory=directory and str(directory), model_options=options
-    )
+    clip = CLIP(ClipTarget(*kinds()[kind]), embedding_directory=directory and str(directory), model_options=options)
     for i, weight in enumerate(clip.cond_stage_model.parameters()):
         weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)) / 4)
     return clip
@@ -81,20 +82,23 @@ def test_words_of_several_tokens(clip, read):
     assert prompt.ids[1] == 320 and prompt.ids[2] == 736  # of CLIP's vocabulary
 
 
-@pytest.mark.parametrize("text, texts", [
-    ("", ()),
-    ("  \n ", ()),
-    ("café 🙂", ("café", "🙂")),
-    ("two\nlines", ("two", "lines")),
-    ("24 cats", ("24", "cats")),
-    ("Spider-Man's 1950s T-shirt", ("Spider-Man's", "1950s", "T-shirt")),
-    (r"a \(small\) cat", ("a", "(small)", "cat")),
-    ("a <|endoftext|>cat", ("a", "<|endoftext|>cat")),
-    ("((very)) big", ("very", "big")),
-    ("hippo(potamus:1.3) (big cat:1.2)", ("hippopotamus", "big", "cat")),  # which the host reads in pieces
-    ("a\u00a0cat\u3000sits", ("a", "cat", "sits")),  # spaces of other kinds
-    ("猫 on a 垫子", ("猫", "on", "a", "垫子")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, texts",
+    [
+        ("", ()),
+        ("  \n ", ()),
+        ("café 🙂", ("café", "🙂")),
+        ("two\nlines", ("two", "lines")),
+        ("24 cats", ("24", "cats")),
+        ("Spider-Man's 1950s T-shirt", ("Spider-Man's", "1950s", "T-shirt")),
+        (r"a \(small\) cat", ("a", "(small)", "cat")),
+        ("a <|endoftext|>cat", ("a", "<|endoftext|>cat")),
+        ("((very)) big", ("very", "big")),
+        ("hippo(potamus:1.3) (big cat:1.2)", ("hippopotamus", "big", "cat")),  # which the host reads in pieces
+        ("a\u00a0cat\u3000sits", ("a", "cat", "sits")),  # spaces of other kinds
+        ("猫 on a 垫子", ("猫", "on", "a", "垫子")),
+    ],
+)
 def test_what_counts_as_a_word(text, texts, clip, read):
     assert read(clip, text).texts == texts
 
@@ -144,9 +148,7 @@ def test_encoding_is_the_hosts(clip, prompts):
 
 
 def test_same_text(clip, prompts):
-    one, again, other, long = (
-        prompts.encode(clip, text) for text in ("a cat", "a cat", "a dog", "a red circle " * 40)
-    )
+    one, again, other, long = (prompts.encode(clip, text) for text in ("a cat", "a cat", "a dog", "a red circle " * 40))
     assert prompts.same_text(one, again)
     assert prompts.same_text(one, [[again[0][0].clone(), {"control": object()}]])
     assert not prompts.same_text(one, other)

@@ -24,17 +24,21 @@ def root(folders, tmp_path):
     folder_paths.folder_names_and_paths[folders.KEY] = known
 
 
-@pytest.mark.parametrize("prefix, words", [
-    ("x" * 240, "240 letters long, too long for a file's name: shorten it"),
-    ("猫" * 80, "too long"),
-    ("a/" + "y" * 200 + "/b", "too long"),
-    *((name, "is no name for a file on Windows: choose another, such as my_") for name in (
-        "con", "NUL", "aux.film", "a/COM1", "lpt9/b", "prn.tar.gz", "ends.", "dots.../b", "com¹",
-    )),
-    ("a:b", "is no name for a file"),
-    ("file/b", "is a file, where a folder is needed"),
-    ("snapshots/b", "is for the snapshots"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "prefix, words",
+    [
+        ("x" * 240, "240 letters long, too long for a file's name: shorten it"),
+        ("猫" * 80, "too long"),
+        ("a/" + "y" * 200 + "/b", "too long"),
+        *(
+            (name, "is no name for a file on Windows: choose another, such as my_")
+            for name in ("con", "NUL", "aux.film", "a/COM1", "lpt9/b", "prn.tar.gz", "ends.", "dots.../b", "com¹")
+        ),
+        ("a:b", "is no name for a file"),
+        ("file/b", "is a file, where a folder is needed"),
+        ("snapshots/b", "is for the snapshots"),
+    ],
+)
 def test_names_that_no_file_can_have(prefix, words, pack, root):
     root.mkdir()
     (root / "file").write_text("in the way")
@@ -101,8 +105,10 @@ def test_prompts_that_together_hold_everywhere(model, inflate, invert, source, r
     """Halves that meet, a whole one beside a part, and the range that changes nothing."""
     inflated, clip = inflate(model), random_clip()
     for prompt in (
-        ranged(source, 0.0, 0.5) + ranged(source, 0.5, 1.0), source + in_area(source), ranged(source, 0.0, 1.0),
-    ):  # fmt: skip
+        ranged(source, 0.0, 0.5) + ranged(source, 0.5, 1.0),
+        source + in_area(source),
+        ranged(source, 0.0, 1.0),
+    ):
         assert invert(inflated, clip, prompt, steps=2)[0].noise.isfinite().all()
 
 

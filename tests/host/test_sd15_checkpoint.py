@@ -47,11 +47,9 @@ def test_inflates_with_the_sizes_of_the_method(checkpoint, pack, inflate, evalua
     queries = sum(projection.weight.numel() for projection in projections)
     assert temporal == pytest.approx(50e6, rel=0.02)
     assert temporal + queries == pytest.approx(74e6, rel=0.02)
-    assert [block.path for block in blocks][:2] == [
-        f"input_blocks.{i}.1.transformer_blocks.0" for i in (1, 2)
-    ] and {block.place for block in blocks} == {
-        *(("input", i) for i in (1, 2, 4, 5, 7, 8)), ("middle", 0), *(("output", i) for i in range(3, 12))
-    }  # fmt: skip
+    assert [block.path for block in blocks][:2] == [f"input_blocks.{i}.1.transformer_blocks.0" for i in (1, 2)] and {
+        block.place for block in blocks
+    } == {*(("input", i) for i in (1, 2, 4, 5, 7, 8)), ("middle", 0), *(("output", i) for i in range(3, 12))}
 
     prompt = clip.encode_from_tokens_scheduled(clip.tokenize("a jeep driving down a mountain road"))
     assert prompt[0][0].shape == (1, 77, 768)

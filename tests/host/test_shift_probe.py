@@ -233,12 +233,10 @@ def test_node_with_a_rival(probe, covariate_shift, model, inflate, tune, source,
     assert "compare_with (custom, untuned)" in probe(ours, clip, source, "500", odd)[1]
 
 
-@pytest.mark.parametrize("text, numbers", [
-    ("100, 300, 500", [100, 300, 500]),
-    ("0", [0]),
-    (" 999 ,1;20\n300,", [999, 1, 20, 300]),
-    ("5 5, 5", [5]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, numbers",
+    [("100, 300, 500", [100, 300, 500]), ("0", [0]), (" 999 ,1;20\n300,", [999, 1, 20, 300]), ("5 5, 5", [5])],
+)
 def test_timesteps_as_people_write_them(text, numbers, pack):
     node = pack("nodes.shift_probe")
     assert node.parse_timesteps(text) == numbers

@@ -74,10 +74,16 @@ def assert_same(a, b):
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"normalization": "strict"}, {"spatial": "sca", "temporal": "attention", "group_norm": "video"},
-    {"spatial": "none", "temporal": "none"}], ids=["EI2", "strict", "Tune-A-Video", "Per-frame"],
-)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"normalization": "strict"},
+        {"spatial": "sca", "temporal": "attention", "group_norm": "video"},
+        {"spatial": "none", "temporal": "none"},
+    ],
+    ids=["EI2", "strict", "Tune-A-Video", "Per-frame"],
+)
 def test_a_cancelled_run_goes_on_exactly(options, model, inflate, node, bar, folder, random_clip):
     inflated, clip = inflate(model, **options), random_clip()
     expected, _ = node(inflated, clip)

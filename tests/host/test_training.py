@@ -14,7 +14,8 @@ from devtools.environment import ROOT
 from miniature.sprites import missing
 
 pytestmark = [
-    pytest.mark.host, pytest.mark.slow,
+    pytest.mark.host,
+    pytest.mark.slow,
     pytest.mark.skipif(bool(missing()) and not (ROOT / "training" / "sprites.npz").exists(), reason=str(missing())),
 ]
 
@@ -26,8 +27,12 @@ def run(module: str, *arguments: str) -> str:
     host = Path(comfy.__path__[0]).parent
     paths = [str(ROOT), str(host), os.environ.get("PYTHONPATH", "")]
     result = subprocess.run(
-        [sys.executable, "-m", f"miniature.{module}", *arguments], cwd=ROOT, capture_output=True, text=True,
-        timeout=600, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        [sys.executable, "-m", f"miniature.{module}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
@@ -52,8 +57,18 @@ def test_the_vae_begins_with_the_bundled_one_and_goes_on(folder):
 
 
 def test_the_unet_begins_with_the_bundled_one_and_goes_on(folder):
-    options = ("--run", str(folder / "unet"), "--vae", str(folder / "vae" / "checkpoint.pt"),
-               "--batch", "4", "--bank", "8", "--minutes", "0.05")
+    options = (
+        "--run",
+        str(folder / "unet"),
+        "--vae",
+        str(folder / "vae" / "checkpoint.pt"),
+        "--batch",
+        "4",
+        "--bank",
+        "8",
+        "--minutes",
+        "0.05",
+    )
     assert "from step 0" in run("train_unet", *options)
     state = torch.load(folder / "unet" / "checkpoint.pt")
     assert 0 < state["steps"] and 0.5 < state["scale"] < 1.5
@@ -83,7 +98,13 @@ def test_every_word_of_the_prompts_has_a_row(folder):
     import comfy
 
     paths = os.pathsep.join([str(ROOT), str(Path(comfy.__path__[0]).parent)])
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                            env={**os.environ, "PYTHONPATH": paths})
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     assert 90 < int(result.stdout) < 200

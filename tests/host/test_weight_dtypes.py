@@ -79,8 +79,18 @@ def test_it_learns_as_with_fp32(name, load, learn, reference, pack, encode, sour
 
 
 def test_null_text_with_fp8_weights(load, inflate, pack, source, encode, random_clip):
-    inversion = pack("nodes.invert").Invert.execute(
-        inflate(load(torch.float8_e4m3fn, torch.float32), "EI2"), {"samples": random_clip(2, 8, 8)}, source, 2, 0,
-        null_text=True, null_inner_steps=2, empty=encode(""),
-    ).args[0]  # fmt: skip
+    inversion = (
+        pack("nodes.invert")
+        .Invert.execute(
+            inflate(load(torch.float8_e4m3fn, torch.float32), "EI2"),
+            {"samples": random_clip(2, 8, 8)},
+            source,
+            2,
+            0,
+            null_text=True,
+            null_inner_steps=2,
+            empty=encode(""),
+        )
+        .args[0]
+    )
     assert torch.isfinite(inversion.unconditional).all()

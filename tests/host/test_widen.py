@@ -13,8 +13,7 @@ def parts(pack):
     """Unwrapped: the narrow UNet with the bundled weights, the wide one's class, and both modules."""
     from safetensors.torch import load_file
 
-    architecture, classes, widen = (
-        pack(f"miniature.{name}") for name in ("architecture", "host_classes", "widen"))
+    architecture, classes, widen = (pack(f"miniature.{name}") for name in ("architecture", "host_classes", "widen"))
     weights = {name: weight.float() for name, weight in load_file(architecture.WEIGHTS / "unet.safetensors").items()}
     narrow = classes.build_unet(architecture.UNET)
     narrow.load_state_dict(weights)

@@ -46,11 +46,15 @@ def test_windows_of_another_length_are_refused(tuned, windowed, invert, sample, 
         sample(windowed(tuned[0], 5), inversion, source, source)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"dim": 2}, "cut dimension 2 of the latents, but a video's frames are dimension 0: set dim of"),
-    ({"overlap": 4}, "context_overlap is 4, but a window has 4 frames: set it in .* to fewer"),
-    ({"length": 1, "overlap": 0}, "context_length is 1: set it in .* to 2 or more"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"dim": 2}, "cut dimension 2 of the latents, but a video's frames are dimension 0: set dim of"),
+        ({"overlap": 4}, "context_overlap is 4, but a window has 4 frames: set it in .* to fewer"),
+        ({"length": 1, "overlap": 0}, "context_length is 1: set it in .* to 2 or more"),
+    ],
+    ids=str,
+)
 def test_windows_that_cannot_cut_a_video_are_refused(
     options, message, model, inflate, windowed, invert, evaluate, source, clip
 ):
@@ -87,9 +91,10 @@ def test_windows_on_a_model_that_is_not_inflated_are_refused(pack, model):
         pack("nodes.context_windows").ContextWindows.execute(model, 4, 1)
 
 
-@pytest.mark.parametrize("option, value", [
-    ("cond_retain_index_list", [0]), ("latent_retain_index_list", [0]), ("split_conds_to_windows", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "option, value",
+    [("cond_retain_index_list", [0]), ("latent_retain_index_list", [0]), ("split_conds_to_windows", True)],
+)
 def test_what_the_hosts_node_offers_for_other_models_is_refused(
     option, value, model, inflate, windowed, invert, source, clip
 ):

@@ -18,9 +18,12 @@ PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's name
 LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
 # inputs that newer hosts' "Context Windows (Manual)" requires, and older ones do not look at
 NEWER_WINDOWS = dict(
-    freenoise=False, cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="",
+    freenoise=False,
+    cond_retain_index_list="",
+    split_conds_to_windows=False,
+    latent_retain_index_list="",
     causal_window_fix=True,
-)  # fmt: skip
+)
 
 Graph = dict[str, dict]
 
@@ -58,20 +61,31 @@ def edit_graph(
         "inflate": node("EI2_InflateUNet", model=("mini", 0), preset=preset),
         "tune": node(
             "EI2_OneShotTune",
-            model=("inflate", 0), latent=("encode", 0), positive=("source_prompt", 0),
-            gradient_checkpointing="auto", **training,
+            model=("inflate", 0),
+            latent=("encode", 0),
+            positive=("source_prompt", 0),
+            gradient_checkpointing="auto",
+            **training,
         ),
         "invert": node(
             "EI2_Invert",
-            model=("tune", 0), latent=("encode", 0), positive=("source_prompt", 0), steps=invert_steps, refine=refine,
+            model=("tune", 0),
+            latent=("encode", 0),
+            positive=("source_prompt", 0),
+            steps=invert_steps,
+            refine=refine,
             cache=cache,
         ),
         "edit": node(
             "EI2_EditSample",
-            model=("tune", 0), inversion=("invert", 0), positive=("edit_prompt", 0), negative=("negative", 0), cfg=cfg,
+            model=("tune", 0),
+            inversion=("invert", 0),
+            positive=("edit_prompt", 0),
+            negative=("negative", 0),
+            cfg=cfg,
         ),
         **save_frames("", ("edit", 0)),
-    }  # fmt: skip
+    }
 
 
 def save_frames(name: str, latent: tuple[str, int]) -> Graph:
@@ -86,8 +100,12 @@ def reconstruct(graph: Graph, name: str = "_reconstruction") -> Graph:
     """The graph, also sampling its inversion with the source prompt at cfg 1 and saving that as `save<name>`."""
     sampler = node(
         "EI2_EditSample",
-        model=("tune", 0), inversion=("invert", 0), positive=("source_prompt", 0), negative=("negative", 0), cfg=1.0,
-    )  # fmt: skip
+        model=("tune", 0),
+        inversion=("invert", 0),
+        positive=("source_prompt", 0),
+        negative=("negative", 0),
+        cfg=1.0,
+    )
     return {**graph, f"edit{name}": sampler, **save_frames(name, (f"edit{name}", 0))}
 
 
@@ -95,14 +113,24 @@ def controlled(graph: Graph, blend: tuple[str, str] = ("", ""), **choices) -> Gr
     """The graph, its edit with attention control between its two prompts. `blend`: words of each for LocalBlend;
     `choices`: other inputs of EI2 Attention Control."""
     defaults = dict(
-        mode="auto", cross_replace=0.2, self_replace=0.5, self_maps="temporal", reweight="", blend_threshold=0.3,
-        blend_start=0.2, unconditional="decoupled",
-    )  # fmt: skip
+        mode="auto",
+        cross_replace=0.2,
+        self_replace=0.5,
+        self_maps="temporal",
+        reweight="",
+        blend_threshold=0.3,
+        blend_start=0.2,
+        unconditional="decoupled",
+    )
     prompts = {f"{name}_prompt": graph[f"{text}_prompt"]["inputs"]["text"] for name, text in PROMPTS.items()}
     control = node(
         "EI2_AttentionControl",
-        clip=("mini", 1), **prompts, blend_source=blend[0], blend_target=blend[1], **{**defaults, **choices},
-    )  # fmt: skip
+        clip=("mini", 1),
+        **prompts,
+        blend_source=blend[0],
+        blend_target=blend[1],
+        **{**defaults, **choices},
+    )
     return {**changed(graph, {"edit.control": ("control", 0)}), "control": control}
 
 
@@ -118,8 +146,11 @@ def changed(graph: Graph, changes: dict[str, object]) -> Graph:
 def bundled(name: str = "quickstart", frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
     """A bundled workflow, shortened, whose inversion is computed whatever ran before."""
     graph = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
-    shorter = {"EI2_LoadVideo": ("max_frames", frames), "EI2_OneShotTune": ("steps", tune_steps),
-               "EI2_Invert": ("steps", invert_steps)}  # fmt: skip
+    shorter = {
+        "EI2_LoadVideo": ("max_frames", frames),
+        "EI2_OneShotTune": ("steps", tune_steps),
+        "EI2_Invert": ("steps", invert_steps),
+    }
     for entry in graph.values():
         if entry["class_type"] in shorter:
             key, value = shorter[entry["class_type"]]

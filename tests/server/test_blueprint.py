@@ -59,10 +59,17 @@ def test_is_one_subgraph_node(blueprint):
 
 def test_runs(client, blueprint):
     given = {
-        "images": ("video", 0), "model": ("mini", 0), "clip": ("mini", 1), "vae": ("mini", 2),
-        "source_prompt": SOURCE_PROMPT, "edit_prompt": EDIT_PROMPT,
-        "tune_steps": 2, "learning_rate": 1e-3, "invert_steps": 2, "cfg": 2.0,
-    }  # fmt: skip
+        "images": ("video", 0),
+        "model": ("mini", 0),
+        "clip": ("mini", 1),
+        "vae": ("mini", 2),
+        "source_prompt": SOURCE_PROMPT,
+        "edit_prompt": EDIT_PROMPT,
+        "tune_steps": 2,
+        "learning_rate": 1e-3,
+        "invert_steps": 2,
+        "cfg": 2.0,
+    }
     video = dict(video="short.mp4", width=64, height=64, fit="crop", start_frame=0, frame_stride=1, max_frames=4)
     graph = flattened(blueprint, given) | {"video": node("EI2_LoadVideo", **video), "mini": node("EI2_LoadMini")}
     inside = blueprint["definitions"]["subgraphs"][0]
@@ -73,8 +80,10 @@ def test_runs(client, blueprint):
         graph[slot["name"]] = node("SaveImage", images=images, filename_prefix=f"blueprint_{slot['name']}")
     outputs = client.run(graph)
     assert {slot["name"]: len(outputs[slot["name"]]["images"]) for slot in inside["outputs"]} == {
-        "edit": 4, "reconstruction": 4, "loss_plot": 1,
-    }  # fmt: skip
+        "edit": 4,
+        "reconstruction": 4,
+        "loss_plot": 1,
+    }
     edit, reconstruction = (client.view(outputs[name]["images"][0]) for name in ("edit", "reconstruction"))
     assert Image.open(io.BytesIO(edit)).size == (64, 64)
     assert edit != reconstruction

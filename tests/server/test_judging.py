@@ -20,9 +20,13 @@ def graph():
     them."""
     graph = reconstruct(controlled(edit_graph(tune_steps=2)))
     wires = {
-        "tune.learning_rate": ("recipe", 1), "edit.cfg": ("recipe", 2), "control.cross_replace": ("recipe", 3),
-        "control.self_replace": ("recipe", 4), "invert.trajectory": True, "edit.mask": ("mask", 0),
-    }  # fmt: skip
+        "tune.learning_rate": ("recipe", 1),
+        "edit.cfg": ("recipe", 2),
+        "control.cross_replace": ("recipe", 3),
+        "control.self_replace": ("recipe", 4),
+        "invert.trajectory": True,
+        "edit.mask": ("mask", 0),
+    }
     video = node("CreateVideo", images=("compare", 0), fps=("video", 1))
     return {
         **changed(graph, wires),
@@ -30,7 +34,10 @@ def graph():
         "check": node("EI2_ReconstructionCheck", source=("video", 0), reconstruction=("decode_reconstruction", 0)),
         "compare": node(
             "EI2_Compare",
-            video_1=("video", 0), video_2=("decode_reconstruction", 0), video_3=("decode", 0), layout="grid",
+            video_1=("video", 0),
+            video_2=("decode_reconstruction", 0),
+            video_3=("decode", 0),
+            layout="grid",
             labels="source\nreconstruction\nedit",
         ),
         "film": video,
@@ -40,7 +47,7 @@ def graph():
         "mask": node("MaskComposite", destination=("black", 0), source=("white", 0), x=0, y=0, operation="add"),
         "metrics": node("EI2_Metrics", source=("video", 0), edit=("decode", 0), mask=("mask", 0)),
         "note": node("PreviewAny", source=("recipe", 5)),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

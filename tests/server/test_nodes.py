@@ -19,8 +19,13 @@ NODES = {
     "EI2_LoadVideo": (
         "Load Video (EI2)",
         {
-            "video": ("COMBO", ANY), "width": ("INT", 512), "height": ("INT", 512), "fit": FITS,
-            "start_frame": ("INT", 0), "frame_stride": ("INT", 1), "max_frames": ("INT", 24),
+            "video": ("COMBO", ANY),
+            "width": ("INT", 512),
+            "height": ("INT", 512),
+            "fit": FITS,
+            "start_frame": ("INT", 0),
+            "frame_stride": ("INT", 1),
+            "max_frames": ("INT", 24),
         },
         {"images": "IMAGE", "fps": "FLOAT", "frame_count": "INT", "audio": "AUDIO", "mask": "MASK"},
     ),
@@ -49,18 +54,20 @@ NODES = {
     "EI2_OneShotTune": (
         "EI2 One-Shot Tune",
         {
-            "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 500),
-            "learning_rate": ("FLOAT", 3e-5), "seed": ("INT", 0), "precision": ("auto", "bf16", "fp16", "fp32"),
+            "model": "MODEL",
+            "latent": "LATENT",
+            "positive": "CONDITIONING",
+            "steps": ("INT", 500),
+            "learning_rate": ("FLOAT", 3e-5),
+            "seed": ("INT", 0),
+            "precision": ("auto", "bf16", "fp16", "fp32"),
             "gradient_checkpointing": ("auto", "on", "off"),
         },
         {"model": "MODEL", "tune": "EI2_TUNE", "loss_plot": "IMAGE"},
     ),
     "EI2_Invert": (
         "EI2 Invert (DDIM Inversion)",
-        {
-            "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 50),
-            "refine": ("INT", 0),
-        },
+        {"model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING", "steps": ("INT", 50), "refine": ("INT", 0)},
         {"inversion": "EI2_INVERSION", "noise_latent": "LATENT", "sigmas": "SIGMAS", "negative": "CONDITIONING"},
     ),
     "EI2_ContextWindows": (
@@ -71,10 +78,18 @@ NODES = {
     "EI2_AttentionControl": (
         "EI2 Attention Control (Prompt-to-Prompt)",
         {
-            "clip": "CLIP", "source_prompt": ("STRING", ""), "target_prompt": ("STRING", ""),
-            "mode": ("auto", "replace", "refine"), "cross_replace": ("FLOAT", 0.2), "self_replace": ("FLOAT", 0.5),
-            "self_maps": ("temporal", "spatial", "both"), "reweight": ("STRING", ""), "blend_source": ("STRING", ""),
-            "blend_target": ("STRING", ""), "blend_threshold": ("FLOAT", 0.3), "blend_start": ("FLOAT", 0.2),
+            "clip": "CLIP",
+            "source_prompt": ("STRING", ""),
+            "target_prompt": ("STRING", ""),
+            "mode": ("auto", "replace", "refine"),
+            "cross_replace": ("FLOAT", 0.2),
+            "self_replace": ("FLOAT", 0.5),
+            "self_maps": ("temporal", "spatial", "both"),
+            "reweight": ("STRING", ""),
+            "blend_source": ("STRING", ""),
+            "blend_target": ("STRING", ""),
+            "blend_threshold": ("FLOAT", 0.3),
+            "blend_start": ("FLOAT", 0.2),
             "unconditional": ("decoupled", "late"),
         },
         {"control": "EI2_CONTROL", "positive": "CONDITIONING", "report": "STRING"},
@@ -82,7 +97,10 @@ NODES = {
     "EI2_EditSample": (
         "EI2 Edit Sample (Vid2Vid)",
         {
-            "model": "MODEL", "inversion": "EI2_INVERSION", "positive": "CONDITIONING", "negative": "CONDITIONING",
+            "model": "MODEL",
+            "inversion": "EI2_INVERSION",
+            "positive": "CONDITIONING",
+            "negative": "CONDITIONING",
             "cfg": ("FLOAT", 7.5),
         },
         {"latent": "LATENT", "source_latent": "LATENT", "attention_maps": "IMAGE"},
@@ -90,7 +108,9 @@ NODES = {
     "EI2_ShiftProbe": (
         "EI2 Shift Probe",
         {
-            "model": "MODEL", "latent": "LATENT", "positive": "CONDITIONING",
+            "model": "MODEL",
+            "latent": "LATENT",
+            "positive": "CONDITIONING",
             "timesteps": ("STRING", "100, 300, 500, 700, 900"),
         },
         {"plot": "IMAGE", "table": "STRING"},
@@ -100,10 +120,7 @@ NODES = {
     "EI2_LoadTune": ("EI2 Load Tune", {"tune_name": ("COMBO", ANY)}, {"tune": "EI2_TUNE", "info": "STRING"}),
     "EI2_ApplyTune": (
         "EI2 Apply Tune",
-        {
-            "model": "MODEL", "tune": "EI2_TUNE", "temporal_strength": ("FLOAT", 1.0),
-            "query_strength": ("FLOAT", 1.0),
-        },
+        {"model": "MODEL", "tune": "EI2_TUNE", "temporal_strength": ("FLOAT", 1.0), "query_strength": ("FLOAT", 1.0)},
         {"model": "MODEL"},
     ),
     "EI2_ReconstructionCheck": (
@@ -117,7 +134,9 @@ NODES = {
         {"images": "IMAGE", "contact_sheet": "IMAGE"},
     ),
     "EI2_Metrics": (
-        "EI2 Metrics (Flicker, CLIP)", {"source": "IMAGE", "edit": "IMAGE"}, {"table": "STRING", "plot": "IMAGE"},
+        "EI2 Metrics (Flicker, CLIP)",
+        {"source": "IMAGE", "edit": "IMAGE"},
+        {"table": "STRING", "plot": "IMAGE"},
     ),
     "EI2_Recipe": (
         "EI2 Recipe (Restyle, Swap, Background)",
@@ -126,27 +145,39 @@ NODES = {
             "model_kind": ("Stable Diffusion", "bundled miniature"),
         },
         {
-            "steps": "INT", "learning_rate": "FLOAT", "cfg": "FLOAT", "cross_replace": "FLOAT", "self_replace": "FLOAT",
+            "steps": "INT",
+            "learning_rate": "FLOAT",
+            "cfg": "FLOAT",
+            "cross_replace": "FLOAT",
+            "self_replace": "FLOAT",
             "note": "STRING",
         },
     ),
-}  # fmt: skip
+}
 OPTIONAL = {
     "EI2_LoadVideo": {"frame_rate": "FLOAT", "background": "STRING"},
     "EI2_Invert": {
-        "null_text": "BOOLEAN", "null_inner_steps": "INT", "null_cfg": "FLOAT", "null_source": "CONDITIONING",
-        "empty": "CONDITIONING", "cache": "BOOLEAN", "trajectory": "BOOLEAN",
+        "null_text": "BOOLEAN",
+        "null_inner_steps": "INT",
+        "null_cfg": "FLOAT",
+        "null_source": "CONDITIONING",
+        "empty": "CONDITIONING",
+        "cache": "BOOLEAN",
+        "trajectory": "BOOLEAN",
     },
     "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
     "EI2_OneShotTune": {
-        "snapshot_every": "INT", "resume_from": "COMBO", "preview_every": "INT", "window_frames": "INT",
+        "snapshot_every": "INT",
+        "resume_from": "COMBO",
+        "preview_every": "INT",
+        "window_frames": "INT",
     },
     "EI2_SaveTune": {"prompt": "STRING"},
     "EI2_ReconstructionCheck": {"vae_only": "IMAGE"},
     "EI2_Compare": {f"video_{i}": "IMAGE" for i in range(2, 7)},
     "EI2_Metrics": {"clip_vision": "CLIP_VISION", "clip": "CLIP", "prompt": "STRING", "mask": "MASK"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -96,9 +96,16 @@ def test_same_as_the_hosts_sampler(client, small, exact, cfg):
     prompt = "source_prompt" if cfg == 1 else "edit_prompt"
     sampler = node(
         "SamplerCustom",
-        model=("tune", 0), add_noise=False, noise_seed=5, cfg=cfg, positive=(prompt, 0), negative=("negative", 0),
-        sampler=("ddim", 0), sigmas=("invert", 2), latent_image=("invert", 1),
-    )  # fmt: skip
+        model=("tune", 0),
+        add_noise=False,
+        noise_seed=5,
+        cfg=cfg,
+        positive=(prompt, 0),
+        negative=("negative", 0),
+        sampler=("ddim", 0),
+        sigmas=("invert", 2),
+        latent_image=("invert", 1),
+    )
     graph = {**reconstruct(edit_graph()), "ddim": node("KSamplerSelect", sampler_name="ddim"), "custom": sampler}
     result = run(client, {**graph, **save_frames("_custom", ("custom", 0))})
     assert "tune" not in result.executed() and "custom" in result.executed()
@@ -109,10 +116,20 @@ def test_same_as_the_hosts_sampler(client, small, exact, cfg):
 def test_advanced_ksampler_takes_the_tuned_model(client, small):
     sampler = node(
         "KSamplerAdvanced",
-        model=("tune", 0), add_noise="disable", noise_seed=0, steps=4, cfg=7.5, sampler_name="dpmpp_2m",
-        scheduler="normal", positive=("edit_prompt", 0), negative=("negative", 0), latent_image=("invert", 1),
-        start_at_step=0, end_at_step=10000, return_with_leftover_noise="disable",
-    )  # fmt: skip
+        model=("tune", 0),
+        add_noise="disable",
+        noise_seed=0,
+        steps=4,
+        cfg=7.5,
+        sampler_name="dpmpp_2m",
+        scheduler="normal",
+        positive=("edit_prompt", 0),
+        negative=("negative", 0),
+        latent_image=("invert", 1),
+        start_at_step=0,
+        end_at_step=10000,
+        return_with_leftover_noise="disable",
+    )
     result = run(client, {**edit_graph(), "sampler": sampler, **save_frames("_sampler", ("sampler", 0))})
     pictures = result.pictures("save_sampler")
     assert pictures.shape == (4, 3, 64, 64)
@@ -132,15 +149,25 @@ def test_untouched_model_after_all_this(client, forget, exact):
     """A picture from the plain model is the same before and after the same model was inflated, tuned and sampled."""
     sampler = node(
         "KSampler",
-        model=("mini", 0), seed=3, steps=4, cfg=5.0, sampler_name="euler", scheduler="normal",
-        positive=("edit_prompt", 0), negative=("negative", 0), latent_image=("empty", 0), denoise=1.0,
-    )  # fmt: skip
+        model=("mini", 0),
+        seed=3,
+        steps=4,
+        cfg=5.0,
+        sampler_name="euler",
+        scheduler="normal",
+        positive=("edit_prompt", 0),
+        negative=("negative", 0),
+        latent_image=("empty", 0),
+        denoise=1.0,
+    )
     empty = node("EmptyLatentImage", width=64, height=64, batch_size=2)
     edit = edit_graph()
     plain = {
         **{name: edit[name] for name in ("mini", "edit_prompt", "negative")},
-        "empty": empty, "plain": sampler, **save_frames("_plain", ("plain", 0)),
-    }  # fmt: skip
+        "empty": empty,
+        "plain": sampler,
+        **save_frames("_plain", ("plain", 0)),
+    }
     forget()
     before = run(client, plain)
     assert "mini" in before.executed()

@@ -33,10 +33,8 @@ def from_file(graph):
     """The same edit with the tune from its file: nothing is inflated or tuned."""
     loaded = {
         "load": node("EI2_LoadTune", tune_name=TUNE),
-        "apply": node(
-            "EI2_ApplyTune", model=("mini", 0), tune=("load", 0), temporal_strength=1.0, query_strength=1.0
-        ),
-    }  # fmt: skip
+        "apply": node("EI2_ApplyTune", model=("mini", 0), tune=("load", 0), temporal_strength=1.0, query_strength=1.0),
+    }
     rest = {name: entry for name, entry in graph.items() if name not in ("inflate", "tune", "keep")}
     return {**changed(rest, {"invert.model": ("apply", 0), "edit.model": ("apply", 0)}), **loaded}
 
@@ -97,8 +95,11 @@ def test_a_missing_or_foreign_file_is_refused_before_anything_runs(client, graph
     folder = server.base / "models" / "ei2_tunes"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "broken.safetensors").write_bytes(b"no tune")
-    for name, words in (("gone.safetensors", "There is no tune"), ("broken.safetensors", "cannot be read"),
-                        ("../../input/short.mp4", "There is no tune")):  # fmt: skip
+    for name, words in (
+        ("gone.safetensors", "There is no tune"),
+        ("broken.safetensors", "cannot be read"),
+        ("../../input/short.mp4", "There is no tune"),
+    ):
         failure = fail(client, changed(from_file(graph), {"load.tune_name": name}))
         assert failure.where == "node_errors" and failure.node == "load" and words in failure.message
     failure = fail(client, changed(graph, {"keep.filename_prefix": "../outside"}))

@@ -16,9 +16,12 @@ def graph():
     kept = ("video", "mini", "source_prompt", "encode", "inflate", "tune")
     probe = node(
         "EI2_ShiftProbe",
-        model=("tune", 0), latent=("encode", 0), positive=("source_prompt", 0), timesteps="200, 800",
+        model=("tune", 0),
+        latent=("encode", 0),
+        positive=("source_prompt", 0),
+        timesteps="200, 800",
         compare_with=("rival", 0),
-    )  # fmt: skip
+    )
     return {
         **{name: parts[name] for name in kept},
         "rival": node("EI2_InflateUNet", model=("mini", 0), preset="Tune-A-Video"),

@@ -20,14 +20,18 @@ def by_link(graph: Graph) -> Graph:
     return {**changed(graph, {"edit_prompt.text": ("words", 0)}), "words": node("PrimitiveString", value=" ")}
 
 
-@pytest.mark.parametrize("graph, words", [
-    (quick(source_prompt=" "), ["positive is empty", "write what the clip shows"]),
-    (quick(edit_prompt=""), ["positive is empty", "write what the edit shows"]),
-    (by_link(quick()), ["positive is empty", "write what the edit shows"]),
-    (quick(source_prompt="a man on a motorbike"), [OWN_WORLD, "not the words man, motorbike of positive"]),
-    (quick(), []),
-    (quick(edit_prompt="", cfg=1.0), []),  # a reconstruction
-], ids=["empty source", "empty edit", "empty by link", "a real film", "all well", "reconstruction"])  # fmt: skip
+@pytest.mark.parametrize(
+    "graph, words",
+    [
+        (quick(source_prompt=" "), ["positive is empty", "write what the clip shows"]),
+        (quick(edit_prompt=""), ["positive is empty", "write what the edit shows"]),
+        (by_link(quick()), ["positive is empty", "write what the edit shows"]),
+        (quick(source_prompt="a man on a motorbike"), [OWN_WORLD, "not the words man, motorbike of positive"]),
+        (quick(), []),
+        (quick(edit_prompt="", cfg=1.0), []),  # a reconstruction
+    ],
+    ids=["empty source", "empty edit", "empty by link", "a real film", "all well", "reconstruction"],
+)
 def test_a_warning_before_the_run(graph, words, client, server, forget):
     forget()
     before = len(server.log.read_bytes())

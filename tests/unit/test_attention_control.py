@@ -7,37 +7,18 @@ import pytest
 import torch
 
 from ei2.attention import attention
-from ei2.attention_control import (
-    MapEdit,
-    attention_maps,
-    controlled_attention,
-    cross_steps_of,
-    edited_maps,
-    steps_of,
-)
+from ei2.attention_control import MapEdit, attention_maps, controlled_attention, cross_steps_of, edited_maps, steps_of
 from ei2.token_alignment import TokenMap
 
 FRAMES, TOKENS, WORDS, HEADS, WIDTH = 2, 6, 5, 3, 4
 REFINE = TokenMap(  # token 2 is new, tokens 2 and 3 of the source become tokens 3 and 4
-    torch.tensor([
-        [1.0, 0, 0, 0, 0],
-        [0, 1, 0, 0, 0],
-        [0, 0, 0, 1, 0],
-        [0, 0, 0, 0, 1],
-        [0, 0, 0, 0, 0],
-    ]),
+    torch.tensor([[1.0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]),
     torch.tensor([1.0, 1, 0, 1, 1]),
-)  # fmt: skip
+)
 REPLACE = TokenMap(  # token 1 becomes tokens 1 and 2
-    torch.tensor([
-        [1.0, 0, 0, 0, 0],
-        [0, 0.5, 0.5, 0, 0],
-        [0, 0, 0, 1, 0],
-        [0, 0, 0, 0, 1],
-        [0, 0, 0, 0, 1],
-    ]),
+    torch.tensor([[1.0, 0, 0, 0, 0], [0, 0.5, 0.5, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]]),
     torch.ones(WORDS),
-)  # fmt: skip
+)
 FACTORS = torch.tensor([1.0, 1, 2.5, 1, -0.5])
 
 

@@ -51,11 +51,7 @@ def test_the_page_is_read():
 
 def test_odd_characters_in_remarks_and_in_text():
     source = '"""Doc σ²."""\nx = "é" + "a→b"  # √ü\n\n\ndef f():\n    """ε"""\n    return "ε"\n'
-    assert odd_characters(source) == [
-        ("in comments and docstrings", 1),
-        ("in text: →", 2),
-        ("in text: ε", 7),
-    ]
+    assert odd_characters(source) == [("in comments and docstrings", 1), ("in text: →", 2), ("in text: ε", 7)]
     assert odd_characters('x = "é²"\n') == []
 
 

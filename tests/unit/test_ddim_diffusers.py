@@ -25,9 +25,15 @@ KINDS = ("epsilon", "v_prediction")
 def scheduler(kind, steps: int, prediction: str = "epsilon", set_alpha_to_one: bool = True):
     """SD's settings, computing in float64 with the float32 ᾱ of `diffusers`."""
     result = kind(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
-        timestep_spacing="leading", set_alpha_to_one=set_alpha_to_one, prediction_type=prediction,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+        set_alpha_to_one=set_alpha_to_one,
+        prediction_type=prediction,
+    )
     result.alphas_cumprod = result.alphas_cumprod.double()
     result.set_timesteps(steps)
     return result

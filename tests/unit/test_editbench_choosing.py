@@ -38,15 +38,26 @@ def test_psnr_decides_between_budgets_of_about_equal_success():
 
 
 def test_the_equal_budget_is_the_best_for_both_together():
-    made = [row(method, budget, psnr=psnr) for method, budget, psnr in [
-        (JOINT, "steps50", 20.0), (JOINT, "steps100", 23.0), (JOINT, "steps200", 24.0),
-        ("Tune-A-Video", "steps50", 22.0), ("Tune-A-Video", "steps100", 21.0), ("Tune-A-Video", "steps200", 16.0)]]
+    made = [
+        row(method, budget, psnr=psnr)
+        for method, budget, psnr in [
+            (JOINT, "steps50", 20.0),
+            (JOINT, "steps100", 23.0),
+            (JOINT, "steps200", 24.0),
+            ("Tune-A-Video", "steps50", 22.0),
+            ("Tune-A-Video", "steps100", 21.0),
+            ("Tune-A-Video", "steps200", 16.0),
+        ]
+    ]
     assert choosing.chosen(made) == {JOINT: "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
 
 
 def test_budgets_are_chosen_on_the_same_edits():
-    made = [row(budget="steps50", success=0.3), row(budget="steps100", success=0.1),
-            row(budget="steps100", clip="easy", success=1.0)]
+    made = [
+        row(budget="steps50", success=0.3),
+        row(budget="steps100", success=0.1),
+        row(budget="steps100", clip="easy", success=1.0),
+    ]
     assert choosing.best_of(choosing.scores_of(made, "EI2")) == "steps50"
     with pytest.raises(ValueError, match="The budgets of EI2 have no edit in common"):
         choosing.scores_of([made[0], made[2]], "EI2")

@@ -80,7 +80,11 @@ def test_every_right_result_is_the_only_one(name: str):
 
 def test_the_motions_move_what_they_say():
     moved = {
-        "line": {"x", "y"}, "circle": {"x", "y"}, "bounce": {"x", "y"}, "spin": {"angle"}, "grow_shrink": {"radius"},
+        "line": {"x", "y"},
+        "circle": {"x", "y"},
+        "bounce": {"x", "y"},
+        "spin": {"angle"},
+        "grow_shrink": {"radius"},
         "scroll": {"offset_x", "offset_y"},
     }
     for clip in CLIPS["dev"] + CLIPS["test"]:
@@ -120,7 +124,9 @@ def test_the_splits_share_no_attribute_changes(attribute: str):
     for name in SPLITS:
         used = {
             (getattr(clip.scenes[0], attribute), edit.changes[attribute])
-            for clip in CLIPS[name] for edit in clip.edits if attribute in edit.changes
+            for clip in CLIPS[name]
+            for edit in clip.edits
+            if attribute in edit.changes
         }
         assert used and used <= pairs[name]
 

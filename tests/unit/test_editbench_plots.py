@@ -41,8 +41,10 @@ def test_the_command_writes_report_and_plots(tmp_path):
     made = bench(METHODS[1::2], budgets=("equal", "steps50", "steps200")) + bench(["EI2, SCA for FFAM"])
     file.write_text(json.dumps(made))
     written = report.write(file)
-    names = ["editbench_test.md", *(f"editbench_test_{name}.png" for name in (
-        "flicker_equal", "background", "shift", "steps", "ablations"))]
+    names = [
+        "editbench_test.md",
+        *(f"editbench_test_{name}.png" for name in ("flicker_equal", "background", "shift", "steps", "ablations")),
+    ]
     assert [path.name for path in written] == names
     text = written[0].read_text(encoding="utf-8")
     assert "## Ablations" in text and all(f"]({name})" in text for name in names[1:])
@@ -55,8 +57,13 @@ def test_the_command_writes_report_and_plots(tmp_path):
 
 def test_plots_tell_every_method_apart(tmp_path):
     compared = [method.name for method in COMPARED]
-    looks = list(zip(plots.colors_of(compared).values(), plots.markers_of(compared).values(),
-                     [name in plots.HOLLOW for name in compared]))
+    looks = list(
+        zip(
+            plots.colors_of(compared).values(),
+            plots.markers_of(compared).values(),
+            [name in plots.HOLLOW for name in compared],
+        )
+    )
     assert len(set(looks)) == len(compared)
     tried = [method.name for method in CONTROL_CHOICES]
     assert len(set(zip(plots.colors_of(tried).values(), plots.markers_of(tried).values()))) == len(tried)

@@ -23,12 +23,15 @@ def test_pairs_are_of_the_same_clip_edit_and_seed():
     assert rows.pairs_of(ours, theirs, "psnr") == ([1.0, 4.0], [10.0, 40.0], ["a", "c"])
 
 
-@pytest.mark.parametrize("content, message", [
-    ("{}", "does not hold EditBench rows"),
-    ("[]", "does not hold EditBench rows"),
-    ('[{"method": "EI2", "budget": "equal", "clip": "a"}]', "Row 0 of .* has no edit, seed"),
-    (json.dumps([row(), row()]), "holds EI2 / equal / line-1 / color / 0 twice"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{}", "does not hold EditBench rows"),
+        ("[]", "does not hold EditBench rows"),
+        ('[{"method": "EI2", "budget": "equal", "clip": "a"}]', "Row 0 of .* has no edit, seed"),
+        (json.dumps([row(), row()]), "holds EI2 / equal / line-1 / color / 0 twice"),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content, message):
     file = tmp_path / "rows.json"
     file.write_text(content)

@@ -38,8 +38,13 @@ def displaced(dx: float, dy: float) -> torch.Tensor:
 
 def test_the_right_result_scores_best(judge):
     assert score(TRUTH, CLIP, EDIT, judge) == {
-        "success": 1.0, "preservation": 1.0, "psnr": PSNR_LIMIT, "psnr_object": PSNR_LIMIT,
-        "psnr_background": PSNR_LIMIT, "flicker": 0.0, "centroid_error": 0.0,
+        "success": 1.0,
+        "preservation": 1.0,
+        "psnr": PSNR_LIMIT,
+        "psnr_object": PSNR_LIMIT,
+        "psnr_background": PSNR_LIMIT,
+        "flicker": 0.0,
+        "centroid_error": 0.0,
     }
 
 
@@ -83,13 +88,17 @@ def test_flicker_counts_errors_that_come_and_go(judge):
     assert score(TRUTH * 0.9, CLIP, EDIT, judge)["flicker"] < 0.1 * expected
 
 
-@pytest.mark.parametrize("target", [
-    Scene("heart", "red", "dotted", "yellow"),
-    Scene("ring", "black", "striped", "blue", radius=25.0),
-    Scene("star", "white", "checkered", "black", radius=24.0),
-    Scene("square", "purple", "plain", "pink"),
-    Scene("triangle", "orange", "checkered", "red"),
-], ids=lambda scene: f"{scene.color}-{scene.background}")
+@pytest.mark.parametrize(
+    "target",
+    [
+        Scene("heart", "red", "dotted", "yellow"),
+        Scene("ring", "black", "striped", "blue", radius=25.0),
+        Scene("star", "white", "checkered", "black", radius=24.0),
+        Scene("square", "purple", "plain", "pink"),
+        Scene("triangle", "orange", "checkered", "red"),
+    ],
+    ids=lambda scene: f"{scene.color}-{scene.background}",
+)
 def test_centroid_error_of_a_displacement(target: Scene):
     truth, moved = render([target]), render([target.edited(x=69.0, y=61.0)])
     assert centroid_error(truth, truth, target) == 0

@@ -55,7 +55,7 @@ def test_sheets_show_source_truth_and_edits(tmp_path):
     pixels = np.asarray(Image.open(files[0]).convert("RGB")).astype(float) / 255
     assert pixels.shape[:2] == (62 + 4 * 132 + 4, 150 + 8 * 132), "four rows of eight frames, long clips too"
     left = 150
-    picture = lambda line: pixels[62 + 4 + line * 132:][:128, left:left + 128].transpose(2, 0, 1)
+    picture = lambda line: pixels[62 + 4 + line * 132 :][:128, left : left + 128].transpose(2, 0, 1)
     for line, scenes in enumerate((clip.scenes, edit.target_scenes)):
         assert np.abs(picture(line) - render(list(scenes[:1]))[0].numpy()).mean() < 0.02
     assert picture(2).mean() == pytest.approx(0.25, abs=0.02) and picture(3).mean() == pytest.approx(0.75, abs=0.02)
@@ -74,7 +74,7 @@ def test_sheets_show_what_was_measured_with_control(tmp_path):
     sheets.case_sheet(made, made[1], split("test"), tmp_path, tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(float) / 255
     assert pixels.shape[0] == 62 + 6 * 132 + 4
-    levels = [pixels[62 + 4 + line * 132:][:128, 150:278].mean() for line in range(2, 6)]
+    levels = [pixels[62 + 4 + line * 132 :][:128, 150:278].mean() for line in range(2, 6)]
     assert levels == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=0.02)
 
 

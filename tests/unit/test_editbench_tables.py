@@ -21,8 +21,10 @@ def headings(text: str, table: int = 0) -> list[str]:
 
 def constant_bench() -> list[dict]:
     """EI2 is the same amount better on every clip, so that every resample gives the same: intervals without width."""
-    theirs = [row("Tune-A-Video", clip=c, success=s, flicker=f, psnr=10.0 + i)
-              for i, (c, s, f) in enumerate([("a", 0.25, 0.04), ("b", 0.5, 0.08), ("c", 0.75, 0.06)])]
+    theirs = [
+        row("Tune-A-Video", clip=c, success=s, flicker=f, psnr=10.0 + i)
+        for i, (c, s, f) in enumerate([("a", 0.25, 0.04), ("b", 0.5, 0.08), ("c", 0.75, 0.06)])
+    ]
     ours = [one | {"method": "EI2", "success": one["success"] + 0.125, "flicker": one["flicker"] / 2} for one in theirs]
     return ours + theirs
 
@@ -90,8 +92,9 @@ def test_ablations_are_compared_with_what_they_change_a_part_of_and_only_at_thei
     text = report.ablations(made)
     assert "Tune-A-Video" not in text and "Best budget" not in text
     assert cells(text, JOINT)[1] == "50.0" and cells(text, "EI2")[1] == "62.5 (**+12.5 [+12.5, +12.5]**)"
-    assert cells(text, "EI2, dense")[1].startswith("25.0 (") and cells(text, "EI2, dense")[2] == \
-        "50.0 (+0.0 [+0.0, +0.0])"
+    assert (
+        cells(text, "EI2, dense")[1].startswith("25.0 (") and cells(text, "EI2, dense")[2] == "50.0 (+0.0 [+0.0, +0.0])"
+    )
     assert report.ablations(constant_bench()) == ""
 
 

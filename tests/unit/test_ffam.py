@@ -160,9 +160,7 @@ def test_large_keys_are_made_anew_for_the_backward_pass():
         rows = []
         for i in range(frames):
             others = [j for j in range(frames) if j != i]
-            keys, values = (
-                torch.cat([t[i : i + 1], c[others].flatten(0, 1)[None]], 1) for t, c in zip((k, v), coarse)
-            )
+            keys, values = (torch.cat([t[i : i + 1], c[others].flatten(0, 1)[None]], 1) for t, c in zip((k, v), coarse))
             rows.append(one_head(q[i : i + 1], keys, values))
         return torch.cat(rows)
 

@@ -41,12 +41,16 @@ def places_of(levels: list[int], up: list[int]) -> list[tuple[str, int, int]]:
     return down + middle + up
 
 
-@pytest.mark.parametrize("places, dense", [
-    (places_of([1, 1, 1, 0], [0, 1, 1, 1]), {("input", 1, 0), ("middle", 0, 0), ("output", 3, 0)}),
-    (places_of([0, 2, 10], [10, 2, 0]), {("input", 4, 0), ("middle", 0, 0), ("output", 0, 0)}),
-    ([("output", 2, 0), ("output", 3, 0)], {("output", 2, 0)}),  # no attention going down or in the middle
-    ([], set()),
-], ids=["SD1.5", "SDXL", "one side", "none"])  # fmt: skip
+@pytest.mark.parametrize(
+    "places, dense",
+    [
+        (places_of([1, 1, 1, 0], [0, 1, 1, 1]), {("input", 1, 0), ("middle", 0, 0), ("output", 3, 0)}),
+        (places_of([0, 2, 10], [10, 2, 0]), {("input", 4, 0), ("middle", 0, 0), ("output", 0, 0)}),
+        ([("output", 2, 0), ("output", 3, 0)], {("output", 2, 0)}),  # no attention going down or in the middle
+        ([], set()),
+    ],
+    ids=["SD1.5", "SDXL", "one side", "none"],
+)
 def test_where_vid2vid_zero_attends_densely(places, dense):
     assert dense_places(places) == dense
 

@@ -33,8 +33,8 @@ def by_formula(settings: NullTextSettings, steps: int = STEPS):
     for i in range(steps):
         scale, history = SIGMAS[i + 1] - SIGMAS[i], []
         first, second = np.zeros_like(text), np.zeros_like(text)
-        following = lambda text: latents + scale * (
-            SLOPE * latents + ((1 - g) * (text @ READ) + g * CONDITIONAL)[None, :, None, None]
+        following = lambda text: (
+            latents + scale * (SLOPE * latents + ((1 - g) * (text @ READ) + g * CONDITIONAL)[None, :, None, None])
         )
         for n in range(1, settings.inner_steps + 1):
             error = following(text) - TRAJECTORY[i + 1]

@@ -162,10 +162,14 @@ def test_random_views_keep_to_the_rules():
 def test_prompts_name_everything_with_the_right_article():
     cat, car = Actor("cat"), Actor("car", "orange")
     assert prompt(View((cat,))) == "a cat in a meadow"
-    assert prompt(View((cat, car), "beach", look="pencil sketch")) == \
-        "a pencil sketch of a cat and an orange car on a beach"
-    assert prompt(view_of(world.Scene("star", "orange", "striped", "blue"))) == \
-        "an orange star on a striped blue background"
+    assert (
+        prompt(View((cat, car), "beach", look="pencil sketch"))
+        == "a pencil sketch of a cat and an orange car on a beach"
+    )
+    assert (
+        prompt(view_of(world.Scene("star", "orange", "striped", "blue")))
+        == "an orange star on a striped blue background"
+    )
     assert len(set(PHRASINGS)) >= 10
     rng = random.Random(0)
     for view in views(500):

@@ -23,7 +23,8 @@ PAIR = View((Actor("cat"), Actor("ball")), "snow", look="sepia")
 def test_questions_without_an_answer_are_not_asked():
     assert answers([CAT]) == [{"thing": "cat", "place": "beach", "look": "night"}]
     assert answers([CAR]) == [
-        {"thing": "car", "place": "striped", "look": "normal", "background": "red", "color": "blue"}]
+        {"thing": "car", "place": "striped", "look": "normal", "background": "red", "color": "blue"}
+    ]
     assert "color" not in answers([CAR.edited(place="snow", background=None, look="sepia")])[0]  # it cannot be seen
     assert answers([PAIR])[0]["thing"] == ("cat", "ball")
 
@@ -39,8 +40,11 @@ def test_labels_are_shared_by_two_things():
 def test_examples_answer_to_the_classes():
     pictures, truth = SceneJudge.examples(random.Random(0), 60)
     assert pictures.shape == (60, 3, 128, 128)
-    words = {word for answer in truth for word in ([answer["thing"]] if isinstance(answer["thing"], str)
-                                                   else answer["thing"])}
+    words = {
+        word
+        for answer in truth
+        for word in ([answer["thing"]] if isinstance(answer["thing"], str) else answer["thing"])
+    }
     assert words <= {*SHAPES, *LEARNED}
     assert all(target.sum(dim=1).max() <= 1 for target in labels(SceneJudge(), truth).values())
 

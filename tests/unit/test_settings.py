@@ -47,32 +47,47 @@ def test_what_the_rivals_change():
     assert {settings.position for settings in PRESETS.values()} == {"after_feed_forward"}
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"spatial": "sca", "coarse_factor": 4},
-     "coarse_factor 4 has no effect unless spatial is ffam: set spatial to ffam, or coarse_factor back to 2."),
-    ({"spatial": "none", "coarse_pool": "stride"}, "coarse_pool stride has no effect unless spatial is ffam"),
-    ({"coarse_factor": 1, "coarse_pool": "stride"}, "coarse_pool stride has no effect with coarse_factor 1"),
-    ({"temporal": "none", "centering": "channels"}, "centering channels has no effect unless temporal is stam"),
-    ({"temporal": "attention", "centering": "layer_norm"}, "centering layer_norm has no effect unless temporal is"),
-    ({"temporal": "attention", "normalization": "off"}, "normalization off has no effect unless temporal is stam"),
-    ({"temporal": "attention", "normalization_scope": "vo"}, "normalization_scope vo has no effect unless temporal is"),
-    ({"normalization": "off", "normalization_scope": "vo"},
-     "normalization_scope vo has no effect unless normalization is bounded or strict: set normalization to bounded or "
-     "strict, or normalization_scope back to qkvo."),
-    ({"temporal": "none", "position": "after_spatial"}, "position after_spatial has no effect unless temporal is stam "
-     "or attention"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"spatial": "sca", "coarse_factor": 4},
+            "coarse_factor 4 has no effect unless spatial is ffam: set spatial to ffam, or coarse_factor back to 2.",
+        ),
+        ({"spatial": "none", "coarse_pool": "stride"}, "coarse_pool stride has no effect unless spatial is ffam"),
+        ({"coarse_factor": 1, "coarse_pool": "stride"}, "coarse_pool stride has no effect with coarse_factor 1"),
+        ({"temporal": "none", "centering": "channels"}, "centering channels has no effect unless temporal is stam"),
+        ({"temporal": "attention", "centering": "layer_norm"}, "centering layer_norm has no effect unless temporal is"),
+        ({"temporal": "attention", "normalization": "off"}, "normalization off has no effect unless temporal is stam"),
+        (
+            {"temporal": "attention", "normalization_scope": "vo"},
+            "normalization_scope vo has no effect unless temporal is",
+        ),
+        (
+            {"normalization": "off", "normalization_scope": "vo"},
+            "normalization_scope vo has no effect unless normalization is bounded or strict: set normalization to "
+            "bounded or strict, or normalization_scope back to qkvo.",
+        ),
+        (
+            {"temporal": "none", "position": "after_spatial"},
+            "position after_spatial has no effect unless temporal is stam or attention",
+        ),
+    ],
+)
 def test_a_choice_without_effect_is_refused_with_both_names(options, message):
     with pytest.raises(ValueError) as error:
         InflationSettings(**options)
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("options", [
-    {"spatial": "ffam", "coarse_factor": 1},  # the same as dense, only slower: a fair comparison
-    {"temporal": "attention", "position": "after_spatial"},
-    {"normalization": "strict", "normalization_scope": "vo"},
-    {"centering": "layer_norm", "normalization": "off"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spatial": "ffam", "coarse_factor": 1},  # the same as dense, only slower: a fair comparison
+        {"temporal": "attention", "position": "after_spatial"},
+        {"normalization": "strict", "normalization_scope": "vo"},
+        {"centering": "layer_norm", "normalization": "off"},
+    ],
+)
 def test_what_has_an_effect_is_accepted(options):
     assert options.items() <= InflationSettings(**options).to_dict().items()

@@ -36,18 +36,26 @@ def test_all_of_it_comes_back(tmp_path):
         losses=[0.1, 1 / 3],
         moments=[{"step": torch.tensor(2.0), "exp_avg": random(3, 3).T}, {"step": torch.tensor(2.0)}],
         random=torch.Generator().manual_seed(5).get_state(),
-        scaler={"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000,
-                "_growth_tracker": 2},
+        scaler={
+            "scale": 65536.0,
+            "growth_factor": 2.0,
+            "backoff_factor": 0.5,
+            "growth_interval": 2000,
+            "_growth_tracker": 2,
+        },
         weights={"temporal.a.left": random(3), "query.b": random(2, 2)},
-    )  # fmt: skip
+    )
     path = tmp_path / "new" / f"{RUN.name}.safetensors"
     save_snapshot(path, RUN, dataclasses.replace(state, losses=[0.1]))
     save_snapshot(path, RUN, state)
     run, found = load_snapshot(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert (found.losses, found.scaler, run.training, run.inflation) == (
-        state.losses, state.scaler, RUN.training, RUN.inflation
-    )  # fmt: skip
+        state.losses,
+        state.scaler,
+        RUN.training,
+        RUN.inflation,
+    )
     assert torch.equal(found.random, state.random) and len(found.moments) == 2
     for a, b in zip([*found.moments, found.weights], [*state.moments, state.weights]):
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -59,10 +67,13 @@ def test_the_name_is_readable_and_of_the_run_but_not_its_length():
     assert RUN.name.startswith("3f_48x64_seed18446744073709551615_")
     assert other(training=dataclasses.replace(RUN.training, steps=20)).name == RUN.name
     others = [
-        other(clip=RUN.clip + 1e-3), other(prompt=RUN.prompt[:1]), other(inflation=PRESETS["Video-P2P"]),
-        other(training=dataclasses.replace(RUN.training, learning_rate=1e-4)), other(earlier="x"),
+        other(clip=RUN.clip + 1e-3),
+        other(prompt=RUN.prompt[:1]),
+        other(inflation=PRESETS["Video-P2P"]),
+        other(training=dataclasses.replace(RUN.training, learning_rate=1e-4)),
+        other(earlier="x"),
         other(base=dataclasses.replace(RUN.base, patches="p")),
-    ]  # fmt: skip
+    ]
     assert len({RUN.name, *(run.name for run in others)}) == 7
 
 
@@ -72,20 +83,29 @@ def test_rounding_is_no_other_run():
     RUN.check(other(training=dataclasses.replace(RUN.training, steps=99)), "x")
 
 
-@pytest.mark.parametrize("snapshot, words", [
-    (other(training=dataclasses.replace(RUN.training, learning_rate=3e-5)), "learning_rate 3e-05, .* has 0.001"),
-    (other(training=dataclasses.replace(RUN.training, seed=7)), "seed 7, but this tuning has 18446744073709551615"),
-    (other(training=dataclasses.replace(RUN.training, precision="bf16")), "precision bf16, but this tuning has fp16"),
-    (other(inflation=PRESETS["Tune-A-Video"]), "spatial sca, but this tuning has ffam"),
-    (other(clip=random(3, 4, 8, 6, seed=3)), "another clip .3 frames of 48 x 64. than this one .3 frames of 48 x 64."),
-    (other(clip=random(5, 4, 8, 8)), "another clip .5 frames of 64 x 64. than this one"),
-    (other(prompt=[RUN.prompt[1], RUN.prompt[0]]), "another source prompt than this one"),
-    (other(prompt=RUN.prompt[:1]), "another source prompt than this one"),
-    (other(base=dataclasses.replace(RUN.base, family="0", name="SDXL")), "on SDXL, but this model is SD15"),
-    (other(base=dataclasses.replace(RUN.base, sample=random(20, seed=2))), "another checkpoint of the same family"),
-    (other(base=dataclasses.replace(RUN.base, patches="p")), "with other LoRAs or patches"),
-    (other(earlier="e"), "had learned other things before"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "snapshot, words",
+    [
+        (other(training=dataclasses.replace(RUN.training, learning_rate=3e-5)), "learning_rate 3e-05, .* has 0.001"),
+        (other(training=dataclasses.replace(RUN.training, seed=7)), "seed 7, but this tuning has 18446744073709551615"),
+        (
+            other(training=dataclasses.replace(RUN.training, precision="bf16")),
+            "precision bf16, but this tuning has fp16",
+        ),
+        (other(inflation=PRESETS["Tune-A-Video"]), "spatial sca, but this tuning has ffam"),
+        (
+            other(clip=random(3, 4, 8, 6, seed=3)),
+            "another clip .3 frames of 48 x 64. than this one .3 frames of 48 x 64.",
+        ),
+        (other(clip=random(5, 4, 8, 8)), "another clip .5 frames of 64 x 64. than this one"),
+        (other(prompt=[RUN.prompt[1], RUN.prompt[0]]), "another source prompt than this one"),
+        (other(prompt=RUN.prompt[:1]), "another source prompt than this one"),
+        (other(base=dataclasses.replace(RUN.base, family="0", name="SDXL")), "on SDXL, but this model is SD15"),
+        (other(base=dataclasses.replace(RUN.base, sample=random(20, seed=2))), "another checkpoint of the same family"),
+        (other(base=dataclasses.replace(RUN.base, patches="p")), "with other LoRAs or patches"),
+        (other(earlier="e"), "had learned other things before"),
+    ],
+)
 def test_another_run_is_refused_naming_both(snapshot, words):
     with pytest.raises(ValueError, match=f"snapshot x was .*{words}"):
         RUN.check(snapshot, "x")

@@ -27,8 +27,10 @@ SIZES = [(3, 3), (64, 64), (320, 320), (40, 300), (300, 40), (1, 16)]
 
 
 @pytest.mark.parametrize("out, width", SIZES)
-@pytest.mark.parametrize("mode, largest, expected", [
-    ("bounded", 5.0, 1.0), ("bounded", 0.4, 0.4), ("strict", 5.0, 1.0), ("strict", 0.4, 1.0)])
+@pytest.mark.parametrize(
+    "mode, largest, expected",
+    [("bounded", 5.0, 1.0), ("bounded", 0.4, 0.4), ("strict", 5.0, 1.0), ("strict", 0.4, 1.0)],
+)
 def test_against_the_svd(out, width, mode, largest, expected):
     layer = linear(out, width, largest)
     before = layer.weight.detach().clone()
@@ -138,10 +140,9 @@ def test_two_forward_passes_before_one_backward():
 
 
 @pytest.mark.parametrize("mode", ["bounded", "strict", "off"])
-@pytest.mark.parametrize("scope, restricted", [
-    ("qkvo", ("to_q", "to_k", "to_v", "to_out")),
-    ("vo", ("to_v", "to_out")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "scope, restricted", [("qkvo", ("to_q", "to_k", "to_v", "to_out")), ("vo", ("to_v", "to_out"))]
+)
 def test_the_effective_matrices_of_stam(mode, scope, restricted):
     """W / max(σ, 1), W / σ or W, in the scope and outside of it, by NumPy's singular values."""
     module = STAM(16, 4)

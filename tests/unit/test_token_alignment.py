@@ -68,9 +68,7 @@ def test_one_word_to_two_tokens():
 
 def test_two_tokens_to_one_word():
     """Both source tokens' maps add up; the target's last padding has no partner left."""
-    expected = matrix(
-        {(2, 2): 1, (3, 2): 1} | identity(range(0, 2), range(0, 2)) | identity(range(4, 10), range(3, 9))
-    )
+    expected = matrix({(2, 2): 1, (3, 2): 1} | identity(range(0, 2), range(0, 2)) | identity(range(4, 10), range(3, 9)))
     tokens = replace_map(prompt("a hippo|potamus runs"), prompt("a cat runs"))
     np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
 
@@ -86,9 +84,7 @@ def test_equally_many_tokens_of_a_word_map_in_order():
     np.testing.assert_array_equal(tokens.matrix.numpy(), np.eye(10))
 
 
-@pytest.mark.parametrize("source, target", [
-    ("a b c", "d e f"), ("a|b c", "d e|f|g"), ("a b|c|d e", "f g h"), ("", ""),
-])  # fmt: skip
+@pytest.mark.parametrize("source, target", [("a b c", "d e f"), ("a|b c", "d e|f|g"), ("a b|c|d e", "f g h"), ("", "")])
 def test_replaced_maps_keep_their_sum(source, target):
     tokens = replace_map(prompt(source), prompt(target))
     np.testing.assert_allclose(tokens.matrix.sum(1).numpy(), np.ones(10), rtol=1e-6)
@@ -97,9 +93,7 @@ def test_replaced_maps_keep_their_sum(source, target):
 def test_insertion():
     """[start a circle end pad*6] to [start a red circle end pad*5]: only "red" keeps its own map."""
     tokens = refine_map(prompt("a circle"), prompt("a red circle"))
-    expected = matrix(
-        identity(range(0, 2), range(0, 2)) | identity(range(2, 9), range(3, 10)) | {(9, 9): 1}
-    )
+    expected = matrix(identity(range(0, 2), range(0, 2)) | identity(range(2, 9), range(3, 10)) | {(9, 9): 1})
     np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
     assert tokens.shared.tolist() == [1, 1, 0, 1, 1, 1, 1, 1, 1, 1]
 
@@ -119,17 +113,21 @@ def test_refined_exchange_keeps_the_new_words_own_map():
     assert tokens.matrix[:, 2].sum() == 0
 
 
-@pytest.mark.parametrize("x, y, partners", [
-    ("abc", "abc", [0, 1, 2]),
-    ("ab", "acb", [0, None, 1]),
-    ("acb", "ab", [0, 2]),
-    ("ab", "abab", [0, 1, None, None]),  # a repeated word matches early in the new prompt
-    ("abab", "ab", [0, 1]),
-    ("aba", "a", [0]),
-    ("ab", "ba", [1, None]),
-    ("", "ab", [None, None]),
-    ("ab", "", []),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "x, y, partners",
+    [
+        ("abc", "abc", [0, 1, 2]),
+        ("ab", "acb", [0, None, 1]),
+        ("acb", "ab", [0, 2]),
+        ("ab", "abab", [0, 1, None, None]),  # a repeated word matches early in the new prompt
+        ("abab", "ab", [0, 1]),
+        ("aba", "a", [0]),
+        ("ab", "ba", [1, None]),
+        ("", "ab", [None, None]),
+        ("ab", "", []),
+    ],
+    ids=str,
+)
 def test_alignment_by_hand(x, y, partners):
     assert align([ord(c) for c in x], [ord(c) for c in y]) == partners
 
@@ -151,16 +149,19 @@ def longest_common_subsequence(x: tuple, y: tuple) -> int:
     return 0
 
 
-@pytest.mark.parametrize("source, target, mode", [
-    ("a red circle", "a hippo|potamus circle", "replace"),
-    ("a red circle", "a circle", "refine"),  # another number of words
-    ("a cat", "red dogs", "replace"),  # nothing shared, so nothing has moved
-    ("a rabbit is jumping", "a origami rabbit jumping", "refine"),  # equal counts, shifted words
-    ("man in a suit", "a man in suit", "refine"),
-    ("a cat and a dog", "a dog and a cat", "replace"),  # an exchange
-    ("the the cat", "the big cat", "replace"),
-    ("a b c d", "x b y d", "replace"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, target, mode",
+    [
+        ("a red circle", "a hippo|potamus circle", "replace"),
+        ("a red circle", "a circle", "refine"),  # another number of words
+        ("a cat", "red dogs", "replace"),  # nothing shared, so nothing has moved
+        ("a rabbit is jumping", "a origami rabbit jumping", "refine"),  # equal counts, shifted words
+        ("man in a suit", "a man in suit", "refine"),
+        ("a cat and a dog", "a dog and a cat", "replace"),  # an exchange
+        ("the the cat", "the big cat", "replace"),
+        ("a b c d", "x b y d", "replace"),
+    ],
+)
 def test_auto_replaces_where_the_shared_words_stand_at_the_same_places(source, target, mode):
     assert token_map(prompt(source), prompt(target), "auto")[1] == mode
     assert token_map(prompt(source), prompt(target), "refine")[1] == "refine"
@@ -179,10 +180,13 @@ def test_long_prompts_are_aligned_in_no_time_and_very_long_ones_refused():
         token_map(long, prompt("a"), "auto")
 
 
-@pytest.mark.parametrize("target, mode, message", [
-    ("a circle", "replace", "source prompt has 3 .a, red, circle. and the target prompt 2 .a, circle.: choose"),
-    ("a circle", "swap", "mode is 'swap': choose one of auto, replace, refine"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "target, mode, message",
+    [
+        ("a circle", "replace", "source prompt has 3 .a, red, circle. and the target prompt 2 .a, circle.: choose"),
+        ("a circle", "swap", "mode is 'swap': choose one of auto, replace, refine"),
+    ],
+)
 def test_prompts_that_do_not_fit(target, mode, message):
     with pytest.raises(ValueError, match=message):
         token_map(prompt("a red circle"), prompt(target), mode)
@@ -218,14 +222,17 @@ def test_reweighting():
         reweight_factors(prompt("a red circle"), [(prompt("blue"), 2.0)])
 
 
-@pytest.mark.parametrize("text, pairs", [
-    ("red: 2, circle: 0.5", [("red", 2.0), ("circle", 0.5)]),
-    ("red：2，circle：0.5；a cat: 3", [("red", 2.0), ("circle", 0.5), ("a cat", 3.0)]),
-    ("red: 2,\ncircle: 0.5;", [("red", 2.0), ("circle", 0.5)]),
-    ("a, b: 2", [("a, b", 2.0)]),  # a comma may belong to the words
-    ("9:16 video: 1e-1", [("9:16 video", 0.1)]),
-    ("", []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, pairs",
+    [
+        ("red: 2, circle: 0.5", [("red", 2.0), ("circle", 0.5)]),
+        ("red：2，circle：0.5；a cat: 3", [("red", 2.0), ("circle", 0.5), ("a cat", 3.0)]),
+        ("red: 2,\ncircle: 0.5;", [("red", 2.0), ("circle", 0.5)]),
+        ("a, b: 2", [("a, b", 2.0)]),  # a comma may belong to the words
+        ("9:16 video: 1e-1", [("9:16 video", 0.1)]),
+        ("", []),
+    ],
+)
 def test_ways_to_write_factors(text, pairs):
     assert parse_reweight(text) == pairs
 

@@ -35,8 +35,11 @@ def a_tune(**others) -> TuneResult:
     torch.manual_seed(0)
     return TuneResult(
         settings=PRESETS["Tune-A-Video"],
-        temporal={"middle.to_q.weight": torch.randn(4, 4), "middle.to_out.weight": torch.randn(4, 4),
-                  "middle.to_out.bias": torch.randn(4)},
+        temporal={
+            "middle.to_q.weight": torch.randn(4, 4),
+            "middle.to_out.weight": torch.randn(4, 4),
+            "middle.to_out.bias": torch.randn(4),
+        },
         query={"middle.attn1.to_q.weight": torch.randn(4, 4).T},
         losses=[0.5, 0.25, 1 / 3],
         frames=8,
@@ -45,7 +48,7 @@ def a_tune(**others) -> TuneResult:
         base=BASE,
         picture=picture(),
         **others,
-    )  # fmt: skip
+    )
 
 
 def test_all_of_it_comes_back(tmp_path):

@@ -13,9 +13,7 @@ import torch
 from ei2.tuning import NonFiniteLoss, TrainingState, TuneSettings, diffusion_loss
 from ei2.tuning import tune as tuning_steps
 
-SCHEDULE = torch.from_numpy(
-    np.sqrt(1 / np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2) - 1)
-).float()
+SCHEDULE = torch.from_numpy(np.sqrt(1 / np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2) - 1)).float()
 
 
 class Denoiser(torch.nn.Module):
@@ -38,9 +36,18 @@ def clip() -> torch.Tensor:
 
 
 def tune(
-    denoise, clean, schedule, parameters, settings, prediction="eps", start=None, on_step=None, on_state=None,
-    state_every=0, on_window=None,
-):  # fmt: skip
+    denoise,
+    clean,
+    schedule,
+    parameters,
+    settings,
+    prediction="eps",
+    start=None,
+    on_step=None,
+    on_state=None,
+    state_every=0,
+    on_window=None,
+):
     """Every loss of a tuning, with what its steps give handed to functions."""
     losses = list(start.losses) if start else []
 
@@ -221,9 +228,14 @@ def test_a_resumed_run_ends_as_an_unbroken_one(precision, window_frames):
         denoiser.load_state_dict(state.weights)
         heard = []
         again = tune(
-            denoiser, clip(), SCHEDULE, denoiser.parameters(), settings, start=state,
+            denoiser,
+            clip(),
+            SCHEDULE,
+            denoiser.parameters(),
+            settings,
+            start=state,
             on_step=lambda step, loss: heard.append(step),
-        )  # fmt: skip
+        )
         assert again == losses and heard == list(range(len(state.losses) + 1, 12))
         for a, b in zip(denoiser.parameters(), expected.parameters()):
             assert torch.equal(a, b)
@@ -257,8 +269,15 @@ def test_what_broke_is_not_kept():
         return denoiser(x, sigma) * (float("nan") if len(calls) == 4 else 1)
 
     with pytest.raises(NonFiniteLoss, match="at step 4 of 9"):
-        tune(breaks_down, clip(), SCHEDULE, denoiser.parameters(), TuneSettings(steps=9),
-             on_state=lambda state: kept.append(len(state.losses)), state_every=2)  # fmt: skip
+        tune(
+            breaks_down,
+            clip(),
+            SCHEDULE,
+            denoiser.parameters(),
+            TuneSettings(steps=9),
+            on_state=lambda state: kept.append(len(state.losses)),
+            state_every=2,
+        )
     assert kept == [2]
 
 

@@ -18,9 +18,9 @@ from .written_video import level, levels, tone, write_video
 def quadrants(index: int, width: int, height: int) -> np.ndarray:
     """Red top left, green top right, blue bottom left, white bottom right."""
     picture = np.full((height, width, 3), 255, np.uint8)
-    picture[:height // 2, :width // 2] = (255, 0, 0)
-    picture[:height // 2, width // 2:] = (0, 255, 0)
-    picture[height // 2:, :width // 2] = (0, 0, 255)
+    picture[: height // 2, : width // 2] = (255, 0, 0)
+    picture[: height // 2, width // 2 :] = (0, 255, 0)
+    picture[height // 2 :, : width // 2] = (0, 0, 255)
     return picture
 
 
@@ -30,13 +30,16 @@ def clip48(tmp_path_factory) -> Path:
     return write_video(tmp_path_factory.mktemp("video") / "clip48.mp4", sound=tone(2.0))
 
 
-@pytest.mark.parametrize("start, stride, most, expected", [
-    (0, 1, 0, list(range(48))),
-    (0, 1, 4, [0, 1, 2, 3]),
-    (5, 3, 4, [5, 8, 11, 14]),
-    (40, 5, 24, [40, 45]),
-    (47, 1, 24, [47]),
-])
+@pytest.mark.parametrize(
+    "start, stride, most, expected",
+    [
+        (0, 1, 0, list(range(48))),
+        (0, 1, 4, [0, 1, 2, 3]),
+        (5, 3, 4, [5, 8, 11, 14]),
+        (40, 5, 24, [40, 45]),
+        (47, 1, 24, [47]),
+    ],
+)
 def test_start_stride_and_count_choose_exactly_these_frames(clip48, start, stride, most, expected):
     clip = read_frames(clip48, start, stride, most)
     assert clip.images.dtype == torch.float32 and clip.images.shape == (len(expected), 48, 64, 3)
@@ -48,15 +51,18 @@ def test_start_stride_and_count_choose_exactly_these_frames(clip48, start, strid
     assert (clip.source_width, clip.source_height, clip.source_fps) == (64, 48, 24)
 
 
-@pytest.mark.parametrize("source, asked, expected", [
-    ((64, 48), (0, 0), (64, 48)),
-    ((70, 54), (0, 0), (64, 48)),
-    ((64, 48), (128, 0), (128, 96)),
-    ((64, 48), (0, 24), (32, 24)),
-    ((200, 100), (64, 0), (64, 32)),
-    ((64, 48), (40, 80), (40, 80)),
-    ((400, 16), (16, 0), (16, 8)),
-])
+@pytest.mark.parametrize(
+    "source, asked, expected",
+    [
+        ((64, 48), (0, 0), (64, 48)),
+        ((70, 54), (0, 0), (64, 48)),
+        ((64, 48), (128, 0), (128, 96)),
+        ((64, 48), (0, 24), (32, 24)),
+        ((200, 100), (64, 0), (64, 32)),
+        ((64, 48), (40, 80), (40, 80)),
+        ((400, 16), (16, 0), (16, 8)),
+    ],
+)
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_the_size_is_the_asked_one(tmp_path, source, asked, expected, fit):
     path = write_video(tmp_path / "v.mp4", frames=2, size=source)
@@ -95,8 +101,9 @@ def test_crop_keeps_the_middle_and_stretch_keeps_all(tmp_path):
     def stripe(index, width, height):  # red left fifth, green middle, blue right fifth
         picture = np.zeros((height, width, 3), np.uint8)
         picture[:, :, 1] = 255
-        picture[:, :width // 5], picture[:, -(width // 5):] = (255, 0, 0), (0, 0, 255)
+        picture[:, : width // 5], picture[:, -(width // 5) :] = (255, 0, 0), (0, 0, 255)
         return picture
+
     path = write_video(tmp_path / "v.mp4", 1, (160, 64), picture=stripe)
     cropped = read_frames(path, width=64, height=64, fit="crop").images
     assert [colour_at(cropped, across, 0.5) for across in (0.02, 0.5, 0.97)] == [GREEN] * 3
@@ -118,12 +125,14 @@ def set_rotation(path: Path, clockwise: int) -> None:
     turn = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[clockwise]
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
-    data[at:at + 36] = struct.pack(">9i", turn[0], turn[1], 0, turn[2], turn[3], 0, 0, 0, 0x40000000)
+    data[at : at + 36] = struct.pack(">9i", turn[0], turn[1], 0, turn[2], turn[3], 0, 0, 0, 0x40000000)
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("clockwise, corners", [
-    (90, [BLUE, RED, WHITE, GREEN]), (180, [WHITE, BLUE, GREEN, RED]), (270, [GREEN, WHITE, RED, BLUE])])
+@pytest.mark.parametrize(
+    "clockwise, corners",
+    [(90, [BLUE, RED, WHITE, GREEN]), (180, [WHITE, BLUE, GREEN, RED]), (270, [GREEN, WHITE, RED, BLUE])],
+)
 def test_rotation_of_phone_clips_is_applied(tmp_path, clockwise, corners):
     path = write_video(tmp_path / "v.mp4", 2, (128, 64), picture=quadrants)
     set_rotation(path, clockwise)
@@ -141,10 +150,19 @@ def test_oblong_pixels_become_square(tmp_path):
     assert (clip.source_width, clip.source_height) == (128, 64) and clip.images.shape == (1, 64, 128, 3)
 
 
-@pytest.mark.parametrize("codec, pixels, suffix", [
-    ("libx264", "yuv420p", ".mp4"), ("mpeg4", "yuv420p", ".ts"), ("libvpx-vp9", "yuv420p", ".webm"),
-    ("mjpeg", "yuvj422p", ".avi"), ("gif", "rgb8", ".gif"), ("ffv1", "gray", ".mkv"), ("ffv1", "bgr0", ".mkv"),
-    ("ffv1", "yuv422p10le", ".mkv")])
+@pytest.mark.parametrize(
+    "codec, pixels, suffix",
+    [
+        ("libx264", "yuv420p", ".mp4"),
+        ("mpeg4", "yuv420p", ".ts"),
+        ("libvpx-vp9", "yuv420p", ".webm"),
+        ("mjpeg", "yuvj422p", ".avi"),
+        ("gif", "rgb8", ".gif"),
+        ("ffv1", "gray", ".mkv"),
+        ("ffv1", "bgr0", ".mkv"),
+        ("ffv1", "yuv422p10le", ".mkv"),
+    ],
+)
 def test_formats(tmp_path, codec, pixels, suffix):
     path = write_video(tmp_path / f"v{suffix}", 10, rate=10, codec=codec, pixels=pixels)
     clip = read_frames(path, 2, 3, 2)
@@ -181,11 +199,18 @@ def test_only_what_is_needed_is_read_from_the_disk(tmp_path):
     if not counter.exists():
         pytest.skip("needs Linux's count of bytes read")
     noise = np.random.default_rng(0)
-    path = write_video(tmp_path / "long.mkv", 300, (128, 128), codec="ffv1", pixels="bgr0",
-                       picture=lambda i, w, h: noise.integers(0, 255, (h, w, 3), dtype=np.uint8))
+    path = write_video(
+        tmp_path / "long.mkv",
+        300,
+        (128, 128),
+        codec="ffv1",
+        pixels="bgr0",
+        picture=lambda i, w, h: noise.integers(0, 255, (h, w, 3), dtype=np.uint8),
+    )
 
     def bytes_read() -> int:
         return int(counter.read_text().split()[1])
+
     before = bytes_read()
     read_frames(path, max_frames=2)
     assert bytes_read() - before < path.stat().st_size / 4
@@ -198,6 +223,7 @@ def test_what_the_callback_raises_ends_the_reading(clip48):
     def on_frame(decoded, expected):
         if decoded == 3:
             raise Cancelled
+
     with pytest.raises(Cancelled):
         read_frames(clip48, on_frame=on_frame)
     assert read_frames(clip48, max_frames=1).frame_count == 1  # and the next reading works

@@ -34,7 +34,7 @@ def text_file(folder: Path) -> Path:
 def without_index(folder: Path) -> Path:
     """An interrupted copy: PyAV writes the index ('moov') at the end."""
     path = write_video(folder / "cut.mp4")
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
@@ -71,25 +71,32 @@ def tiny(folder: Path) -> Path:
     return write_video(folder / "tiny.mp4", 2, (6, 20))
 
 
-@pytest.mark.parametrize("make, options, message", [
-    (no_file, {}, r"^There is no video file 'gone.mp4': choose an existing file or upload it again\.$"),
-    (folder_not_file, {}, r"^There is no video file"),
-    (empty_file, {}, r"^'empty.mp4' is empty \(0 bytes\): upload it again\.$"),
-    (text_file, {}, r"^'text.mp4' cannot be read as a video: .*export it as MP4"),
-    (without_index, {}, r"^'cut.mp4' cannot be read as a video: it is incomplete"),
-    (sound_only, {}, r"^'song.m4a' has no picture track"),
-    (sound_with_cover, {}, r"^'cover.m4a' has no picture track"),
-    (good, {"start_frame": 48}, r"^start_frame 48 is beyond the end of 'good.mp4', which has 48 frames: .* 0 to 47\.$"),
-    (good, {"start_frame": -1}, r"^start_frame is -1, but must be at least 0\.$"),
-    (good, {"frame_stride": 0}, r"^frame_stride is 0, but must be at least 1\.$"),
-    (good, {"max_frames": -2}, r"^max_frames is -2, but must be at least 0\.$"),
-    (good, {"width": 515}, r"^width is 515, .*: use 512 or 520\.$"),
-    (good, {"height": 4}, r"^height is 4, .*: use the source size \(0\) or 8\.$"),
-    (good, {"height": -8}, r"^height is -8, .*: use the source size \(0\) or 8\.$"),
-    (good, {"fit": "zoom"}, r"^fit is 'zoom', but must be one of: crop, pad, stretch\.$"),
-    (good, {"width": 512, "max_bytes": 1e7}, r"^48 frames of 512 x 384 need .* GiB .*: lower max_frames, width"),
-    (tiny, {}, r"^'tiny.mp4' is only 6 x 20 pixels: set width and height"),
-])
+@pytest.mark.parametrize(
+    "make, options, message",
+    [
+        (no_file, {}, r"^There is no video file 'gone.mp4': choose an existing file or upload it again\.$"),
+        (folder_not_file, {}, r"^There is no video file"),
+        (empty_file, {}, r"^'empty.mp4' is empty \(0 bytes\): upload it again\.$"),
+        (text_file, {}, r"^'text.mp4' cannot be read as a video: .*export it as MP4"),
+        (without_index, {}, r"^'cut.mp4' cannot be read as a video: it is incomplete"),
+        (sound_only, {}, r"^'song.m4a' has no picture track"),
+        (sound_with_cover, {}, r"^'cover.m4a' has no picture track"),
+        (
+            good,
+            {"start_frame": 48},
+            r"^start_frame 48 is beyond the end of 'good.mp4', which has 48 frames: .* 0 to 47\.$",
+        ),
+        (good, {"start_frame": -1}, r"^start_frame is -1, but must be at least 0\.$"),
+        (good, {"frame_stride": 0}, r"^frame_stride is 0, but must be at least 1\.$"),
+        (good, {"max_frames": -2}, r"^max_frames is -2, but must be at least 0\.$"),
+        (good, {"width": 515}, r"^width is 515, .*: use 512 or 520\.$"),
+        (good, {"height": 4}, r"^height is 4, .*: use the source size \(0\) or 8\.$"),
+        (good, {"height": -8}, r"^height is -8, .*: use the source size \(0\) or 8\.$"),
+        (good, {"fit": "zoom"}, r"^fit is 'zoom', but must be one of: crop, pad, stretch\.$"),
+        (good, {"width": 512, "max_bytes": 1e7}, r"^48 frames of 512 x 384 need .* GiB .*: lower max_frames, width"),
+        (tiny, {}, r"^'tiny.mp4' is only 6 x 20 pixels: set width and height"),
+    ],
+)
 def test_errors_are_one_clear_sentence(tmp_path, make, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_frames(make(tmp_path), **options)
@@ -107,7 +114,7 @@ def test_a_file_cut_off_after_its_index_names_the_readable_frames(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode())
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert read_frames(cut, max_frames=8).frame_count == 8  # what is there can be used
     with pytest.raises(ValueError, match=r"^'cut.mp4' is damaged or cut off after \d+ readable frames: "):
         read_frames(cut)

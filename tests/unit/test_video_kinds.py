@@ -43,32 +43,35 @@ def near(found: list[tuple[int, ...]], wanted: list[tuple[int, ...]], tolerance:
     return bool(np.abs(np.array(found) - np.array(wanted)).max() <= tolerance)
 
 
-@pytest.mark.parametrize("name, frames, fps, warning", [
-    ("s_concat.ts", 96, 12, "jumps 1 time,"),
-    ("size_change.ts", 20, 12, "jumps 1 time,"),
-    ("s_mp3.avi", 48, 12, None),
-    ("y_x264_bf3.avi", 40, 12, None),
-    ("y_dur.flv", 48, 12, None),
-    ("d_amid.mp4", 48, 12, None),
-    ("d_azero.mp4", 48, 12, None),
-    ("d_vmid.mp4", 48, 12, "damaged"),
-    ("d_vzero.mp4", 48, 12, "damaged"),
-    ("d_vhead.mkv", 48, 12, "missing"),
-    ("real_pq.mp4", 6, 12, "HDR"),
-    ("vfr.mp4", 88, 24, "variable rate"),
-    ("vfr.gif", 36, 20, "variable rate"),
-    ("alpha_vp8.webm", 12, 12, None),
-    ("alpha_vp9.webm", 12, 12, None),
-    ("alpha_prores.mov", 12, 12, None),
-    ("alpha.apng", 12, 12, None),
-    ("anim.webp", 20, 6, None),
-    ("interlaced.mpg", 20, 12, None),
-    ("raw.h264", 40, 12, None),
-    ("s_aac.mp4", 48, 12, None),
-    ("s_opus.webm", 48, 12, None),
-    ("s_vid_starts05.mkv", 42, 12, None),
-    ("sar_rot.mp4", 40, 12, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, frames, fps, warning",
+    [
+        ("s_concat.ts", 96, 12, "jumps 1 time,"),
+        ("size_change.ts", 20, 12, "jumps 1 time,"),
+        ("s_mp3.avi", 48, 12, None),
+        ("y_x264_bf3.avi", 40, 12, None),
+        ("y_dur.flv", 48, 12, None),
+        ("d_amid.mp4", 48, 12, None),
+        ("d_azero.mp4", 48, 12, None),
+        ("d_vmid.mp4", 48, 12, "damaged"),
+        ("d_vzero.mp4", 48, 12, "damaged"),
+        ("d_vhead.mkv", 48, 12, "missing"),
+        ("real_pq.mp4", 6, 12, "HDR"),
+        ("vfr.mp4", 88, 24, "variable rate"),
+        ("vfr.gif", 36, 20, "variable rate"),
+        ("alpha_vp8.webm", 12, 12, None),
+        ("alpha_vp9.webm", 12, 12, None),
+        ("alpha_prores.mov", 12, 12, None),
+        ("alpha.apng", 12, 12, None),
+        ("anim.webp", 20, 6, None),
+        ("interlaced.mpg", 20, 12, None),
+        ("raw.h264", 40, 12, None),
+        ("s_aac.mp4", 48, 12, None),
+        ("s_opus.webm", 48, 12, None),
+        ("s_vid_starts05.mkv", 42, 12, None),
+        ("sar_rot.mp4", 40, 12, None),
+    ],
+)
 def test_number_and_rate_of_the_frames(name, frames, fps, warning):
     clip = read_frames(VIDEOS / name, max_frames=0)
     assert (clip.frame_count, clip.fps) == (frames, pytest.approx(fps))
@@ -77,20 +80,23 @@ def test_number_and_rate_of_the_frames(name, frames, fps, warning):
     assert first.fps == pytest.approx(fps) and torch.equal(first.images, clip.images[:8])
 
 
-@pytest.mark.parametrize("name, shown, heard", [
-    ("s_aac.mp4", [1, 2, 3], [1, 2, 3]),
-    ("s_opus.webm", [1, 2, 3], [1, 2, 3]),
-    ("s_vid_starts05.mkv", [0.5, 1.5, 2.5], [0.5, 1.5, 2.5]),
-    ("s_hole.mkv", [1, 2, 3], [1, 3]),
-    ("s_concat.ts", [1, 2, 3, 5, 6, 7], [1, 2, 3, 5, 6, 7]),
-    ("s_mp3.avi", [1, 2, 3], [1, 2, 3]),
-    ("y_dur.flv", [1, 2, 3], [1, 2, 3]),
-    ("d_amid.mp4", [1, 2, 3], [1, 2, 3]),
-    ("d_azero.mp4", [1, 2, 3], [1, 2, 3]),
-    ("d_vmid.mp4", [1, 2, 3], [1, 2, 3]),
-    ("d_vzero.mp4", [1, 2, 3], [1, 2, 3]),
-    ("d_vhead.mkv", [1, 3], [1, 2, 3]),  # the flash at 2 is the lost frame
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, shown, heard",
+    [
+        ("s_aac.mp4", [1, 2, 3], [1, 2, 3]),
+        ("s_opus.webm", [1, 2, 3], [1, 2, 3]),
+        ("s_vid_starts05.mkv", [0.5, 1.5, 2.5], [0.5, 1.5, 2.5]),
+        ("s_hole.mkv", [1, 2, 3], [1, 3]),
+        ("s_concat.ts", [1, 2, 3, 5, 6, 7], [1, 2, 3, 5, 6, 7]),
+        ("s_mp3.avi", [1, 2, 3], [1, 2, 3]),
+        ("y_dur.flv", [1, 2, 3], [1, 2, 3]),
+        ("d_amid.mp4", [1, 2, 3], [1, 2, 3]),
+        ("d_azero.mp4", [1, 2, 3], [1, 2, 3]),
+        ("d_vmid.mp4", [1, 2, 3], [1, 2, 3]),
+        ("d_vzero.mp4", [1, 2, 3], [1, 2, 3]),
+        ("d_vhead.mkv", [1, 3], [1, 2, 3]),  # the flash at 2 is the lost frame
+    ],
+)
 def test_flash_and_beep_fall_together(name, shown, heard):
     clip = read_frames(VIDEOS / name)
     audio = sound_of(VIDEOS / name, clip)
@@ -117,15 +123,18 @@ def test_a_file_that_is_cut_off_is_refused_in_words():
     assert read_frames(VIDEOS / "cut_fast.mp4", max_frames=24).frame_count == 24
 
 
-@pytest.mark.parametrize("name, frame, wanted", [
-    ("sar_rot.mp4", 0, [GREEN, BLACK, RED, BLUE]),
-    ("real_pq.mp4", 0, [RED, GREEN, BLUE, BLACK]),
-    ("anim.webp", 0, [RED, GREEN, BLUE, BLACK]),
-    ("interlaced.mpg", 5, [RED, GREEN, BLUE, BLACK]),
-    ("size_change.ts", 5, [RED, GREEN, BLUE, BLACK]),
-    ("size_change.ts", 15, [RED, GREEN, BLUE, BLACK]),
-    ("raw.h264", 0, [RED, GREEN, BLUE, BLACK]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, frame, wanted",
+    [
+        ("sar_rot.mp4", 0, [GREEN, BLACK, RED, BLUE]),
+        ("real_pq.mp4", 0, [RED, GREEN, BLUE, BLACK]),
+        ("anim.webp", 0, [RED, GREEN, BLUE, BLACK]),
+        ("interlaced.mpg", 5, [RED, GREEN, BLUE, BLACK]),
+        ("size_change.ts", 5, [RED, GREEN, BLUE, BLACK]),
+        ("size_change.ts", 15, [RED, GREEN, BLUE, BLACK]),
+        ("raw.h264", 0, [RED, GREEN, BLUE, BLACK]),
+    ],
+)
 def test_colours_in_the_corners(name, frame, wanted):
     assert near(corners(read_frames(VIDEOS / name).images, frame), wanted)
 
@@ -176,10 +185,24 @@ def test_a_rate_that_is_none():
             read_frames(VIDEOS / "s_aac.mp4", frame_rate=rate)
 
 
-@pytest.mark.parametrize("name", ["d_vhead.mkv", "d_vmid.mp4", "d_vzero.mp4", "s_concat.ts", "size_change.ts",
-                                  "vfr.mp4",
-                                  "y_x264_bf3.avi", "y_dur.flv", "raw.h264", "interlaced.mpg", "alpha_vp9.webm",
-                                  "alpha.apng", "anim.webp"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "d_vhead.mkv",
+        "d_vmid.mp4",
+        "d_vzero.mp4",
+        "s_concat.ts",
+        "size_change.ts",
+        "vfr.mp4",
+        "y_x264_bf3.avi",
+        "y_dur.flv",
+        "raw.h264",
+        "interlaced.mpg",
+        "alpha_vp9.webm",
+        "alpha.apng",
+        "anim.webp",
+    ],
+)
 @pytest.mark.parametrize("start", [1, 7, 11])
 def test_a_late_start_gives_the_frames_of_a_whole_reading(name, start):
     whole = read_frames(VIDEOS / name)

@@ -25,8 +25,18 @@ def textured(index: int, width: int, height: int) -> np.ndarray:
     return np.stack(colours, 2).astype(np.uint8)
 
 
-def encoded(path: Path, codec: str, frames: int, options: dict | None = None, shift=lambda index: 0, rate=25,
-            size=(96, 64), pixels="yuv420p", picture=textured, bframes: int = 0) -> Path:
+def encoded(
+    path: Path,
+    codec: str,
+    frames: int,
+    options: dict | None = None,
+    shift=lambda index: 0,
+    rate=25,
+    size=(96, 64),
+    pixels="yuv420p",
+    picture=textured,
+    bframes: int = 0,
+) -> Path:
     """A file whose time stamps, in frames, are moved by shift(index)."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
@@ -49,26 +59,29 @@ def encoded(path: Path, codec: str, frames: int, options: dict | None = None, sh
 GOP = {"g": "12", "bf": "2"}
 
 
-@pytest.mark.parametrize("codec, suffix, options, bframes", [
-    ("libx264", ".mp4", GOP, 0),
-    ("libx264", ".mkv", GOP, 0),
-    ("libx264", ".ts", GOP, 0),
-    ("libx264", ".flv", GOP, 0),
-    ("libx264", ".mov", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}, 0),
-    ("libx264", ".mp4", {"g": "60", "x264-params": "intra-refresh=1"}, 0),
-    ("libx265", ".mp4", {"g": "12", "x265-params": "log-level=error"}, 0),
-    ("mpeg2video", ".mpg", {"g": "12"}, 2),
-    ("mpeg2video", ".m2ts", {"g": "12"}, 2),
-    ("mpeg2video", ".mxf", {"g": "12"}, 0),
-    ("mpeg4", ".mp4", {"g": "12"}, 2),
-    ("mpeg4", ".avi", {"g": "12"}, 0),
-    ("libvpx", ".webm", {"g": "12"}, 0),
-    ("libvpx-vp9", ".webm", {"g": "12"}, 0),
-    ("mjpeg", ".mov", {}, 0),
-    ("gif", ".gif", {}, 0),
-    ("apng", ".apng", {}, 0),
-    ("libwebp_anim", ".webp", {"lossless": "1"}, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "codec, suffix, options, bframes",
+    [
+        ("libx264", ".mp4", GOP, 0),
+        ("libx264", ".mkv", GOP, 0),
+        ("libx264", ".ts", GOP, 0),
+        ("libx264", ".flv", GOP, 0),
+        ("libx264", ".mov", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}, 0),
+        ("libx264", ".mp4", {"g": "60", "x264-params": "intra-refresh=1"}, 0),
+        ("libx265", ".mp4", {"g": "12", "x265-params": "log-level=error"}, 0),
+        ("mpeg2video", ".mpg", {"g": "12"}, 2),
+        ("mpeg2video", ".m2ts", {"g": "12"}, 2),
+        ("mpeg2video", ".mxf", {"g": "12"}, 0),
+        ("mpeg4", ".mp4", {"g": "12"}, 2),
+        ("mpeg4", ".avi", {"g": "12"}, 0),
+        ("libvpx", ".webm", {"g": "12"}, 0),
+        ("libvpx-vp9", ".webm", {"g": "12"}, 0),
+        ("mjpeg", ".mov", {}, 0),
+        ("gif", ".gif", {}, 0),
+        ("apng", ".apng", {}, 0),
+        ("libwebp_anim", ".webp", {"lossless": "1"}, 0),
+    ],
+)
 def test_a_late_start_gives_the_frames_of_a_whole_reading(tmp_path, codec, suffix, options, bframes):
     pixels = {"mjpeg": "yuvj420p", "gif": "rgb8", "apng": "rgb24", "libwebp_anim": "bgra"}.get(codec, "yuv420p")
     path = encoded(tmp_path / f"v{suffix}", codec, 60, options, pixels=pixels, bframes=bframes)
@@ -89,8 +102,10 @@ def test_a_late_start_does_not_decode_from_the_beginning(tmp_path, suffix):
     assert clip.frame_count == 4 and max(seen) < 50
 
 
-@pytest.mark.parametrize("suffix, codec", [(".ts", "libx264"), (".ts", "mpeg2video"), (".mpg", "mpeg2video"),
-                                           (".h264", "libx264"), (".m2ts", "libx264")])
+@pytest.mark.parametrize(
+    "suffix, codec",
+    [(".ts", "libx264"), (".ts", "mpeg2video"), (".mpg", "mpeg2video"), (".h264", "libx264"), (".m2ts", "libx264")],
+)
 def test_recordings_joined_byte_by_byte(tmp_path, suffix, codec):
     first = encoded(tmp_path / f"a{suffix}", codec, 30, GOP).read_bytes()
     second = encoded(tmp_path / f"b{suffix}", codec, 20, GOP).read_bytes()
@@ -148,9 +163,19 @@ def quadrants(index: int, width: int, height: int) -> np.ndarray:
     return picture
 
 
-@pytest.mark.parametrize("matrix, wanted", [
-    ((1, 0, 0, 1), "RGBW"), ((-1, 0, 0, 1), "GRWB"), ((1, 0, 0, -1), "BWRG"), ((-1, 0, 0, -1), "WBGR"),
-    ((0, 1, -1, 0), "BRWG"), ((0, -1, 1, 0), "GWRB"), ((0, 1, 1, 0), "RBGW"), ((0, -1, -1, 0), "WGBR")])  # fmt: skip
+@pytest.mark.parametrize(
+    "matrix, wanted",
+    [
+        ((1, 0, 0, 1), "RGBW"),
+        ((-1, 0, 0, 1), "GRWB"),
+        ((1, 0, 0, -1), "BWRG"),
+        ((-1, 0, 0, -1), "WBGR"),
+        ((0, 1, -1, 0), "BRWG"),
+        ((0, -1, 1, 0), "GWRB"),
+        ((0, 1, 1, 0), "RBGW"),
+        ((0, -1, -1, 0), "WGBR"),
+    ],
+)
 def test_all_eight_display_matrices(tmp_path, matrix, wanted):
     path = write_video(tmp_path / "v.mp4", 2, (128, 64), picture=quadrants)
     data = bytearray(path.read_bytes())

@@ -75,10 +75,17 @@ def test_clearing_frees_everything():
     assert tokens.bytes == 0 and tokens.of(["a"]) is None
 
 
-@pytest.mark.parametrize("frames, length, overlap, starts", [
-    (9, 4, 1, [0, 3, 5]), (8, 4, 0, [0, 4]), (9, 4, 0, [0, 4, 5]), (10, 4, 2, [0, 2, 4, 6]), (4, 4, 1, [0]),
-    (5, 4, 3, [0, 1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "frames, length, overlap, starts",
+    [
+        (9, 4, 1, [0, 3, 5]),
+        (8, 4, 0, [0, 4]),
+        (9, 4, 0, [0, 4, 5]),
+        (10, 4, 2, [0, 2, 4, 6]),
+        (4, 4, 1, [0]),
+        (5, 4, 3, [0, 1]),
+    ],
+)
 def test_static_windows_cover_the_clip(frames, length, overlap, starts):
     windows = static_windows(frames, length, overlap)
     assert windows == [list(range(start, start + length)) for start in starts]

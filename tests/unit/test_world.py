@@ -114,8 +114,11 @@ def test_object_and_background_have_the_named_colors():
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_patterns_repeat_and_shift(pattern):
     a = Scene("circle", "red", pattern, "green")
-    rows = [a.edited(offset_x=5, offset_y=9), a.edited(offset_x=5 + PERIOD, offset_y=9 - PERIOD),
-            a.edited(offset_x=5 + PERIOD / 2, offset_y=9)]
+    rows = [
+        a.edited(offset_x=5, offset_y=9),
+        a.edited(offset_x=5 + PERIOD, offset_y=9 - PERIOD),
+        a.edited(offset_x=5 + PERIOD / 2, offset_y=9),
+    ]
     same, period, half = render(rows)
     assert torch.allclose(same, period, atol=1e-4)
     assert torch.equal(same, half) == (pattern == "plain")
@@ -125,7 +128,7 @@ def test_window_is_the_crop_of_the_full_picture():
     some, corner = scenes(12), torch.tensor([[random.Random(i).randrange(64), (7 * i) % 64] for i in range(12)])
     full, crops = render(some), render(some, window=corner.float(), size=64)
     for picture, crop, (x, y) in zip(full, crops, corner.tolist()):
-        assert torch.allclose(picture[:, y:y + 64, x:x + 64], crop, atol=1e-5)
+        assert torch.allclose(picture[:, y : y + 64, x : x + 64], crop, atol=1e-5)
 
 
 def test_edited_keeps_the_placement():
@@ -139,8 +142,9 @@ def test_edited_keeps_the_placement():
 def test_prompts_name_every_attribute_with_the_right_article():
     scene = Scene("star", "orange", "striped", "blue")
     assert prompt(scene) == "an orange star on a striped blue background"
-    assert prompt(scene.edited(pattern="plain", background="orange", color="red")) == \
-        "a red star on an orange background"
+    assert (
+        prompt(scene.edited(pattern="plain", background="orange", color="red")) == "a red star on an orange background"
+    )
     rng = random.Random(0)
     for scene in scenes(200):
         for text in (random_prompt(scene, rng), *(prompt(scene, phrasing) for phrasing in PHRASINGS)):

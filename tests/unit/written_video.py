@@ -30,9 +30,18 @@ def tone(seconds: float, rate: int = 48000, channels: int = 2) -> np.ndarray:
     return np.tile(0.5 * np.sin(2 * np.pi * pitch * time), (channels, 1)).astype(np.float32)
 
 
-def write_video(path: Path, frames: int = 48, size=(64, 48), rate=24, picture=grey_frame,
-                sound: np.ndarray | None = None, codec: str = "libx264", pixels: str = "yuv444p", times=None,
-                aspect: Fraction | None = None) -> Path:
+def write_video(
+    path: Path,
+    frames: int = 48,
+    size=(64, 48),
+    rate=24,
+    picture=grey_frame,
+    sound: np.ndarray | None = None,
+    codec: str = "libx264",
+    pixels: str = "yuv444p",
+    times=None,
+    aspect: Fraction | None = None,
+) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={"qp": "0"} if codec == "libx264" else {})
         stream.width, stream.height, stream.pix_fmt = *size, pixels

@@ -6,17 +6,7 @@ import os
 
 import pytest
 
-from ...host.conftest import (  # noqa: F401
-    encode,
-    inference_mode,
-    inflate,
-    miniature,
-    model,
-    pack,
-    random_clip_fixture,
-    source,
-    tune,
-)
+from ...host.conftest import encode, inference_mode, inflate, miniature, model, pack, random_clip_fixture, source, tune  # noqa: F401
 from ...server.conftest import client, clips, server, session_client, start_log  # noqa: F401
 
 

@@ -13,9 +13,27 @@ from safetensors.torch import save_file
 
 MARKUP = "<img src=x onerror=alert(1)>"
 WRONG = [
-    None, True, -1, 0, 10**4000, 0.5, "", "x", MARKUP, "\udc82\u202e\x00\x1b[2J", [], [[]], {}, {"x": {}}, ["x"] * 3,
-    float("nan"), float("inf"), [float("nan")], [10**400], list(range(5)),
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    10**4000,
+    0.5,
+    "",
+    "x",
+    MARKUP,
+    "\udc82\u202e\x00\x1b[2J",
+    [],
+    [[]],
+    {},
+    {"x": {}},
+    ["x"] * 3,
+    float("nan"),
+    float("inf"),
+    [float("nan")],
+    [10**400],
+    list(range(5)),
+]
 Change = Callable[[dict, dict], None]  # of the record and the tensors, in place
 
 

@@ -131,9 +131,11 @@ def test_plots_that_fail(pack, tuned, model, inflate, source, learned, monkeypat
         "tune": lambda: tuned().args[2],
         "check": lambda: pack("nodes.reconstruction_check").ReconstructionCheck.execute(clip, clip).args[4],
         "metrics": lambda: pack("nodes.metrics").Metrics.execute(clip, clip).args[1],
-        "probe": lambda: pack("nodes.shift_probe")
-        .ShiftProbe.execute(inflate(model), {"samples": learned[2]}, source, "1, 500")
-        .args[0],
+        "probe": lambda: (
+            pack("nodes.shift_probe")
+            .ShiftProbe.execute(inflate(model), {"samples": learned[2]}, source, "1, 500")
+            .args[0]
+        ),
     }
     for name, run in runs.items():
         caplog.clear()
@@ -185,14 +187,30 @@ def test_covers_of_a_tune(pack, folder, learned, monkeypatch):
         return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
     covers = {
-        "eps": image("EPS"), "jpeg": image("JPEG"), "gif": image("GIF"), "tiff": image("TIFF"), "bmp": image("BMP"),
-        "huge": huge(13_000, 13_000), "as wide as can be": huge(2**31 - 1, 1), "cut": image("PNG")[:40],
-        "text": b"<svg onload=alert(1)>", "nothing": b"", "noise": bytes(range(256)),
-    }  # fmt: skip
+        "eps": image("EPS"),
+        "jpeg": image("JPEG"),
+        "gif": image("GIF"),
+        "tiff": image("TIFF"),
+        "bmp": image("BMP"),
+        "huge": huge(13_000, 13_000),
+        "as wide as can be": huge(2**31 - 1, 1),
+        "cut": image("PNG")[:40],
+        "text": b"<svg onload=alert(1)>",
+        "nothing": b"",
+        "noise": bytes(range(256)),
+    }
     texts = {name: json.dumps([base64.b64encode(content).decode()]) for name, content in covers.items()}
-    texts |= {"no JSON": "[", "no list": "1", "no text": "[1]", "none": "[]", "deep": "[" * 200_000,
-              "no base64": '["ä"]',
-              "null": "[null]", "a dictionary": '{"0": "x"}', "large": json.dumps(["A" * 4_000_000])}  # fmt: skip
+    texts |= {
+        "no JSON": "[",
+        "no list": "1",
+        "no text": "[1]",
+        "none": "[]",
+        "deep": "[" * 200_000,
+        "no base64": '["ä"]',
+        "null": "[null]",
+        "a dictionary": '{"0": "x"}',
+        "large": json.dumps(["A" * 4_000_000]),
+    }
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: started.append(args))
     pack("nodes.save_tune").SaveTune.execute(learned[1], "jeep")

@@ -34,9 +34,12 @@ def null_text() -> Graph:
 
 def probing() -> Graph:
     probe = node(
-        "EI2_ShiftProbe", model=("inflate", 0), latent=("encode", 0), positive=("source_prompt", 0),
+        "EI2_ShiftProbe",
+        model=("inflate", 0),
+        latent=("encode", 0),
+        positive=("source_prompt", 0),
         timesteps=", ".join(map(str, range(1, 900, 10))),
-    )  # fmt: skip
+    )
     return _only("probe", {**long_graph(), "probe": probe})
 
 
@@ -60,11 +63,18 @@ NODES = {
     "edit": (for_edit, "edit"),
     "controlled edit": (lambda: controlled(for_edit(), blend=("square", "circle")), "edit"),
     "reconstruction check": (lambda: comparing("EI2_ReconstructionCheck", **PICTURES), "work"),
-    "metrics": (lambda: comparing("EI2_Metrics", source=("image", 0), edit=("image", 0), mask=("mask", 0)) | {
-        "mask": node("SolidMask", value=0.5, width=1024, height=1024)}, "work"),
-    "compare": (lambda: comparing(
-        "EI2_Compare", video_1=("image", 0), video_2=("image", 0), labels="x" * 9000, layout="wipe"), "work"),
-}  # fmt: skip
+    "metrics": (
+        lambda: (
+            comparing("EI2_Metrics", source=("image", 0), edit=("image", 0), mask=("mask", 0))
+            | {"mask": node("SolidMask", value=0.5, width=1024, height=1024)}
+        ),
+        "work",
+    ),
+    "compare": (
+        lambda: comparing("EI2_Compare", video_1=("image", 0), video_2=("image", 0), labels="x" * 9000, layout="wipe"),
+        "work",
+    ),
+}
 IN_CI = ("tune", "probe")
 
 

@@ -20,8 +20,19 @@ SEED, CI, ALL = 16, 60, 600
 LONGEST = 30.0  # seconds of a run before it is cancelled, as a user would; cancelling has to work
 SOON = 20.0  # seconds until the cancelled run has ended, on a busy machine
 KINDS = {"ValueError", "NonFiniteLoss", "OutOfMemory", "BadFile", "FileNotFoundError", "NotWritten", "VideoError"}
-PYTHON = ("Traceback", "object has no attribute", "NoneType", "unexpected keyword", "positional argument", "list index",
-          "division by zero", "must be str", "not supported between", "KeyError", "unhashable")  # fmt: skip
+PYTHON = (
+    "Traceback",
+    "object has no attribute",
+    "NoneType",
+    "unexpected keyword",
+    "positional argument",
+    "list index",
+    "division by zero",
+    "must be str",
+    "not supported between",
+    "KeyError",
+    "unhashable",
+)
 
 
 def outcome(client: Client, one: Try) -> str:
