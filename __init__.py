@@ -9,9 +9,9 @@ WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node i
 
 _complaint = complaint()
 if _complaint is None:
+    from .host.extras import extra
+    from .host.litter import sweep
     from .nodes import EI2Extension
-    from .nodes.host.extras import extra
-    from .nodes.host.litter import sweep
 
     async def comfy_entrypoint() -> EI2Extension:
         """What ComfyUI calls once, when it starts, to learn of the pack's nodes."""

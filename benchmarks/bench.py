@@ -23,7 +23,7 @@ class Bench:
         in_process.import_host(device)
         in_process.import_pack()
         with torch.inference_mode():
-            self.model, self.clip_model, self.vae = pack("nodes.host.miniature").load_miniature()
+            self.model, self.clip_model, self.vae = pack("host.miniature").load_miniature()
             self.empty = self.encode("")
         self.judge = Judge.load()
 
@@ -39,12 +39,12 @@ class Bench:
         """The model inflated with a preset of the pack, of which `options` replace some settings."""
         settings = pack("ei2.settings")
         chosen = settings.InflationSettings(**{**settings.PRESETS[preset].to_dict(), **options})
-        return pack("nodes.host.inflation").inflate(self.model, chosen)
+        return pack("host.inflation").inflate(self.model, chosen)
 
     def tune(self, model, clip: BenchClip, steps: int, loop: Callable | None = None, **settings):
         """What an inflated model learns from a clip. `loop`: goes through the steps, as `tune_model` takes it;
         `settings`: of `ei2.tuning.TuneSettings`."""
-        tuning, chosen = pack("nodes.host.tuning"), pack("ei2.tuning").TuneSettings(steps, **settings)
+        tuning, chosen = pack("host.tuning"), pack("ei2.tuning").TuneSettings(steps, **settings)
         return tuning.tune_model(model, clip.latents, clip.source, chosen, "auto", loop or tuning.run_through)
 
     def tuned(self, clip: BenchClip, steps: int, **settings):
@@ -54,7 +54,7 @@ class Bench:
 
     def apply(self, model, tune):
         """An inflated model with what was learned."""
-        return pack("nodes.host.inflation").apply_tune(model, tune)
+        return pack("host.inflation").apply_tune(model, tune)
 
     def invert(self, model, latents: torch.Tensor, prompt: list, steps: int):
         """The pack's `Inversion` of a clip, with its trajectory."""
@@ -62,7 +62,7 @@ class Bench:
 
     def with_null_text(self, model, inversion, source: list, inner_steps: int, cfg: float):
         """The inversion with unconditional embeddings optimised for `cfg`."""
-        host = pack("nodes.host.null_text")
+        host = pack("host.null_text")
         settings, precision = pack("ei2.null_text").NullTextSettings(inner_steps, cfg), host.null_text_precision(model)
         trajectory = list(inversion.trajectory)
         embeddings, _ = host.null_text(
@@ -78,7 +78,7 @@ class Bench:
     def sample_latents(self, model, inversion, prompt: list, cfg: float, negative: list | None = None, kept=None):
         """Latents `f c h w` sampled from inverted noise. `negative`: an empty prompt by default; `kept`: what keeps the
         clip outside a mask."""
-        sample, noise, sigmas = pack("nodes.host.sampling").sample, inversion.noise, inversion.sigmas
+        sample, noise, sigmas = pack("host.sampling").sample, inversion.noise, inversion.sigmas
         return sample(model, noise, prompt, negative or self.empty, cfg, sigmas, kept)
 
     def attention_control(self, source: str, target: str, **options):

@@ -41,7 +41,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
     import comfy.supported_models
 
     if name == "mini" and weights:
-        return in_process.pack("nodes.host.miniature").load_miniature()[0]
+        return in_process.pack("host.miniature").load_miniature()[0]
     config = comfy.supported_models.SD15({**UNETS["sd15"], "adm_in_channels": None})
     config.set_inference_dtype(dtype, None)
     config.latent_format = comfy.latent_formats.SD15()
@@ -60,8 +60,8 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
     in_process.import_host(device)
     in_process.import_pack()
     pack = in_process.pack
-    settings, tuning, sampling = pack("ei2.settings"), pack("nodes.host.tuning"), pack("nodes.host.sampling")
-    estimates, inflation = pack("nodes.host.memory_estimate"), pack("nodes.host.inflation")
+    settings, tuning, sampling = pack("ei2.settings"), pack("host.tuning"), pack("host.sampling")
+    estimates, inflation = pack("host.memory_estimate"), pack("host.inflation")
     precision, dtype = ("fp32", torch.float32) if device == "cpu" else ("bf16", torch.float16)
     rows = []
     with torch.inference_mode():

@@ -32,7 +32,7 @@ def measure(bench: Bench, clip: Clip, steps: int, stem: Path) -> Iterator[dict]:
     begin = time.perf_counter()
     optimized = bench.with_null_text(model, inversion, video.source, INNER_STEPS, GUIDANCE)
     seconds = time.perf_counter() - begin
-    scheduled = pack("nodes.host.null_text").scheduled_negative(model, bench.empty, optimized)
+    scheduled = pack("host.null_text").scheduled_negative(model, bench.empty, optimized)
 
     def restored(negative: list, cfg: float) -> float:
         return round(psnr(bench.sample(model, inversion, video.source, cfg, negative), video.frames), 2)

@@ -58,7 +58,7 @@ class HostMiniature:
     """The exported weights, loaded by the pack's own node code into the host's MODEL, CLIP and VAE."""
 
     def __init__(self):
-        self.patcher, self.clip, self.vae = _import_pack("nodes.host.miniature").load_miniature()
+        self.patcher, self.clip, self.vae = _import_pack("host.miniature").load_miniature()
         from comfy.model_management import get_torch_device, load_models_gpu
 
         load_models_gpu([self.patcher])

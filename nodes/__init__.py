@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..host.inputs import check_inputs
+from ..host.plain_errors import with_plain_errors
 from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
 from .compare import Compare
 from .context_windows import ContextWindows
 from .edit_sample import EditSample
-from .host.inputs import check_inputs
-from .host.plain_errors import with_plain_errors
 from .inflate_unet import InflateUNet, InflateUNetAdvanced
 from .inversion_cache import InversionCache
 from .invert import Invert

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..ei2.prompt_control import SELF_MAPS, UNCONDITIONAL, Blend, Control
 from ..ei2.short_text import short
 from ..ei2.token_alignment import (
     MODES,
@@ -15,11 +16,10 @@ from ..ei2.token_alignment import (
     token_map,
     word_tokens,
 )
-from .control import SELF_MAPS, UNCONDITIONAL, Blend, Control
-from .control_report import describe
-from .host.newer_api import ADVANCED, offered
-from .host.plain_text import plain
-from .host.prompts import encode, read_prompt
+from ..host.newer_api import ADVANCED, offered
+from ..host.plain_text import plain
+from ..host.prompts import encode, read_prompt
+from .pictures.control_report import describe
 
 THRESHOLD, START = 0.3, 0.2  # LocalBlend's defaults
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .fonts import font_advice
-from .host.images import check_video
-from .host.newer_api import offered
-from .host.progress import progress
-from .host.show import shown
-from .layouts import check_wipe, contact_sheet, fitted, grid, side_by_side, wipe
+from ..host.images import check_video
+from ..host.newer_api import offered
+from ..host.progress import progress
+from ..host.show import shown
+from .pictures.fonts import font_advice
+from .pictures.layouts import check_wipe, contact_sheet, fitted, grid, side_by_side, wipe
 
 LAYOUTS = {"side by side": side_by_side, "grid": grid, "wipe": wipe}
 MOST_VIDEOS = 6

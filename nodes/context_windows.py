@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.inflation import require_inflation
-from .host.newer_api import offered
-from .host.windows import with_windows
+from ..host.inflation import require_inflation
+from ..host.newer_api import offered
+from ..host.windows import with_windows
 
 
 class ContextWindows(io.ComfyNode):

@@ -6,19 +6,19 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..ei2.inverted_clip import Inversion
 from ..ei2.masks import KeptOutside, frame_masks
-from .attention_maps import draw_maps
-from .fonts import font_advice
-from .host.checks import check_conditioning, check_frames, check_schedule, clip_latents
-from .host.extras import drawn
-from .host.graph import warn_of_words
-from .host.guidance import sample_controlled
-from .host.inflation import require_inflation
-from .host.newer_api import offered
-from .host.node_text import show_text
-from .host.null_text import scheduled_negative
-from .host.sampling import sample
-from .inversion import Inversion
+from ..host.checks import check_conditioning, check_frames, check_schedule, clip_latents
+from ..host.controlled_sampling import sample_controlled
+from ..host.extras import drawn
+from ..host.graph import warn_of_words
+from ..host.inflation import require_inflation
+from ..host.newer_api import offered
+from ..host.node_text import show_text
+from ..host.null_text import scheduled_negative
+from ..host.sampling import sample
+from .pictures.attention_maps import draw_maps
+from .pictures.fonts import font_advice
 
 
 class EditSample(io.ComfyNode):

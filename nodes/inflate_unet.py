@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..ei2.settings import CHOICES, PRESETS, InflationSettings
 from ..ei2.short_text import short
-from .host.inflation import inflate
-from .host.newer_api import offered
+from ..host.inflation import inflate
+from ..host.newer_api import offered
 
 MODEL_TOOLTIP = "A Stable Diffusion 1.5, 2.x or XL model. It stays as it is: other nodes may go on using it."
 

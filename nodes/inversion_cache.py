@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.temporary import Litter
-from .host import inversion_cache as cache
-from .host import litter
-from .host.newer_api import offered
-from .host.show import shown
+from ..host import inversion_cache as cache
+from ..host import litter
+from ..host.newer_api import offered
+from ..host.show import shown
 
 
 class InversionCache(io.ComfyNode):

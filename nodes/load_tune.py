@@ -5,11 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.tune_file import check_tune, load_tune
-from .host.latent_picture import decode_picture
-from .host.newer_api import offered
-from .host.plain_text import plain
-from .host.show import shown
-from .host.tune_folder import list_tunes, resolve_tune
+from ..host.latent_picture import decode_picture
+from ..host.newer_api import offered
+from ..host.plain_text import plain
+from ..host.show import shown
+from ..host.tune_folder import list_tunes, resolve_tune
 
 
 class LoadTune(io.ComfyNode):

@@ -6,12 +6,12 @@ from comfy_api.latest import io
 from PIL import ImageColor
 
 from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
-from .host.folders import list_input_videos, resolve_input
-from .host.memory import free_ram
-from .host.newer_api import offered
-from .host.plain_text import warn
-from .host.progress import progress
-from .host.show import shown
+from ..host.folders import list_input_videos, resolve_input
+from ..host.memory import free_ram
+from ..host.newer_api import offered
+from ..host.plain_text import warn
+from ..host.progress import progress
+from ..host.show import shown
 
 LARGEST_SIZE = 16384  # pixels, the host's own limit for images
 MOST_FRAMES = 1_000_000

@@ -8,20 +8,20 @@ from comfy_api.latest import io, ui
 
 from ..ei2.snapshot_file import check_snapshot
 from ..ei2.tuning import TuneSettings
-from .host.checks import check_conditioning, clip_latents
-from .host.dynamic_vram import check_static_clone
-from .host.extras import drawn
-from .host.graph import warn_of_words
-from .host.inflation import apply_tune, require_inflation
-from .host.newer_api import ADVANCED, offered
-from .host.node_text import show_text
-from .host.plain_text import plain
-from .host.precision import training_precision
-from .host.progress import progress
-from .host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
-from .host.tune_folder import list_snapshots, resolve_snapshot, snapshot_path
-from .host.tuning import TuningStep, tune_model
-from .plots import plot_losses
+from ..host.checks import check_conditioning, clip_latents
+from ..host.dynamic_vram import check_static_clone
+from ..host.extras import drawn
+from ..host.graph import warn_of_words
+from ..host.inflation import apply_tune, require_inflation
+from ..host.newer_api import ADVANCED, offered
+from ..host.node_text import show_text
+from ..host.plain_text import plain
+from ..host.precision import training_precision
+from ..host.progress import progress
+from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
+from ..host.tune_folder import list_snapshots, resolve_snapshot, snapshot_path
+from ..host.tuning import TuningStep, tune_model
+from .pictures.plots import plot_losses
 
 PRECISION = ("auto", "bf16", "fp16", "fp32")
 CHECKPOINTING = ("auto", "on", "off")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 
 from ..ei2.short_text import short
-from .host.newer_api import offered
-from .host.show import shown
+from ..host.newer_api import offered
+from ..host.show import shown
 
 MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
 

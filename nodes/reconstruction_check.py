@@ -7,13 +7,13 @@ from comfy_api.latest import io
 
 from ..ei2.measures import psnr
 from ..ei2.ssim import ssim
-from .attention_maps import HEAT
-from .host.extras import drawn
-from .host.images import check_same_clip, check_video
-from .host.newer_api import offered
-from .host.progress import progress
-from .host.show import shown
-from .score_plots import Panel, plot_reconstruction
+from ..host.extras import drawn
+from ..host.images import check_same_clip, check_video
+from ..host.newer_api import offered
+from ..host.progress import progress
+from ..host.show import shown
+from .pictures.attention_maps import HEAT
+from .pictures.score_plots import Panel, plot_reconstruction
 
 PSNR_LIMIT = 100.0  # dB: what an exact result counts; a plot has no infinity
 FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn brightest

@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ..ei2.tensor_file import NotWritten
 from ..ei2.tune_file import save_new_tune
-from .host import show
-from .host.newer_api import offered
-from .host.tune_folder import check_prefix, new_tune_paths, shown
+from ..host import show
+from ..host.newer_api import offered
+from ..host.tune_folder import check_prefix, new_tune_paths, shown
 
 
 class SaveTune(io.ComfyNode):

@@ -8,14 +8,14 @@ from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
 from ..ei2.short_text import short
-from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
-from .host.extras import drawn
-from .host.inflation import require_inflation
-from .host.newer_api import ADVANCED, offered
-from .host.progress import progress
-from .host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
-from .host.unet import require_unet, transformer_blocks
-from .plots import plot_shift
+from ..host.checks import check_conditioning, check_frames, check_whole, clip_latents
+from ..host.extras import drawn
+from ..host.inflation import require_inflation
+from ..host.newer_api import ADVANCED, offered
+from ..host.progress import progress
+from ..host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
+from ..host.unet import require_unet, transformer_blocks
+from .pictures.plots import plot_shift
 
 
 class ShiftProbe(io.ComfyNode):

@@ -15,7 +15,7 @@ CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.4, 0.5, 0.5  # of EI2 with control, a
 
 @dataclass(frozen=True)
 class BlendSettings:
-    """LocalBlend on the words of `clips.blend_words`, see `nodes.control.Blend`."""
+    """LocalBlend on the words of `clips.blend_words`, see `ei2.prompt_control.Blend`."""
 
     threshold: float
     start: float = 0.2
@@ -23,7 +23,7 @@ class BlendSettings:
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """Attention control, see `nodes.control.Control`. `cross_replace`: the share of the steps for prompts of equal
+    """Attention control, see `ei2.prompt_control.Control`. `cross_replace`: the share of the steps for prompts of equal
     length; `cross_refine`: for prompts of unequal length."""
 
     cross_replace: float

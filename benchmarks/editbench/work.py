@@ -116,7 +116,7 @@ class Work:
         inversion = bench.invert(inverter, video.latents, prompt, way.ddim_steps)
         cost = cost()
         restored = bench.sample(inverter, inversion, prompt, 1.0)
-        shift = pack("nodes.host.shift").covariate_shift(model, video.latents, video.source)
+        shift = pack("host.shift").covariate_shift(model, video.latents, video.source)
         measured = {
             "mean_shift": shift.average("mean"),
             "log_variance_shift": shift.average("log_std"),
@@ -144,7 +144,7 @@ class Work:
         if control is None:
             pictures, cost = bench.sample(model, inversion, bench.encode(edit.target_prompt), cfg), cost()
             return pictures, score(pictures, self.clip, edit, bench.judge), cost
-        guide, run = controlled(bench, self.clip, edit, control), pack("nodes.host.guidance").sample_controlled
+        guide, run = controlled(bench, self.clip, edit, control), pack("host.controlled_sampling").sample_controlled
         both = run(model, inversion.noise, inversion, guide, guide.target_conditioning, bench.empty, cfg)
         pictures, cost = bench.decode(both.target), cost()
         source = min(psnr(bench.decode(both.source), self.video.frames), PSNR_LIMIT)
@@ -159,7 +159,7 @@ class Work:
 
 def controlled(bench: Bench, clip: Clip, edit: Edit, settings: ControlSettings):
     """The attention control of an edit, from the pack's node."""
-    source, target, read = clip.source_prompt, edit.target_prompt, pack("nodes.host.prompts").read_prompt
+    source, target, read = clip.source_prompt, edit.target_prompt, pack("host.prompts").read_prompt
     prompts = (read(bench.clip_model, text) for text in (source, target))
     _, mode = pack("ei2.token_alignment").token_map(*prompts, "auto")
     options = asdict(settings) | {

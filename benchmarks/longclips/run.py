@@ -148,10 +148,10 @@ def in_mode(model, mode: str, window: int, overlap: int):
     """A MODEL that edits in one of `MODES`."""
     if mode == ONCE:
         return model
-    windows = pack("nodes.host.windows")
+    windows = pack("host.windows")
     windowed = windows.with_windows(model, window, overlap)
     if mode == "windows alone":
-        kind, key = "calc_cond_batch", pack("nodes.host.inflation").KEY
+        kind, key = "calc_cond_batch", pack("host.inflation").KEY
         windowed.remove_wrappers_with_key(kind, key)
         windowed.add_wrapper_with_key(kind, key, windows.VideoWindows(False))
     return windowed
@@ -162,7 +162,7 @@ def peak(bench: Bench, model, frames: int) -> int:
     prompt = bench.encode("a red circle on a plain blue background")
     noise = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with LiveTensors() as live:
-        pack("nodes.host.sampling").sample(model, noise, prompt, bench.empty, CFG, torch.tensor([3.0, 0.0]))
+        pack("host.sampling").sample(model, noise, prompt, bench.empty, CFG, torch.tensor([3.0, 0.0]))
     return live.peak
 
 

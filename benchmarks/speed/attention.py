@@ -36,7 +36,7 @@ class Attentions:
 
     def __init__(self, subject: Subject):
         self.subject = subject
-        block = pack("nodes.host.unet").transformer_blocks(subject.model.model.diffusion_model)[0]
+        block = pack("host.unet").transformer_blocks(subject.model.model.diffusion_model)[0]
         self.channels, self.heads, self.downsampling = block.channels, block.heads, int(block.downsampling)
         self.dtype = "bf16" if subject.on_gpu else "fp32"
 

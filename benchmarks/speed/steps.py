@@ -64,7 +64,7 @@ def load(name: str, device: str) -> Subject:
         in_process.import_pack()
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         if name == "miniature":
-            model, _, vae = pack("nodes.host.miniature").load_miniature()
+            model, _, vae = pack("host.miniature").load_miniature()
         else:
             import comfy.sd
 
@@ -107,9 +107,9 @@ class Steps:
     """Makes contenders of the pack's own functions and of the baseline, on one model."""
 
     def __init__(self, subject: Subject):
-        self.subject, self.sampling = subject, pack("nodes.host.sampling")
-        self.precision = pack("nodes.host.precision").training_precision(subject.model, "auto")
-        inflate, presets = pack("nodes.host.inflation").inflate, pack("ei2.settings").PRESETS
+        self.subject, self.sampling = subject, pack("host.sampling")
+        self.precision = pack("host.precision").training_precision(subject.model, "auto")
+        inflate, presets = pack("host.inflation").inflate, pack("ei2.settings").PRESETS
         with torch.inference_mode():
             self.inflated = {name: inflate(subject.model, presets[name]) for name in (OURS, RIVAL)}
 
@@ -160,7 +160,7 @@ class Steps:
 
     def _recomputes(self, place: Place) -> bool:
         """Whether the pack chooses by itself to recompute activations."""
-        plan = pack("nodes.host.memory_estimate").plan_training
+        plan = pack("host.memory_estimate").plan_training
         inputs = (self.inflated[OURS], place.latents(), "auto", self.precision, self.subject.prompt())
         try:
             return plan("tuning", *inputs, learns=True).checkpointing
@@ -170,7 +170,7 @@ class Steps:
     def _tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
         settings, checkpointing = pack("ei2.tuning").TuneSettings(steps, precision=way.dtype), way.checkpointing
         inputs = (self.inflated[way.method], place.latents(), self.subject.prompt(), settings)
-        tune, mark_each = pack("nodes.host.tuning").tune_model, lambda steps: [marks() for _ in steps]
+        tune, mark_each = pack("host.tuning").tune_model, lambda steps: [marks() for _ in steps]
         tune(*inputs, "on" if checkpointing else "off", mark_each)
 
     def _invert(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
@@ -181,7 +181,7 @@ class Steps:
 
         model, prompt = self.inflated[way.method], self.subject.prompt()
         guider = self.sampling.plain_guider(model, prompt, self.subject.prompt(), GUIDANCE)
-        sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("nodes.host.unet").sigma_schedule(model))
+        sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("host.unet").sigma_schedule(model))
 
         def preview(denoised):  # called in every step
             marks()

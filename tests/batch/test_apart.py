@@ -42,11 +42,11 @@ def test_the_extra_is_the_file():
 
 
 def test_nodes_know_nothing_of_it_and_it_needs_no_development_files():
-    for folder in ("ei2", "nodes"):
+    for folder in ("ei2", "host", "nodes"):
         for file in (ROOT / folder).rglob("*.py"):
             assert not {"ray", "batch"} & imported(file), file
     for file in (ROOT / "batch").glob("*.py"):
-        assert not {"devtools", "tests", "benchmarks", "miniature", "ei2", "nodes"} & imported(file), file
+        assert not {"devtools", "tests", "benchmarks", "miniature", "ei2", "host", "nodes"} & imported(file), file
 
 
 def test_without_ray_a_sentence_says_how_to_get_it(jobs, tmp_path):

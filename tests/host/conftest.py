@@ -43,7 +43,7 @@ def inference_mode():
 def miniature(pack):
     """MODEL, CLIP and VAE as "EI2 Load Miniature Model" gives them."""
     with torch.inference_mode():
-        return pack("nodes.host.miniature").load_miniature()
+        return pack("host.miniature").load_miniature()
 
 
 @pytest.fixture(scope="session")
@@ -219,8 +219,8 @@ def inflate(pack):
 def tune(pack, source):
     """What "EI2 One-Shot Tune" makes, a tuned MODEL and what was learned, without its plot:
     `tune(model, latents, steps=2, learning_rate=1e-3)`."""
-    tuning, inflation = pack("nodes.host.tuning"), pack("nodes.host.inflation")
-    precision_of = pack("nodes.host.precision").training_precision
+    tuning, inflation = pack("host.tuning"), pack("host.inflation")
+    precision_of = pack("host.precision").training_precision
 
     def tune(
         model,
@@ -237,7 +237,7 @@ def tune(pack, source):
     ):
         precision = precision_of(model, precision)
         settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
-        advance = pack("nodes.host.progress").progress(steps)
+        advance = pack("host.progress").progress(steps)
 
         def loop(tuning_steps):
             for step in tuning_steps:

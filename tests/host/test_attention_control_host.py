@@ -50,7 +50,7 @@ def edit(pack, encode):
     """`edit(model, inversion, control, cfg)` -> ControlledSample."""
 
     def edit(model, inversion, control, cfg=5.0, negative=""):
-        return pack("nodes.host.guidance").sample_controlled(
+        return pack("host.controlled_sampling").sample_controlled(
             model, inversion.noise, inversion, control, control.target_conditioning, encode(negative), cfg
         )
 
@@ -62,9 +62,7 @@ def plain(pack, encode):
     """Sampling without control."""
 
     def plain(model, inversion, prompt, cfg=5.0):
-        return pack("nodes.host.sampling").sample(
-            model, inversion.noise, encode(prompt), encode(""), cfg, inversion.sigmas
-        )
+        return pack("host.sampling").sample(model, inversion.noise, encode(prompt), encode(""), cfg, inversion.sigmas)
 
     return plain
 
@@ -134,7 +132,7 @@ def chunk_orders(pack):
 def test_the_own_sampler_is_the_hosts_ddim(pack, tuned, inversion, encode, plain):
     from comfy.samplers import KSAMPLER
 
-    sampling = pack("nodes.host.sampling")
+    sampling = pack("host.sampling")
     guider = sampling.plain_guider(tuned, encode(TARGET), encode(""), 5.0)
     own = sampling.run(tuned, inversion.noise, guider, KSAMPLER(pack("ei2.ddim").sample_ddim), inversion.sigmas)
     torch.testing.assert_close(own, plain(tuned, inversion, TARGET), rtol=0, atol=1e-5)
@@ -174,7 +172,7 @@ def test_every_option_changes_the_target_alone(tuned, inversion, control, edit, 
 @pytest.mark.parametrize("place", [("input", 1), ("middle", 0)])
 def test_cross_attention_follows_the_formula(pack, tuned, inversion, control, edit, chunk_orders, target, place):
     wanted = control(target, cross_replace=1.0, reweight="red: 2")
-    blocks = pack("nodes.host.unet").transformer_blocks(tuned.model.diffusion_model)
+    blocks = pack("host.unet").transformer_blocks(tuned.model.diffusion_model)
     block = next(block for block in blocks if block.place == place)
     with Spy(block.module.attn2) as spy:
         edit(chunk_orders.attach(tuned), inversion, wanted)
@@ -192,7 +190,7 @@ def test_cross_attention_follows_the_formula(pack, tuned, inversion, control, ed
 
 
 def test_temporal_maps_are_the_sources(pack, tuned, inversion, control, edit, chunk_orders):
-    name, module = list(pack("nodes.host.inflation").require_inflation(tuned).stack.items())[3]
+    name, module = list(pack("host.inflation").require_inflation(tuned).stack.items())[3]
     with Spy(module) as spy:
         edit(chunk_orders.attach(tuned), inversion, control(self_replace=0.5))
     for step in range(STEPS):
@@ -204,7 +202,7 @@ def test_temporal_maps_are_the_sources(pack, tuned, inversion, control, edit, ch
 
 
 def test_spatial_maps_are_the_sources_under_ffam(pack, tuned, inversion, control, edit, chunk_orders):
-    blocks = pack("nodes.host.unet").transformer_blocks(tuned.model.diffusion_model)
+    blocks = pack("host.unet").transformer_blocks(tuned.model.diffusion_model)
     block = next(block for block in blocks if block.place == ("middle", 0))
     attend = lambda q, k, v: weighted(attention_weights(q, k, block.heads), v)
     ffam = pack("ei2.ffam").fine_coarse_attention
@@ -262,7 +260,7 @@ def test_what_another_node_adds_to_the_prompts_attention_stays(pack, tuned, inve
     patched.set_model_attn2_replace(adapter, "middle", 0, None)
     block = next(
         block
-        for block in pack("nodes.host.unet").transformer_blocks(tuned.model.diffusion_model)
+        for block in pack("host.unet").transformer_blocks(tuned.model.diffusion_model)
         if block.place == ("middle", 0)
     )
     wanted = control(cross_replace=1.0)
@@ -291,7 +289,7 @@ def test_nothing_is_left_behind(pack, tuned, inversion, control, edit, plain):
     edit(tuned, inversion, control(cross_replace=1.0, self_replace=1.0, self_maps="both"))
     assert torch.equal(plain(tuned, inversion, TARGET), before)
     assert all(torch.equal(value, weights[name]) for name, value in tuned.model.state_dict().items())
-    stack = pack("nodes.host.inflation").require_inflation(tuned).stack
+    stack = pack("host.inflation").require_inflation(tuned).stack
     for module in [*tuned.model.diffusion_model.modules(), *stack.modules()]:
         assert not module._forward_hooks and not module._forward_pre_hooks
 
@@ -300,7 +298,7 @@ def test_what_is_kept_does_not_grow_with_the_steps(pack, tuned, inversion, contr
     """Each step begins with nothing of the step before but one sum of maps per branch."""
     from comfy.patcher_extension import WrappersMP
 
-    key, held = pack("nodes.host.control").BRANCH, []
+    key, held = pack("host.controlled_unet").BRANCH, []
 
     def weigh(executor, *args, **kwargs):
         options = kwargs.get("transformer_options") or args[5]
@@ -330,7 +328,7 @@ def test_other_prompts_are_refused(pack, tuned, inversion, control, encode, chan
     wanted = control(cross_replace=1.0)
     positive = change(wanted.target_conditioning, encode("a green heart"))
     with pytest.raises(ValueError, match=message):
-        pack("nodes.host.guidance").sample_controlled(
+        pack("host.controlled_sampling").sample_controlled(
             tuned, inversion.noise, inversion, wanted, positive, encode(""), 5.0
         )
 
@@ -340,7 +338,7 @@ def test_a_negative_for_a_part_of_the_picture_is_refused(pack, tuned, inversion,
     """The host would run the positive prompt for that part once more."""
     wanted, negative = control(cross_replace=1.0), encode("")
     with pytest.raises(ValueError, match="negative is held to a part of the picture"):
-        pack("nodes.host.guidance").sample_controlled(
+        pack("host.controlled_sampling").sample_controlled(
             tuned, inversion.noise, inversion, wanted, wanted.target_conditioning, [[negative[0][0], part]], 5.0
         )
 

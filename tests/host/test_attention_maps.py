@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 @pytest.fixture(scope="module")
 def module(pack):
-    return pack("nodes.attention_maps")
+    return pack("nodes.pictures.attention_maps")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_what_cannot_be_drawn_is_refused(draw):
 
 def test_letters_of_other_scripts_get_a_font_that_has_them(pack, draw):
     """Where the machine has one."""
-    fonts = pack("nodes.fonts")
+    fonts = pack("nodes.pictures.fonts")
     assert fonts.font_for("a red circle, café") == fonts.FONT and not fonts.font_advice(["a red circle"])
     if not fonts.missing_letters("一只猫"):
         assert fonts.font_for("一只猫 cat") != fonts.FONT and not fonts.font_advice(["一只猫"])
@@ -147,7 +147,7 @@ def test_letters_of_other_scripts_get_a_font_that_has_them(pack, draw):
 
 
 def test_a_machine_without_such_a_font_says_so(pack, monkeypatch):
-    fonts = pack("nodes.fonts")
+    fonts = pack("nodes.pictures.fonts")
     monkeypatch.setattr(fonts, "_large_fonts", lambda: ())
     fonts._chosen.cache_clear()
     assert fonts.missing_letters("一只 cat 一") == "一只"

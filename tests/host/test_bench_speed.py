@@ -130,11 +130,11 @@ def test_the_literal_unet_is_the_rivals_preset(literal, subject, pack, inflate, 
     timestep, clip = 500, random_clip(frames=3)
     with torch.inference_mode():
         inflated = inflate(subject.model, "Tune-A-Video")
-        stack = pack("nodes.host.inflation").inflation_of(inflated).stack
+        stack = pack("host.inflation").inflation_of(inflated).stack
         for module, temporal in zip(stack.values(), literal.temporal, strict=True):
             for name in ("to_q", "to_k", "to_v", "to_out"):
                 module.get_submodule(name).weight.copy_(temporal.get_submodule(name).weight)
-        sigma = pack("nodes.host.unet").sigma_schedule(subject.model)[timestep]
+        sigma = pack("host.unet").sigma_schedule(subject.model)[timestep]
         noisy = clip * 0.18215
         expected = (noisy - evaluate(inflated, clip, source, sigma=float(sigma))) / sigma
     with torch.no_grad():

@@ -185,7 +185,7 @@ def works_by_itself(model, host_node, pack, source, encode, random_clip):
         if name == "EasyCache":
             patched, sigmas = COMPANIONS[name].apply(model, host_node), torch.tensor([3.0, 2.0, 1.0, 0.0])
             try:
-                pack("nodes.host.sampling").sample(patched, random_clip(2, 8, 8), source, encode(""), 4.0, sigmas)
+                pack("host.sampling").sample(patched, random_clip(2, 8, 8), source, encode(""), 4.0, sigmas)
             except RuntimeError as error:
                 pytest.skip(f"this host's {name} fails with two pictures: {error}")
 
@@ -206,7 +206,7 @@ def test_put_on_before_the_inflation(name, model, inflate, flow, alone, warnings
 def test_put_on_after_the_tuning(name, model, inflate, flow, tuned, alone, warnings, pack, host_node, works_by_itself):
     works_by_itself(name)
     companion, (_, result) = COMPANIONS[name], tuned
-    fresh = pack("nodes.host.inflation").apply_tune(inflate(model, "EI2"), result)  # has warned of nothing yet
+    fresh = pack("host.inflation").apply_tune(inflate(model, "EI2"), result)  # has warned of nothing yet
     check(companion, flow(companion.apply(fresh, host_node), result), alone, warnings())
 
 
@@ -248,7 +248,7 @@ def test_attention_control_gives_the_source_back_in_spite_of_it(
     for model in (tuned[0], COMPANIONS[name].apply(tuned[0], host_node)):
         plain = tuned[0] if name != "SAG" else model  # SAG's replacement of the middle block stays in force
         inversion = pack("nodes.invert").Invert.execute(plain, {"samples": random_clip(2, 8, 8)}, source, 3, 0).args[0]
-        found = pack("nodes.host.guidance").sample_controlled(
+        found = pack("host.controlled_sampling").sample_controlled(
             model, inversion.noise, inversion, made, made.target_conditioning, empty, 4.0
         )
         sources.append(found.source)

@@ -89,7 +89,7 @@ def test_labels(pack):
 
 
 def test_long_labels_end_in_an_ellipsis(pack):
-    labels = pack("nodes.labels")
+    labels = pack("nodes.pictures.labels")
     font = labels.font_of("a", 13)
     short = labels.shortened("a red circle on a dotted white background", font, 100)
     assert short.endswith("…") and font.getlength(short) <= 100 and len(short) > 8
@@ -131,7 +131,7 @@ def test_an_unknown_recipe_is_refused(pack):
 
 def test_labels_without_end_take_no_time(pack, compare):
     """Dropping one letter after the other took minutes; a wipe draws its labels anew in every frame."""
-    labels = pack("nodes.labels")
+    labels = pack("nodes.pictures.labels")
     begin = time.monotonic()
     for text in ("w" * 10_000, "a b " * 2500, "猫" * 10_000):
         short = labels.shortened(text, labels.font_of(text, 13), 100)
@@ -143,7 +143,7 @@ def test_labels_without_end_take_no_time(pack, compare):
 
 
 def test_a_shortened_label_is_as_long_as_fits(pack):
-    labels = pack("nodes.labels")
+    labels = pack("nodes.pictures.labels")
     font = labels.font_of("a", 13)
     text = "a_red_circle_on_a_dotted_white_background"
     for room in range(10, 200, 7):

@@ -171,14 +171,14 @@ def test_every_frame_an_anchor_is_the_whole_clip(model, inflate, pack, windowed,
     clip = random_clip(frames=6)
     inflated = inflate(model, temporal="none")
     whole = windowed(inflated, 3, 1)
-    windows = pack("nodes.host.windows")
+    windows = pack("host.windows")
 
     class AllAnchors(windows.VideoWindows):
         """As many anchors as frames, in place of one less than a window has."""
 
         _anchors = staticmethod(lambda frames, length: list(range(frames)))
 
-    key = pack("nodes.host.inflation").KEY
+    key = pack("host.inflation").KEY
     whole.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, key)
     whole.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, AllAnchors(True))
     torch.testing.assert_close(evaluate(whole, clip, source), evaluate(inflated, clip, source), atol=1e-4, rtol=0)
@@ -232,7 +232,7 @@ class Cancelled(Exception):
 
 def test_coarse_tokens_live_for_one_noise_level(model, inflate, windowed, invert, source, clip, pack):
     """Each noise level has its own; behind it they are empty, and behind the sampling gone."""
-    name, stores, full = pack("nodes.host.windows").WHOLE_CLIP, [], []
+    name, stores, full = pack("host.windows").WHOLE_CLIP, [], []
 
     def see(options, x):
         store = options[name]
@@ -250,8 +250,8 @@ def test_coarse_tokens_live_for_one_noise_level(model, inflate, windowed, invert
 
 def test_coarse_tokens_take_what_the_formula_says(model, inflate, windowed, evaluate, source, encode, clip, pack):
     """Per prompt and block, keys and values of each anchor's ⌈h/2⌉ ⌈w/2⌉ tokens."""
-    name, found = pack("nodes.host.windows").WHOLE_CLIP, []
-    blocks = pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model)
+    name, found = pack("host.windows").WHOLE_CLIP, []
+    blocks = pack("host.unet").transformer_blocks(model.model.diffusion_model)
     spy = watched(inflate(model), lambda options, x: found.append(options[name].bytes))
     evaluate(windowed(spy), clip, source, encode(""), 3.0)
     coarse = {1.0: 3 * 5, 2.0: 2 * 3, 4.0: 1 * 2}  # of 6 x 10, 3 x 5 and 2 x 3 tokens
@@ -261,7 +261,7 @@ def test_coarse_tokens_take_what_the_formula_says(model, inflate, windowed, eval
 
 def test_cancelling_leaves_nothing(tuned, windowed, evaluate, source, clip, pack):
     model, stores = windowed(tuned[0]), []
-    name = pack("nodes.host.windows").WHOLE_CLIP
+    name = pack("host.windows").WHOLE_CLIP
     expected = evaluate(model, clip, source)
     handler = model.model_options["context_handler"]
 

@@ -90,7 +90,7 @@ def test_the_hosts_schedule_is_that_of_diffusers(zsnr, model, pack):
     settings = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=zsnr)
     theirs = DDIMScheduler(**settings)
     alphas = theirs.alphas_cumprod.double()
-    sigmas = pack("nodes.host.unet").sigma_schedule(patched).double()
+    sigmas = pack("host.unet").sigma_schedule(patched).double()
     torch.testing.assert_close(1 / (1 + sigmas**2), alphas, rtol=0, atol=1e-5)
 
 
@@ -126,9 +126,9 @@ def test_the_hosts_ddim_is_that_of_diffusers(prediction, steps, model, pack):
 def test_sampling_is_that_of_diffusers(prediction, steps, cfg, model, pack, source, encode, start):
     patched, negative = predicting(model, prediction), encode("")
     down = scheduler(DDIMScheduler, steps, prediction)
-    sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("nodes.host.unet").sigma_schedule(patched))
+    sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("host.unet").sigma_schedule(patched))
     noise = start[0] / down.alphas_cumprod[down.timesteps[0]].sqrt()
-    ours = pack("nodes.host.sampling").sample(patched, noise, source, negative, cfg, sigmas)
+    ours = pack("host.sampling").sample(patched, noise, source, negative, cfg, sigmas)
 
     output, z = unet_of(patched, source, None if cfg == 1 else negative, cfg), start[1]
     for t in down.timesteps.tolist():
@@ -142,7 +142,7 @@ def test_inversion_is_that_of_diffusers(prediction, steps, model, pack, source, 
     """ε is evaluated at the destination, and v read as ε there."""
     patched = predicting(model, prediction)
     up = scheduler(DDIMInverseScheduler, steps, "epsilon")
-    ours = pack("nodes.host.sampling").invert(patched, start[0], source, steps, 0)[0]
+    ours = pack("host.sampling").invert(patched, start[0], source, steps, 0)[0]
 
     output, z = unet_of(patched, source), start[1]
     for t in up.timesteps.tolist():
@@ -155,8 +155,8 @@ def test_an_inflated_model_inverts_and_samples_as_with_diffusers(model, inflate,
     """Here ε comes from the host's guider, since the attention between frames needs it."""
     inflated, negative, cfg, steps = inflate(model, "EI2"), encode(""), 7.5, 10
     down, up = (scheduler(kind, steps, "epsilon") for kind in (DDIMScheduler, DDIMInverseScheduler))
-    noise, sigmas = pack("nodes.host.sampling").invert(inflated, start[0], source, steps, 0)
-    edit = pack("nodes.host.sampling").sample(inflated, noise, source, negative, cfg, sigmas)
+    noise, sigmas = pack("host.sampling").invert(inflated, start[0], source, steps, 0)
+    edit = pack("host.sampling").sample(inflated, noise, source, negative, cfg, sigmas)
 
     def output(z, t, *arguments):
         alpha = down.alphas_cumprod[t]

@@ -53,7 +53,7 @@ def spelled(node: ast.AST, known: dict[str, str]) -> str | None:
 
 @pytest.fixture(scope="module")
 def used() -> set[str]:
-    files = [*(ROOT / "nodes").rglob("*.py"), *(ROOT / "ei2").rglob("*.py")]
+    files = [file for folder in ("nodes", "host", "ei2") for file in (ROOT / folder).rglob("*.py")]
     names = set().union(*map(names_in, files))
     names = {name for name in names if not any(other.startswith(name + ".") for other in names)}
     modules = {name for name in names if is_module(name)}

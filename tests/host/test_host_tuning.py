@@ -97,7 +97,7 @@ def test_strength_goes_from_the_untuned_to_the_tuned_model(
 ):
     inflated, clip = inflate(model, preset), random_clip()
     tuned, result = tune(inflated, clip, steps=4, learning_rate=1e-2)
-    apply = pack("nodes.host.inflation").apply_tune
+    apply = pack("host.inflation").apply_tune
     output = lambda strength: evaluate(apply(inflated, result.scaled(strength)), clip, source)
     assert (output(0.0) - evaluate(inflated, clip, source)).abs().max() <= 1e-5
     assert torch.equal(output(1.0), evaluate(tuned, clip, source))
@@ -169,7 +169,7 @@ def test_where_the_learned_weights_are(model, inflate, tune, pack, random_clip):
     (additional,) = tuned.get_nested_additional_models()
     assert same(dict(additional.model.state_dict()), result.temporal)
     assert not inflated.patches  # the model that was tuned is not the tuned model
-    untuned = pack("nodes.host.inflation").inflation_of(inflated).stack.state_dict()
+    untuned = pack("host.inflation").inflation_of(inflated).stack.state_dict()
     assert not any(untuned[name].any() for name in untuned if "to_out" in name)
     assert any(result.temporal[name].any() for name in untuned if "to_out.weight" in name)
 
@@ -177,16 +177,16 @@ def test_where_the_learned_weights_are(model, inflate, tune, pack, random_clip):
 def test_a_tune_applies_to_a_freshly_inflated_model(model, inflate, tune, evaluate, pack, source, random_clip):
     clip = random_clip()
     tuned, result = tune(inflate(model), clip, learning_rate=1e-2)
-    applied = pack("nodes.host.inflation").apply_tune(inflate(model), result)
+    applied = pack("host.inflation").apply_tune(inflate(model), result)
     assert torch.equal(evaluate(applied, clip, source), evaluate(tuned, clip, source))
 
 
 def test_a_tune_of_other_settings_is_refused(model, inflate, tune, pack, random_clip):
     _, result = tune(inflate(model), random_clip(), steps=1)
     with pytest.raises(ValueError, match="The tune was made with .*but the model is inflated with"):
-        pack("nodes.host.inflation").apply_tune(inflate(model, "Tune-A-Video"), result)
+        pack("host.inflation").apply_tune(inflate(model, "Tune-A-Video"), result)
     with pytest.raises(ValueError, match="This model is not inflated"):
-        pack("nodes.host.inflation").apply_tune(model, result)
+        pack("host.inflation").apply_tune(model, result)
 
 
 def test_tuning_goes_on_where_it_stopped(model, inflate, tune, evaluate, pack, source, random_clip):

@@ -213,7 +213,7 @@ def test_inflating_a_tuned_model_keeps_other_patches(model, inflate, tune, evalu
 
 def test_the_modules_fit_the_unet(model, inflate, pack):
     """The miniature: a block in each level going down, the middle, and two a level going up; heads 32 wide."""
-    inflation = pack("nodes.host.inflation").inflation_of(inflate(model))
+    inflation = pack("host.inflation").inflation_of(inflate(model))
     sizes = {name: (module.to_q.weight.shape[0], module.heads) for name, module in inflation.stack.items()}
     assert sorted(sizes.values()) == sorted([(64, 2), (128, 4), (128, 4)] + [(128, 4)] * 2 + [(64, 2)] * 2), sizes
 
@@ -266,7 +266,7 @@ def test_where_vid2vid_zero_attends_densely(name, model, inflate, pack):
     if name in UNETS:
         with torch.device("meta"):  # shapes without numbers
             unet = UNetModel(**UNETS[name], operations=comfy.ops.disable_weight_init)
-    blocks = pack("nodes.host.unet").transformer_blocks(unet)
+    blocks = pack("host.unet").transformer_blocks(unet)
 
     def look(attend, q, k, v, *args, transformer_options, **kwargs):
         place = (*transformer_options["block"], transformer_options["block_index"])
@@ -275,7 +275,7 @@ def test_where_vid2vid_zero_attends_densely(name, model, inflate, pack):
 
     device = next(unet.parameters()).device
     context = blocks[0].module.attn2.to_k.weight.shape[1]
-    inflated = pack("nodes.host.inflation").inflation_of(inflate(model, "Vid2Vid-zero"))
+    inflated = pack("host.inflation").inflation_of(inflate(model, "Vid2Vid-zero"))
     options = {
         "cond_or_uncond": [0],
         "optimized_attention_override": look,

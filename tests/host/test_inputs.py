@@ -19,7 +19,7 @@ def nodes(pack):
 
 @pytest.fixture(scope="module")
 def inputs(pack):
-    return pack("nodes.host.inputs")
+    return pack("host.inputs")
 
 
 def widgets(nodes, kind: str):
@@ -149,5 +149,5 @@ def test_memory_that_runs_out_in_any_node_is_explained(pack, inputs):
             return io.NodeOutput(torch.empty(2**60))
 
     inputs.check_inputs(Greedy)
-    with pytest.raises(pack("nodes.host.memory").OutOfMemory, match="^The memory was not enough for The Greedy: give"):
+    with pytest.raises(pack("host.memory").OutOfMemory, match="^The memory was not enough for The Greedy: give"):
         Greedy.execute()

@@ -91,7 +91,7 @@ class Lab:
         """What the UNet predicts for a clip `f 4 h w` with one or more prompts in one batch, `(prompts f) 4 h w`."""
         options = {"cond_or_uncond": list(prompts)}
         if settings is not None:
-            inflated = self.pack("nodes.host.inflation").InflatedUNet(settings, self.stack(settings, tuned))
+            inflated = self.pack("host.inflation").InflatedUNet(settings, self.stack(settings, tuned))
             options["wrappers"] = {self.wrappers: {"EI2": [inflated]}}
         context = torch.cat([self.prompts[i].expand(len(clip), -1, -1) for i in prompts])
         x = clip.repeat(len(prompts), 1, 1, 1)
@@ -108,7 +108,7 @@ class Lab:
         """The temporal modules as inflation, or as a tune with random weights, leaves them."""
         key = (tuned, *(getattr(settings, name) for name in TEMPORAL))
         if key not in self.stacks:
-            inflation = self.pack("nodes.host.inflation")
+            inflation = self.pack("host.inflation")
             options = {**settings.to_dict(), "position": InflationSettings.position}
             inflated = self.inflate(self.model, **options)
             if tuned:
@@ -117,8 +117,8 @@ class Lab:
         return self.stacks[key]
 
     def random_tune(self, inflated):
-        stacks, settings = self.pack("nodes.host.temporal_stack"), inflated.settings
-        blocks = self.pack("nodes.host.unet").transformer_blocks(self.unet)
+        stacks, settings = self.pack("host.temporal_stack"), inflated.settings
+        blocks = self.pack("host.unet").transformer_blocks(self.unet)
         stack = stacks.TemporalStack.build(blocks, settings, torch.nn.Linear)
         generator = torch.Generator().manual_seed(1)
         for parameter in stack.parameters():
@@ -128,7 +128,7 @@ class Lab:
         layers = {
             f"{block.path}.{name}.weight": block.module.get_submodule(name).weight
             for block in blocks
-            for name in self.pack("nodes.host.inflation").QUERIES
+            for name in self.pack("host.inflation").QUERIES
         }
         query = {name: torch.zeros_like(weight) for name, weight in layers.items()}
         return self.pack("ei2.tune_result").TuneResult(settings, stacks.effective_state(stack), query, frames=3)

@@ -17,7 +17,7 @@ KEPT, FOUND = "computed and kept", "from the cache"
 @pytest.fixture
 def cache(pack, tmp_path):
     """The cache, in an empty user directory."""
-    module = pack("nodes.host.inversion_cache")
+    module = pack("host.inversion_cache")
     before = folder_paths.get_user_directory(), os.environ.pop(module.LIMIT_VARIABLE)
     folder_paths.set_user_directory(str(tmp_path))
     yield module
@@ -94,8 +94,8 @@ def test_whatever_changes_is_computed_anew(pack, model, inflate, tune, invert, r
         return clone
 
     tuned, result = tune(inflated, clip, learning_rate=1e-2)
-    apply = pack("nodes.host.inflation").apply_tune
-    other = pack("nodes.host.miniature").load_miniature()[0]
+    apply = pack("host.inflation").apply_tune
+    other = pack("host.miniature").load_miniature()[0]
     with torch.no_grad():
         for weight in other.model.diffusion_model.parameters():
             weight.mul_(1.001)
@@ -132,7 +132,7 @@ def test_context_windows_count(pack, model, inflate):
     """The host's own node for long clips: kept by its settings, wherever its handler has been."""
     import comfy.context_windows as windows
 
-    name, inflated = pack("nodes.host.inversion_key").inversion_key, inflate(model)
+    name, inflated = pack("host.inversion_key").inversion_key, inflate(model)
 
     def windowed(length, fuse="pyramid"):
         clone = inflated.clone()
@@ -213,8 +213,8 @@ def test_the_node_reports_and_clears(pack, model, inflate, invert, random_clip, 
 
 def test_the_size_of_the_key_is_no_matter_of_the_models(pack, model):
     """A sample of the base model goes into the name, not all of it."""
-    key = pack("nodes.host.inversion_key")
-    fingerprint = pack("nodes.host.fingerprint")
+    key = pack("host.inversion_key")
+    fingerprint = pack("host.fingerprint")
     weights = fingerprint.unpatched_weights(model)
     sample = fingerprint.weight_sample(weights, key.VALUES_PER_WEIGHT)
     assert sample.numel() == 64 * len(weights) < 0.01 * sum(weight.numel() for weight in weights.values())

@@ -78,7 +78,7 @@ def scenario_edit(model, tools):
 
 
 def scenario_cancelled(model, tools, checkpointing="off"):
-    tuning, settings = tools.pack("nodes.host.tuning"), tools.pack("ei2.tuning").TuneSettings(steps=9)
+    tuning, settings = tools.pack("host.tuning"), tools.pack("ei2.tuning").TuneSettings(steps=9)
     with pytest.raises(Cancelled):
         tuning.tune_model(tools.inflate(model), tools.clip, tools.source, settings, checkpointing, cancel_in_step)
 

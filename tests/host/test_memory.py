@@ -18,12 +18,12 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 @pytest.fixture
 def estimates(pack):
-    return pack("nodes.host.memory_estimate")
+    return pack("host.memory_estimate")
 
 
 @pytest.fixture
 def memory(pack):
-    return pack("nodes.host.memory")
+    return pack("host.memory")
 
 
 def kept_bytes(model, tune_once) -> int:
@@ -128,7 +128,7 @@ def test_what_can_never_fit_is_refused_before_it_starts(model, inflate, tune, so
     with pytest.raises(ValueError, match="not even one frame of this size would fit"):
         tune(inflated, of_size(3, 16_000))
     with pytest.raises(ValueError, match="Inversion of 500000 frames .* would need about .* load fewer frames"):
-        pack("nodes.host.sampling").invert(inflated, of_size(500_000), source, 2, 0)
+        pack("host.sampling").invert(inflated, of_size(500_000), source, 2, 0)
 
 
 def test_it_is_said_what_is_needed_and_what_is_free(model, inflate, tune, random_clip, caplog, encode, pack):
@@ -136,7 +136,7 @@ def test_it_is_said_what_is_needed_and_what_is_free(model, inflate, tune, random
     inflated = inflate(model)
     tune(inflated, random_clip(), steps=1, checkpointing="auto")
     assert "EI2: tuning of 3 frames of 80 x 48 pixels without gradient checkpointing will need about" in caplog.text
-    pack("nodes.host.sampling").invert(inflated, random_clip(), encode("a red circle"), 2, 0)
+    pack("host.sampling").invert(inflated, random_clip(), encode("a red circle"), 2, 0)
     assert "EI2: inversion of 3 frames of 80 x 48 pixels will need about" in caplog.text and "are free." in caplog.text
 
 
@@ -191,9 +191,9 @@ import torch
 torch.set_num_threads(1)
 from devtools import in_process
 in_process.import_host("cpu"); in_process.import_pack(); pack = in_process.pack
-inflation, tuning, sampling = (pack("nodes.host." + name) for name in ("inflation", "tuning", "sampling"))
-nulls, OutOfMemory = pack("nodes.host.null_text"), pack("nodes.host.memory").OutOfMemory
-settings, prompts = pack("ei2.tuning").TuneSettings, pack("nodes.host.prompts")
+inflation, tuning, sampling = (pack("host." + name) for name in ("inflation", "tuning", "sampling"))
+nulls, OutOfMemory = pack("host.null_text"), pack("host.memory").OutOfMemory
+settings, prompts = pack("ei2.tuning").TuneSettings, pack("host.prompts")
 
 def fingerprint():
     state = model.model.state_dict()
@@ -222,7 +222,7 @@ def within(room, run):
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 with torch.inference_mode():
-    model, clip, _ = pack("nodes.host.miniature").load_miniature()
+    model, clip, _ = pack("host.miniature").load_miniature()
     source, empty = (prompts.encode(clip, text) for text in ("a red circle on a white background", ""))
     inflated = inflation.inflate(model, pack("ei2.settings").PRESETS["EI2"])
     generator = torch.Generator().manual_seed(0)
@@ -289,7 +289,7 @@ def test_guidance_counts_both_prompts(
 def test_the_estimate_knows_what_control_keeps(
     choices, model, miniature, inflate, invert, encode, random_clip, pack, monkeypatch
 ):
-    node, control = pack("nodes.attention_control").AttentionControl, pack("nodes.host.control")
+    node, control = pack("nodes.attention_control").AttentionControl, pack("host.controlled_unet")
     defaults = dict(
         mode="auto",
         cross_replace=1.0,
@@ -315,9 +315,9 @@ def test_the_estimate_knows_what_control_keeps(
             found.append((sum(size(one) for one in kept if one is not None) + sums, self))
             super().next_step()
 
-    guidance = pack("nodes.host.guidance")
+    guidance = pack("host.controlled_sampling")
     monkeypatch.setattr(guidance, "ControlledUNet", Counting)
     pack("nodes.edit_sample").EditSample.execute(inflated, inversion, positive, encode(""), 7.5, made)
-    blocks = pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model)
+    blocks = pack("host.unet").transformer_blocks(model.model.diffusion_model)
     size = pack("ei2.unet_shape").Clip(4, 16, 16)
     assert 0.99 < found[0][1].kept_bytes(blocks, size, 4) / found[0][0] < 1.01

@@ -29,7 +29,7 @@ def test_the_node_loads_all_three(pack, miniature):
 
 
 def test_it_is_an_ordinary_stable_diffusion_to_the_pack(model, pack):
-    unet = pack("nodes.host.unet")
+    unet = pack("host.unet")
     assert unet.prediction(model) == "eps"
     schedule = unet.sigma_schedule(model)
     assert len(schedule) == 1000

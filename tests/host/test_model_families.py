@@ -80,7 +80,7 @@ def prompt(seed: int, **options) -> list:
 def test_a_family_is_inflated_tuned_inverted_and_edited(name, family, pack, inflate, tune, evaluate, random_clip):
     *_, predicts, expected = FAMILIES[name]
     model, clip, source, target, empty = family(name), random_clip(2, 8, 8), prompt(0), prompt(1), prompt(2)
-    unet = pack("nodes.host.unet")
+    unet = pack("host.unet")
     assert unet.prediction(model) == predicts
     assert len(unet.transformer_blocks(unet.require_unet(model))) == expected
 

@@ -53,7 +53,7 @@ def test_temporal_modules_are_loaded_in_the_dtype_they_compute_in(dtype, monkeyp
     monkeypatch.setattr(comfy.ops.manual_cast, "Linear", lazy(comfy.ops.manual_cast.Linear))
     clone = model.clone()
     clone.set_model_compute_dtype(dtype)
-    stack = pack("nodes.host.inflation").inflation_of(inflate(clone)).stack
+    stack = pack("host.inflation").inflation_of(inflate(clone)).stack
     assert {weight.dtype for weight in stack.state_dict().values()} == {dtype}
 
 
@@ -61,7 +61,7 @@ def test_the_miniature_is_float32_whatever_its_files_hold(monkeypatch, pack):
     """Where loading takes over a file's tensors instead of copying into float32."""
     load = torch.nn.Module.load_state_dict
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", partial_method(load, assign=True))
-    model, clip, vae = pack("nodes.host.miniature").load_miniature()
+    model, clip, vae = pack("host.miniature").load_miniature()
     for module in (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model):
         assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
@@ -79,7 +79,7 @@ def test_temporal_modules_are_the_hosts_kind_of_model(monkeypatch, pack, model, 
 
     monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Core, raising=False)
     assert all(isinstance(one, Core) for one in inflate(model).get_additional_models())
-    assert isinstance(pack("nodes.host.miniature").load_miniature()[0], Core)
+    assert isinstance(pack("host.miniature").load_miniature()[0], Core)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def paged(monkeypatch, pack):
 
     def paged(reloads: bool = True):
         monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Paged, raising=False)
-        model = pack("nodes.host.miniature").load_miniature()[0]
+        model = pack("host.miniature").load_miniature()[0]
         model.cached_patcher_init = model.cached_patcher_init if reloads else None
         return model
 

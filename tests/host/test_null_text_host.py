@@ -31,9 +31,9 @@ def optimize(pack):
 
     def optimize(model, clip, source, empty, steps=2, inner=2, guidance=GUIDANCE, **options):
         path = []
-        _, sigmas = pack("nodes.host.sampling").invert(model, clip, source, steps, 0, path.append)
+        _, sigmas = pack("host.sampling").invert(model, clip, source, steps, 0, path.append)
         settings = pack("ei2.null_text").NullTextSettings(inner, guidance)
-        null_text = pack("nodes.host.null_text").null_text
+        null_text = pack("host.null_text").null_text
         return *null_text(model, path[::-1], sigmas, source, empty, settings, **options), path[::-1], sigmas
 
     return optimize
@@ -125,10 +125,10 @@ def test_pooled_vectors_are_untouched(like_sdxl, inflate, optimize, pack, random
     assert len(negatives) == 2 * 5 and all(torch.equal(y, negatives[0][3]) for *_, y in negatives)
     assert torch.equal(negatives[0][3][0, :1280], empty[0][1]["pooled_output"][0])
     assert not torch.equal(negatives[0][2], negatives[-1][2])
-    inversion = pack("nodes.inversion").Inversion(random_clip(), None, sigmas, embeddings, empty[0][0])
+    inversion = pack("ei2.inverted_clip").Inversion(random_clip(), None, sigmas, embeddings, empty[0][0])
     seen.clear()
-    negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion)
-    pack("nodes.host.sampling").sample(clone, inversion.noise, source, negative, 3.0, sigmas)
+    negative = pack("host.null_text").scheduled_negative(model, empty, inversion)
+    pack("host.sampling").sample(clone, inversion.noise, source, negative, 3.0, sigmas)
     for text, y, expected in zip(*zip(*((c[2], c[3]) for c in seen if c[1] == 1)), embeddings):
         assert torch.equal(text, expected.expand_as(text)) and torch.equal(y, negatives[0][3])
 
@@ -195,7 +195,7 @@ def test_bf16_finds_much_the_same(tuned, optimize, random_clip, source, empty):
 
 def test_a_half_precision_model_computes_in_bf16(pack, model, inflate, optimize, random_clip, source, empty):
     """In fp16, as GPUs keep models, gradients as small as these would become 0."""
-    half = pack("nodes.host.miniature").load_miniature()[0]
+    half = pack("host.miniature").load_miniature()[0]
     unet = half.model.diffusion_model.half()
     unet.dtype = torch.float16
     dtypes = set()
@@ -209,7 +209,7 @@ def test_a_half_precision_model_computes_in_bf16(pack, model, inflate, optimize,
 
 
 def test_precision_follows_the_device(pack, model):
-    precision = pack("nodes.host.null_text").null_text_precision(model)
+    precision = pack("host.null_text").null_text_precision(model)
     assert precision == "fp32" if model.load_device.type == "cpu" else precision in ("bf16", "fp32")
 
 

@@ -25,7 +25,7 @@ def invert(invert):
 @pytest.fixture(scope="module")
 def sample(pack, source):
     """Guided sampling of an inversion with the source prompt."""
-    sample = pack("nodes.host.sampling").sample
+    sample = pack("host.sampling").sample
     return lambda model, inversion, negative, cfg=GUIDANCE, positive=source: sample(
         model, inversion.noise, positive, negative, cfg, inversion.sigmas
     )
@@ -69,7 +69,7 @@ def test_each_step_gets_its_own_embedding(first_step, sampler, optimized, pack, 
     from comfy.samplers import sampler_object
 
     model, (inversion, noise, sigmas, _) = optimized
-    negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion, first_step)
+    negative = pack("host.null_text").scheduled_negative(model, empty, inversion, first_step)
     clone, seen = watched(model)
     if sampler == "EI2":
         sample(clone, inversion, negative, 3.0)
@@ -90,10 +90,10 @@ def test_exactly_one_entry_is_in_force_at_each_step(steps, pack, model, empty):
     from comfy.sampler_helpers import convert_cond
     from comfy.samplers import calculate_start_end_timesteps
 
-    sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("nodes.host.unet").sigma_schedule(model))
+    sigmas = pack("ei2.ddim").ddim_sigmas(steps, pack("host.unet").sigma_schedule(model))
     embeddings = torch.arange(steps).float()[:, None, None].expand(steps, *empty[0][0].shape[1:])
-    inversion = pack("nodes.inversion").Inversion(None, None, sigmas, embeddings, empty[0][0])
-    entries = convert_cond(pack("nodes.host.null_text").scheduled_negative(model, empty, inversion))
+    inversion = pack("ei2.inverted_clip").Inversion(None, None, sigmas, embeddings, empty[0][0])
+    entries = convert_cond(pack("host.null_text").scheduled_negative(model, empty, inversion))
     calculate_start_end_timesteps(model.model, entries)
     starts, ends = (torch.tensor([float(e[key]) for e in entries]) for key in ("timestep_start", "timestep_end"))
     active = (ends <= sigmas[:-1, None]) & (sigmas[:-1, None] <= starts)  # by step and entry
@@ -105,7 +105,7 @@ def test_options_of_the_negative_are_kept(pack, optimized, empty):
     model, (inversion, *_) = optimized
     control, pooled = object(), torch.ones(1, 7)
     negative = [[empty[0][0], {"control": control, "pooled_output": pooled}]]
-    scheduled = pack("nodes.host.null_text").scheduled_negative(model, negative, inversion, 2)
+    scheduled = pack("host.null_text").scheduled_negative(model, negative, inversion, 2)
     assert len(scheduled) == STEPS - 1
     assert all(options["control"] is control and options["pooled_output"] is pooled for _, options in scheduled)
     assert set(negative[0][1]) == {"control", "pooled_output"}
@@ -118,7 +118,7 @@ def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty
     model, (inversion, *_) = optimized
     control = control_net[1](source, empty)[0][0][1]["control"]
     both = [[source[0][0], {**source[0][1], "control": control, "control_apply_to_uncond": True}]]
-    negative = pack("nodes.host.null_text").scheduled_negative(model, empty, inversion, positive=both)
+    negative = pack("host.null_text").scheduled_negative(model, empty, inversion, positive=both)
     clone, steered = model.clone(), []
 
     def watch(executor, x, timesteps, context, y, control, *args, **kwargs):
@@ -127,7 +127,7 @@ def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty
         return executor(x, timesteps, context, y, control, *args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", watch)
-    pack("nodes.host.sampling").sample(clone, inversion.noise, both, negative, 3.0, inversion.sigmas)
+    pack("host.sampling").sample(clone, inversion.noise, both, negative, 3.0, inversion.sigmas)
     assert steered == [True] * STEPS and "control" not in empty[0][1]
 
 
@@ -204,7 +204,7 @@ def test_bad_input_is_refused_before_any_work(tuned, invert, random_clip, source
 
 
 def test_a_negative_that_does_not_fit_is_refused(pack, optimized, encode, empty):
-    scheduled = pack("nodes.host.null_text").scheduled_negative
+    scheduled = pack("host.null_text").scheduled_negative
     model, (inversion, *_) = optimized
     with pytest.raises(ValueError, match="negative is another prompt than the one null_text started from: connect the"):
         scheduled(model, encode("blurry"), inversion)
@@ -212,6 +212,6 @@ def test_a_negative_that_does_not_fit_is_refused(pack, optimized, encode, empty)
         scheduled(model, empty + empty, inversion)
     with pytest.raises(ValueError, match="but has end_percent set"):
         scheduled(model, [[empty[0][0], {"end_percent": 0.5}]], inversion)
-    plain = pack("nodes.inversion").Inversion(inversion.noise, inversion.source, inversion.sigmas)
+    plain = pack("ei2.inverted_clip").Inversion(inversion.noise, inversion.source, inversion.sigmas)
     with pytest.raises(ValueError, match="has no unconditional embeddings: switch null_text on in EI2 Invert"):
         scheduled(model, empty, plain)

@@ -64,7 +64,7 @@ def clip(request):
 
 @pytest.fixture(scope="module")
 def prompts(pack):
-    return pack("nodes.host.prompts")
+    return pack("host.prompts")
 
 
 @pytest.fixture(scope="module")

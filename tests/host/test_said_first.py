@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 @pytest.fixture
 def folders(pack):
-    return pack("nodes.host.tune_folder")
+    return pack("host.tune_folder")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_an_inversion_of_another_schedule(model, inflate, invert, source, random
     with pytest.raises(ValueError, match="^The inversion goes up to noise level .* invert with the very model"):
         pack("nodes.edit_sample").EditSample.execute(other, inversion, source, source, 1.0)
     for steps in (1, 7):  # and its own, at any number of steps
-        pack("nodes.host.checks").check_schedule(inflated, invert(inflated, clip, source, steps=steps)[0])
+        pack("host.checks").check_schedule(inflated, invert(inflated, clip, source, steps=steps)[0])
 
 
 @pytest.mark.parametrize("name", ["lcm", "x0", "img_to_img"])
@@ -166,7 +166,7 @@ def test_an_inversion_of_one_step_says_so(model, inflate, source, random_clip, p
 def test_null_text_asks_for_memory_before_the_inversion(model, inflate, source, encode, pack, monkeypatch, random_clip):
     ran = []
     monkeypatch.setattr(pack("nodes.invert"), "invert", lambda *args: ran.append(args))
-    monkeypatch.setattr(pack("nodes.host.memory_estimate"), "total_memory", lambda device: 2**20)
+    monkeypatch.setattr(pack("host.memory_estimate"), "total_memory", lambda device: 2**20)
     with pytest.raises(ValueError, match="Null-text optimisation of .* would need about"):
         pack("nodes.invert").Invert.execute(
             inflate(model), {"samples": random_clip()}, source, 2, 0, null_text=True, empty=encode("")
@@ -192,7 +192,7 @@ def test_a_model_that_is_saved_without_its_temporal_modules(model, inflate, tmp_
 
 
 def test_texts_that_cannot_be_told(pack):
-    text_at = pack("nodes.host.graph").text_at
+    text_at = pack("host.graph").text_at
     loop = {"1": {"class_type": "Reroute", "inputs": {"value": ["1", 0]}}}
     for graph, link in (({}, ["1", 0]), (loop, ["1", 0]), ({}, None), ({"1": {"inputs": {}}}, ["1", 0])):
         assert text_at(graph, link) is None

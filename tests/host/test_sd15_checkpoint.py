@@ -35,14 +35,14 @@ def test_inflates_with_the_sizes_of_the_method(checkpoint, pack, inflate, evalua
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=True, output_clip=True)
     before = fingerprint(model)
     inflated = inflate(model, "EI2")
-    stack = pack("nodes.host.inflation").inflation_of(inflated).stack
+    stack = pack("host.inflation").inflation_of(inflated).stack
     assert len(stack) == 16
     widths = sorted(module.to_q.weight.shape[0] for module in stack.values())
     assert widths == [320] * 5 + [640] * 5 + [1280] * 6
     assert {module.heads for module in stack.values()} == {8}
 
     temporal = sum(parameter.numel() for parameter in stack.parameters())
-    blocks = pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model)
+    blocks = pack("host.unet").transformer_blocks(model.model.diffusion_model)
     projections = [block.module.get_submodule(f"attn{i}.to_q") for block in blocks for i in (1, 2)]
     queries = sum(projection.weight.numel() for projection in projections)
     assert temporal == pytest.approx(50e6, rel=0.02)

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 def text_rows(model, pack):
     """How many texts each projection of the prompt was given, call by call."""
     rows, handles = [], []
-    for block in pack("nodes.host.unet").transformer_blocks(model.model.diffusion_model):
+    for block in pack("host.unet").transformer_blocks(model.model.diffusion_model):
         for layer in (block.module.attn2.to_k, block.module.attn2.to_v):
             handles.append(layer.register_forward_hook(lambda _, inputs, output: rows.append(len(inputs[0]))))
     yield rows

@@ -16,7 +16,7 @@ NO_EXCHANGE = {"spatial": "none"}
 
 @pytest.fixture(scope="module")
 def covariate_shift(pack):
-    return pack("nodes.host.shift").covariate_shift
+    return pack("host.shift").covariate_shift
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def probe(pack):
 @pytest.fixture(scope="module")
 def stack_of(pack):
     """The temporal modules of an inflated MODEL."""
-    return lambda model: pack("nodes.host.inflation").require_inflation(model).stack
+    return lambda model: pack("host.inflation").require_inflation(model).stack
 
 
 @pytest.fixture(scope="module")

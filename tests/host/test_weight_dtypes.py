@@ -24,7 +24,7 @@ def load(pack):
     import comfy.model_patcher
     from safetensors.torch import load_file
 
-    miniature, architecture = pack("nodes.host.miniature"), pack("miniature.architecture")
+    miniature, architecture = pack("host.miniature"), pack("miniature.architecture")
 
     def load(dtype, cast):
         config = miniature.MiniatureConfig(architecture.UNET)
@@ -68,7 +68,7 @@ def test_it_learns_as_with_fp32(name, load, learn, reference, pack, encode, sour
     before, after, tuned, result = learn(load(dtype, cast))
     assert after < 0.9 * before and after == pytest.approx(reference[1], rel=tolerance)
     assert all(w.dtype == torch.float32 for w in {**result.temporal, **result.query}.values())
-    stack = pack("nodes.host.inflation").inflation_of(tuned).stack
+    stack = pack("host.inflation").inflation_of(tuned).stack
     assert {weight.dtype for weight in stack.parameters()} == {cast or dtype}  # kept as the UNet computes
     assert all(parameter.dtype == dtype for parameter in tuned.model.diffusion_model.parameters())
 

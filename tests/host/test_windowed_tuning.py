@@ -79,7 +79,7 @@ def test_the_host_makes_room_for_a_window_only(model, inflate, tune, source, cli
         return executor(model, noise_shape, *args, **kwargs)
 
     kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
-    wrappers = pack("nodes.host.windows").room_for(LENGTH)
+    wrappers = pack("host.windows").room_for(LENGTH)
     inflated.add_wrapper_with_key(kind, "first", wrappers)
     inflated.add_wrapper_with_key(kind, "second", watch)
     tune(inflated, clip, steps=1, window_frames=LENGTH)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ei2.attention import attention
-from ei2.attention_control import MapEdit, attention_maps, controlled_attention, cross_steps_of, edited_maps, steps_of
+from ei2.map_edit import MapEdit, attention_maps, controlled_attention, cross_steps_of, edited_maps, steps_of
 from ei2.token_alignment import TokenMap
 
 FRAMES, TOKENS, WORDS, HEADS, WIDTH = 2, 6, 5, 3, 4

@@ -27,7 +27,7 @@ def quotations() -> list[tuple[str, str]]:
 def messages() -> list[str]:
     """All texts in the pack's code, with `GAP` for what is filled in."""
     found = []
-    for file in [*(ROOT / "nodes").rglob("*.py"), *(ROOT / "ei2").rglob("*.py")]:
+    for file in [file for folder in ("nodes", "host", "ei2") for file in (ROOT / folder).rglob("*.py")]:
         for one in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(one, ast.JoinedStr):
                 found.append("".join(p.value if isinstance(p, ast.Constant) else GAP for p in one.values))

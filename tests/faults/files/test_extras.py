@@ -115,7 +115,7 @@ def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, 
 
 @pytest.mark.parametrize("module, name", [("latent_picture", "draw"), ("tuning", "draw")])
 def test_pictures_that_fail(pack, tuned, pictures, monkeypatch, caplog, module, name):
-    monkeypatch.setattr(pack(f"nodes.host.{module}"), name, failing)
+    monkeypatch.setattr(pack(f"host.{module}"), name, failing)
     output = tuned()
     assert len(output.args[1].losses) == 2 and "the work goes on" in caplog.text
     assert (output.args[1].picture == b"") == (module == "latent_picture")
@@ -151,12 +151,12 @@ def test_cancelling_is_no_fault(pack, monkeypatch):
         raise InterruptProcessingException
 
     with pytest.raises(InterruptProcessingException):
-        pack("nodes.host.extras").extra("preview", cancelled)
+        pack("host.extras").extra("preview", cancelled)
 
 
 def test_words_that_are_formulas_to_the_plotting_library(pack):
     maps = torch.rand(3, 2, 4, 4)
-    assert pack("nodes.attention_maps").draw_maps(maps, ["$x^$", "$$", "\\frac{"]).shape[-1] == 3
+    assert pack("nodes.pictures.attention_maps").draw_maps(maps, ["$x^$", "$$", "\\frac{"]).shape[-1] == 3
 
 
 def test_covers_of_a_tune(pack, folder, learned, monkeypatch):

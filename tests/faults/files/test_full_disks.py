@@ -70,7 +70,7 @@ def no_room(request, pack, folder, tmp_path):
     if request.param == "limit":
         return lambda: files_of_at_most(100)
     disk = request.getfixturevalue("small_disk")
-    key = pack("nodes.host.tune_folder").KEY
+    key = pack("host.tune_folder").KEY
     folder_paths.folder_names_and_paths[key] = ([str(disk.path / "tunes")], folder_paths.folder_names_and_paths[key][1])
     folder_paths.set_temp_directory(str(disk.path / "temp"))
     folder_paths.set_user_directory(str(disk.path / "user"))
@@ -89,7 +89,7 @@ def no_room(request, pack, folder, tmp_path):
 def tune_folder(pack):
     from pathlib import Path
 
-    return Path(folder_paths.get_folder_paths(pack("nodes.host.tune_folder").KEY)[0])
+    return Path(folder_paths.get_folder_paths(pack("host.tune_folder").KEY)[0])
 
 
 def test_a_tune_gives_advice_and_can_be_saved_afterwards(pack, no_room, learned):
@@ -115,7 +115,7 @@ def test_a_tuning_goes_on_without_snapshots(pack, no_room, model, inflate, sourc
 
 
 def test_an_inversion_is_there_though_it_is_not_kept(pack, no_room, model, inflate, source, learned):
-    node, cache = pack("nodes.invert").Invert, pack("nodes.host.inversion_cache")
+    node, cache = pack("nodes.invert").Invert, pack("host.inversion_cache")
     with no_room():
         output = node.execute(inflate(model), {"samples": learned[2]}, source, 1, 0)
     told = output.ui["text"][0]

@@ -143,7 +143,7 @@ def test_snapshots(pack, folder, model, inflate, source, learned, rounds):
 
 def test_kept_inversions(pack, folder, model, inflate, source, learned, rounds, caplog):
     """Each is computed anew where it is damaged, and what comes out is the same."""
-    cache, node = pack("nodes.host.inversion_cache"), pack("nodes.invert").Invert
+    cache, node = pack("host.inversion_cache"), pack("nodes.invert").Invert
     inflated, clip = inflate(model), {"samples": learned[2]}
     expected = node.execute(inflated, clip, source, 1, 0, trajectory=True)
     (kept,) = cache.folder().iterdir()

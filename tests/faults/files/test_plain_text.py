@@ -71,7 +71,7 @@ def page_of(text: str) -> str:
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
 def test_it_reads_well_and_is_no_markup(pack, text):
-    plain = pack("nodes.host.plain_text").plain
+    plain = pack("host.plain_text").plain
     assert plain(text) == TEXTS[text] == plain(plain(text))
     plain(text).encode()
     assert "<" not in OWN.sub("", page_of(plain(text)))
@@ -86,13 +86,13 @@ def test_the_attacks_are_attacks():
 
 
 def test_it_has_an_end(pack):
-    plain = pack("nodes.host.plain_text")
+    plain = pack("host.plain_text")
     assert len(plain.plain("x" * 10**7)) == plain.MOST and plain.plain("x" * 10**7).endswith("…")
 
 
 def test_whatever_a_node_raises_or_refuses_is_plain(pack):
     """A name that is no Unicode in a message would end the host's worker; it prints what an error came from, too."""
-    guarded = pack("nodes.host.plain_errors").with_plain_errors
+    guarded = pack("host.plain_errors").with_plain_errors
 
     class Node:
         @classmethod

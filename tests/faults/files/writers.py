@@ -52,7 +52,7 @@ def tunes() -> Write:
     in_process.import_pack()
     import folder_paths
 
-    key, known = in_process.pack("nodes.host.tune_folder").KEY, folder_paths.folder_names_and_paths
+    key, known = in_process.pack("host.tune_folder").KEY, folder_paths.folder_names_and_paths
     node, kind = in_process.pack("nodes.save_tune").SaveTune, in_process.pack("ei2.tune_result").TuneResult
     tune = kind(**vars(a_tune()))
 
@@ -79,7 +79,7 @@ def inversions() -> Write:
     in_process.import_pack()
     import folder_paths
 
-    cache, kind = in_process.pack("nodes.host.inversion_cache"), in_process.pack("nodes.inversion").Inversion
+    cache, kind = in_process.pack("host.inversion_cache"), in_process.pack("ei2.inverted_clip").Inversion
     noise = torch.ones(3, 4, 64, 64)
     made = kind(noise, noise, torch.linspace(1, 0, 21), trajectory=torch.ones(21, *noise.shape))
 

@@ -25,7 +25,7 @@ nodes = {node.__name__: node for node in pack("nodes").NODES}
 import folder_paths
 temporary = tempfile.TemporaryDirectory()
 folder_paths.set_temp_directory(temporary.name)
-OutOfMemory = pack("nodes.host.memory").OutOfMemory
+OutOfMemory = pack("host.memory").OutOfMemory
 rooms = [int(room) for room in sys.argv[1:]]
 
 def fingerprint():
@@ -51,8 +51,8 @@ def within(room, run):
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 with torch.inference_mode():
-    model, clip, _ = pack("nodes.host.miniature").load_miniature()
-    encode = pack("nodes.host.prompts").encode
+    model, clip, _ = pack("host.miniature").load_miniature()
+    encode = pack("host.prompts").encode
     source, empty = encode(clip, "a red circle on a white background"), encode(clip, "")
     inflated = nodes["InflateUNet"].execute(model, "EI2").args[0]
     generator = torch.Generator().manual_seed(0)

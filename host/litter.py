@@ -7,8 +7,8 @@ from pathlib import Path
 import folder_paths
 import psutil
 
-from ...ei2 import temporary
-from ...ei2.temporary import Litter
+from ..ei2 import temporary
+from ..ei2.temporary import Litter
 from . import inversion_cache, tune_folder
 
 

@@ -15,8 +15,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from PIL import Image
 
-from ...ei2.tune_result import TuneResult
-from ...ei2.tuning import TrainingState, TuneSettings, autocast, tune
+from ..ei2.tune_result import TuneResult
+from ..ei2.tuning import TrainingState, TuneSettings, autocast, tune
 from .differentiable import (
     Differentiable,
     differentiable_clone,

@@ -8,9 +8,9 @@ from functools import partial
 import comfy.ops
 import torch
 
-from ...ei2.settings import InflationSettings
-from ...ei2.spectral_norm import effective_weight
-from ...ei2.temporal import STAM, TemporalAttention
+from ..ei2.settings import InflationSettings
+from ..ei2.spectral_norm import effective_weight
+from ..ei2.temporal import STAM, TemporalAttention
 from .unet import Block, require_unet, transformer_blocks
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

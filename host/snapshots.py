@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ...ei2.digest import digest
-from ...ei2.snapshot_file import Run, load_snapshot, save_snapshot
-from ...ei2.tuning import TrainingState, TuneSettings
+from ..ei2.digest import digest
+from ..ei2.snapshot_file import Run, load_snapshot, save_snapshot
+from ..ei2.tuning import TrainingState, TuneSettings
 from .fingerprint import identify
 from .inflation import require_inflation
 from .node_text import show_text

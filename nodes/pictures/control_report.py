@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..ei2.token_alignment import Prompt, TokenMap, few
-from .control import Control
+from ...ei2.prompt_control import Control
+from ...ei2.token_alignment import Prompt, TokenMap, few
 
 SELF_NAMES = {"temporal": "temporal", "spatial": "spatial", "both": "temporal and spatial"}
 

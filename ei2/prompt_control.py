@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..ei2.token_alignment import Prompt, TokenMap
+from .token_alignment import Prompt, TokenMap
 
 SELF_MAPS = ("temporal", "spatial", "both")
 UNCONDITIONAL = ("decoupled", "late")

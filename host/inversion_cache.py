@@ -16,10 +16,10 @@ import comfy.model_management
 import folder_paths
 import torch
 
-from ...ei2 import tensor_file
-from ...ei2.checked import Damaged, finite, tensor, value
-from ...ei2.digest import Unhashable
-from ..inversion import Inversion
+from ..ei2 import tensor_file
+from ..ei2.checked import Damaged, finite, tensor, value
+from ..ei2.digest import Unhashable
+from ..ei2.inverted_clip import Inversion
 from .inversion_key import inversion_key
 from .plain_text import warn
 

@@ -15,10 +15,10 @@ import comfy.conds
 import comfy.samplers
 import torch
 
-from ...ei2.null_text import NullTextSettings, optimize_unconditional, step_ranges
-from ...ei2.settings import PRESETS
-from ...ei2.tuning import PRECISIONS
-from ..inversion import Inversion
+from ..ei2.inverted_clip import Inversion
+from ..ei2.null_text import NullTextSettings, optimize_unconditional, step_ranges
+from ..ei2.settings import PRESETS
+from ..ei2.tuning import PRECISIONS
 from .checks import check_one_prompt
 from .differentiable import (
     Differentiable,

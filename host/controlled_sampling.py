@@ -10,14 +10,14 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...ei2.attention_control import cross_steps_of, steps_of
-from ...ei2.ddim import sample_ddim
-from ...ei2.local_blend import local_blend, word_mask
-from ...ei2.masks import KeptOutside
-from ..control import Control
-from ..inversion import Inversion
+from ..ei2.ddim import sample_ddim
+from ..ei2.inverted_clip import Inversion
+from ..ei2.local_blend import local_blend, word_mask
+from ..ei2.map_edit import cross_steps_of, steps_of
+from ..ei2.masks import KeptOutside
+from ..ei2.prompt_control import Control
 from .checks import check_one_prompt, check_whole
-from .control import BRANCH, Branch, ControlledUNet
+from .controlled_unet import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
 from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative

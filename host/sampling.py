@@ -9,7 +9,7 @@ import comfy.samplers
 import latent_preview
 import torch
 
-from ...ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
+from ..ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
 from .extras import extra
 from .memory_estimate import sampling_within_memory
 from .progress import progress

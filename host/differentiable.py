@@ -21,8 +21,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 from torch.utils.checkpoint import checkpoint
 
-from ...ei2.attention import attention
-from ...ei2.settings import InflationSettings
+from ..ei2.attention import attention
+from ..ei2.settings import InflationSettings
 from .dynamic_vram import static_clone
 from .inflation import KEY, InflatedUNet, LayerHook, detach
 from .sampling import without_guidance

@@ -1,7 +1,7 @@
 """Attention control inside the host: what the target's attention takes from the source's, while the UNet is called.
 
-Source and target run one after the other at every step (`guidance.py`). The source's call leaves the queries and keys
-of its prompt's chunk here, the target's call of the same step uses them, and then they are dropped.
+Source and target run one after the other at every step (`controlled_sampling.py`). The source's call leaves the queries
+and keys of its prompt's chunk here, the target's call of the same step uses them, and then they are dropped.
 """
 
 from __future__ import annotations
@@ -15,17 +15,10 @@ from functools import partial
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
-from ...ei2.attention_control import (
-    MapEdit,
-    attention_maps,
-    controlled_attention,
-    cross_steps_of,
-    edited_maps,
-    steps_of,
-)
-from ...ei2.local_blend import MapSum
-from ...ei2.unet_shape import Clip
-from ..control import Control
+from ..ei2.local_blend import MapSum
+from ..ei2.map_edit import MapEdit, attention_maps, controlled_attention, cross_steps_of, edited_maps, steps_of
+from ..ei2.prompt_control import Control
+from ..ei2.unet_shape import Clip
 from .temporal_stack import TemporalStack
 from .unet import Block, Call, transformer_blocks
 

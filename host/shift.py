@@ -14,7 +14,7 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...ei2.covariate_shift import CovariateShift, FeatureStatistics, feature_shift
+from ..ei2.covariate_shift import CovariateShift, FeatureStatistics, feature_shift
 from .inflation import deflate, require_inflation
 from .temporal_stack import TemporalStack
 from .unet import Block, require_unet, sigma_schedule, transformer_blocks

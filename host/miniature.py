@@ -16,8 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ...miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
-from ...miniature.world import COLORS, PATTERNS, PHRASINGS, SHAPES
+from ..miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
+from ..miniature.world import COLORS, PATTERNS, PHRASINGS, SHAPES
 from .dynamic_vram import core_patcher
 
 WORDS = frozenset(re.findall(r"[a-z]+", " ".join([*PHRASINGS, *COLORS, *SHAPES, *PATTERNS])))  # that it has learned

@@ -15,10 +15,10 @@ from numbers import Integral, Real
 import torch
 from comfy_api.latest import io
 
-from ...ei2.short_text import short
-from ...ei2.tune_result import TuneResult
-from ..control import Control
-from ..inversion import Inversion
+from ..ei2.inverted_clip import Inversion
+from ..ei2.prompt_control import Control
+from ..ei2.short_text import short
+from ..ei2.tune_result import TuneResult
 from .memory import OutOfMemory, is_out_of_memory, release
 
 MOST_LETTERS = 10_000  # of a text: more than any prompt has, and little enough for all work on it

@@ -12,10 +12,10 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 
-from ...ei2.memory_need import Arithmetic, Estimate, Need
-from ...ei2.settings import PRESETS
-from ...ei2.tuning import PRECISIONS
-from ...ei2.unet_shape import Clip, ResLayer, SampleLayer, TransformerLayer, UNetShape
+from ..ei2.memory_need import Arithmetic, Estimate, Need
+from ..ei2.settings import PRESETS
+from ..ei2.tuning import PRECISIONS
+from ..ei2.unet_shape import Clip, ResLayer, SampleLayer, TransformerLayer, UNetShape
 from .inflation import inflation_of
 from .memory import FEWER, available_memory, explained_out_of_memory, gigabytes, size_of, total_memory
 from .unet import require_unet

@@ -8,7 +8,7 @@ import re
 import comfy.sd1_clip
 import torch
 
-from ...ei2.token_alignment import NO_WORD, Prompt
+from ..ei2.token_alignment import NO_WORD, Prompt
 
 WORD_END = "</w>"  # CLIP's vocabulary marks a word's last token so
 EMBEDDING_START = "embedding:"

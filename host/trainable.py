@@ -10,10 +10,10 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from ...ei2.snapshot_file import check_fits
-from ...ei2.temporal import STAM
-from ...ei2.tensor_file import part
-from ...ei2.tuning import TrainingState
+from ..ei2.snapshot_file import check_fits
+from ..ei2.temporal import STAM
+from ..ei2.tensor_file import part
+from ..ei2.tuning import TrainingState
 from .inflation import QUERIES, LayerHook, require_inflation
 from .temporal_stack import TemporalStack, effective_state
 from .unet import require_unet, transformer_blocks

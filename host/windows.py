@@ -20,7 +20,7 @@ import comfy.model_patcher
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...ei2.windows import CoarseTokens, pyramid_weights, spread_frames, static_windows
+from ..ei2.windows import CoarseTokens, pyramid_weights, spread_frames, static_windows
 from .unet import refuse_several_gpus
 
 WHOLE_CLIP = "EI2 whole clip"  # names the `CoarseTokens` among the transformer options

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..ei2.covariate_shift import CovariateShift
+from ...ei2.covariate_shift import CovariateShift
 
 BACKGROUND, INK, FAINT, ACCENT, RIVAL = "#202020", "#dddddd", "#555555", "#ffa64d", "#6fb7ff"
 SMOOTHING = 0.05  # share of the run that the running mean looks back over

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...ei2 import VERSION
-from ...ei2.digest import Unhashable, digest
+from ..ei2 import VERSION
+from ..ei2.digest import Unhashable, digest
 from .fingerprint import plain_patches, unpatched_weights, weight_sample
 from .inflation import KEY, inflation_of
 from .unet import prediction, sigma_schedule

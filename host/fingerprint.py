@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy.weight_adapter import WeightAdapterBase
 
-from ...ei2.digest import Unhashable, digest
-from ...ei2.model_identity import ModelIdentity
+from ..ei2.digest import Unhashable, digest
+from ..ei2.model_identity import ModelIdentity
 from .inflation import deflate
 from .unet import prediction, require_unet
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...ei2.ddim import ddim_sigmas
+from ..ei2.ddim import ddim_sigmas
 from .inflation import inflation_of
 from .unet import require_unet, sigma_schedule
 from .windows import NODE, context_windows

@@ -1,0 +1,1 @@
+"""What nodes draw and write: plots, labelled videos, attention maps, tables and reports."""
