@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.machine import machine, peak_bytes, start_peak, uses_gpu
 from benchmarks.results import RESULTS, markdown_table, write_rows
+from benchmarks.stable_diffusion import UNETS
 from devtools import in_process
 from devtools.environment import ROOT
-from devtools.unet_layouts import UNETS
 
 WORKS = ("tune", "tune, checkpointing", "invert", "edit")
 FRAMES = (8, 16, 24)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import stable_diffusion
 from benchmarks.machine import uses_gpu
-from devtools import in_process, random_checkpoint
+from devtools import in_process
 from devtools.in_process import pack
 
 from .literal import LiteralTuning, LiteralUNet, ddim
@@ -69,7 +70,7 @@ def load(name: str, device: str) -> Subject:
             import comfy.sd
 
             path = Path(folder) / f"random-{name}.safetensors"
-            random_checkpoint.write(path, name)
+            stable_diffusion.write(path, name)
             model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=False)
     return Subject(name, model, vae.first_stage_model, uses_gpu(device))
 

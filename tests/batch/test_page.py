@@ -10,11 +10,12 @@ from batch.page import write_page
 from batch.results import Results
 from batch.store import LocalStore
 from batch.table import read_table
-from devtools.browser import OPTIONS
 from devtools.browser_setup import missing, program
 from devtools.environment import ROOT
 from miniature.clips import moving, write_clip
 from miniature.jobs import CLIPS, EDITS, FPS, write_jobs
+
+from ..browser.editor import OPTIONS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 PICTURE = ROOT / "test-output" / "screenshots" / "batch.png"

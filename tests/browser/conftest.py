@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from devtools.browser import Editor
 from devtools.browser_setup import missing
 from devtools.environment import ROOT, SetupError
 from devtools.server import Server
+
+from .editor import Editor
 
 HERE = Path(__file__).resolve().parent
 SCREENSHOTS = ROOT / "test-output" / "screenshots"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.browser import Editor
-from devtools.hand import Hand
+from .editor import Editor
+from .hand import Hand
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from devtools.boxes import collisions
-from devtools.browser import NODES_2, Editor
-from devtools.hand import Hand
-from devtools.short_run import run_short
+from .boxes import collisions
+from .editor import NODES_2, Editor
+from .hand import Hand
+from .short_run import run_short
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

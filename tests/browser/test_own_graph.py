@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from devtools.browser import Editor
-from devtools.hand import Hand
+from .editor import Editor
+from .hand import Hand
 
 SIZE = (1920, 1080)
 SCALE = 0.65  # of the graph, so that all of it is seen

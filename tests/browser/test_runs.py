@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devtools.boxes import collisions
+from .boxes import collisions
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TUNE, INVERT = 8, 9  # nodes of the quickstart

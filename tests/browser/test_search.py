@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from devtools.hand import PATIENCE, Hand
+from .hand import PATIENCE, Hand
 
 PLACE = (600, 350)
 FIRST = 8  # among so many results, which are seen without scrolling

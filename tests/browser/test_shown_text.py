@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.browser import NODES_2, Editor
-from devtools.short_run import run_short
+from .editor import NODES_2, Editor
+from .short_run import run_short
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 INVERTED = ("computed", "from the cache")  # what EI2 Invert says

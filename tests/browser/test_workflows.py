@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from devtools import front_end
-from devtools.hand import Hand
+
+from .hand import Hand
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))

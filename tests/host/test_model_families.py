@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from devtools.unet_layouts import UNETS
+from benchmarks.stable_diffusion import UNETS
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 import torch
 
-from devtools import random_checkpoint
+from benchmarks import stable_diffusion
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.usefixtures("inference_mode")]
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.usefixtures("infer
 def checkpoint(tmp_path_factory):
     """The file, 2 GB."""
     path = tmp_path_factory.mktemp("checkpoints") / "random-sd15.safetensors"
-    random_checkpoint.write(path, "sd15", text_encoder=True)
+    stable_diffusion.write(path, "sd15", text_encoder=True)
     yield path
     path.unlink()
 

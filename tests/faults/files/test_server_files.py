@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from devtools.browser import Editor
 from devtools.browser_setup import missing
 from devtools.client import Client
 from devtools.server import Server
 from ei2.tune_file import load_tune, save_tune
 
+from ...browser.editor import Editor
 from ...server.graphs import fail, node, run
 from .hostile import MARKUP
 from .writers import a_tune

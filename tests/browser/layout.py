@@ -1,6 +1,6 @@
 """Lays the bundled workflows out so that nothing overlaps in either renderer of the editor, before or after a run.
 
-    python -m devtools.layout workflows/*.json
+    python -m tests.browser.layout workflows/*.json
 
 The editor shows each workflow in the classic renderer and in Nodes 2.0, as it is and after a short run, and tells how
 large every node then is. In each group the nodes move down until there is room for that, groups follow their nodes, and
@@ -135,8 +135,9 @@ def main() -> int:
     parser.add_argument("workflows", nargs="+", type=Path)
     options = parser.parse_args()
 
-    from .browser import NODES_2, Editor
-    from .server import Server
+    from devtools.server import Server
+
+    from .editor import NODES_2, Editor
 
     contents = {path: json.loads(path.read_text(encoding="utf-8")) for path in options.workflows}
     heights = {path: ({}, {}) for path in contents}  # before and after a run

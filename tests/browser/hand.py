@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .browser import BrowserError, Editor
+from .editor import BrowserError, Editor
 
 PATIENCE = 15  # seconds until something is there
 MODIFIER = "Control"

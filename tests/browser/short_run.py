@@ -9,7 +9,7 @@ import copy
 import json
 from pathlib import Path
 
-from .browser import BrowserError, Editor
+from .editor import BrowserError, Editor
 
 CHECKPOINT, MINIATURE = "CheckpointLoaderSimple", "EI2_LoadMini"
 SIZE, FRAMES, WINDOWED_FRAMES = 128, 4, 12

@@ -1,7 +1,7 @@
-"""Checkpoints with the layout and sizes of Stable Diffusion 1.5 and XL, filled with random numbers.
+"""The UNets of Stable Diffusion 1.5 and XL, and checkpoints with their layouts and sizes, filled with random numbers.
 
-They stand for the real ones where only shapes matter: loading, inflating, speed, memory. Needs ComfyUI's modules to be
-importable (`in_process.import_host`).
+The checkpoints stand for the real ones where only shapes matter: loading, inflating, speed, memory. Writing them needs
+ComfyUI's modules to be importable (`in_process.import_host`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,41 @@ from pathlib import Path
 
 import torch
 
-from .unet_layouts import UNETS
-
+# Arguments of the host's `UNetModel`.
+COMMON = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "use_spatial_transformer": True,
+    "legacy": False,
+}
+UNETS = {
+    "sd15": {
+        **COMMON,
+        "channel_mult": [1, 2, 4, 4],
+        "num_res_blocks": [2, 2, 2, 2],
+        "context_dim": 768,
+        "num_heads": 8,
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "use_linear_in_transformer": False,
+    },
+    "sdxl": {
+        **COMMON,
+        "channel_mult": [1, 2, 4],
+        "num_res_blocks": [2, 2, 2],
+        "context_dim": 2048,
+        "num_head_channels": 64,
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_middle": 10,
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "use_linear_in_transformer": True,
+        "num_classes": "sequential",
+        "adm_in_channels": 2816,
+    },
+}
 VAE = {
     "double_z": True,
     "z_channels": 4,

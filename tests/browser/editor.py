@@ -4,14 +4,14 @@
         editor.load(Path("workflows/quickstart.json"))
         prompt = editor.prompt()
 
-Needs Playwright and an installed Chromium or Chrome (`browser_setup.py`). From the command line, with a server of its
-own:
+Needs Playwright and an installed Chromium or Chrome (`devtools/browser_setup.py`). From the command line, with a server
+of its own:
 
-    python -m devtools.browser workflows/quickstart.json --screenshot graph.png
+    python -m tests.browser.editor workflows/quickstart.json --screenshot graph.png
 
 README's picture of the graph, after a complete run:
 
-    python -m devtools.browser workflows/quickstart.json --run --screenshot assets/graph.png
+    python -m tests.browser.editor workflows/quickstart.json --run --screenshot assets/graph.png
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from .browser_setup import missing, program
+from devtools.browser_setup import missing, program
 
 OPTIONS = (
     "--no-sandbox",
@@ -250,8 +250,8 @@ def main() -> int:
     parser.add_argument("--url", help="a running server's; by default one is started")
     options = parser.parse_args()
 
-    from .environment import SetupError
-    from .server import Server, ServerError
+    from devtools.environment import SetupError
+    from devtools.server import Server, ServerError
 
     def show(url: str) -> None:
         with Editor(url) as editor:
