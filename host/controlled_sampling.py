@@ -16,12 +16,12 @@ from ..ei2.local_blend import local_blend, word_mask
 from ..ei2.map_edit import cross_steps_of, steps_of
 from ..ei2.masks import KeptOutside
 from ..ei2.prompt_control import Control
-from .checks import check_one_prompt, check_whole
+from .clip import same_text
 from .controlled_unet import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
+from .inputs import check_one_prompt, check_whole
 from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
-from .prompts import same_text
 from .sampling import run, unguided
 from .unet import require_unet, transformer_blocks
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from comfy_execution.utils import get_executing_context
 
-from .extras import extra
 from .miniature import is_miniature, unknown_words
-from .node_text import show_text
-from .plain_text import warn
+from .ui import extra, show_text, warn
 
 TEXTS = {"CLIPTextEncode": "text", "EI2_AttentionControl": "target_prompt"}  # nodes that make a prompt of a text
 EMPTY = "{} is empty: the model then makes what it likes. If that is not meant, cancel and write what the {} shows."

@@ -23,13 +23,11 @@ from ..ei2.settings import InflationSettings
 from ..ei2.tune_result import TuneResult
 from ..ei2.video_group_norm import hook_group_norm
 from ..ei2.windows import CoarseTokens
-from .dynamic_vram import core_patcher
 from .graph import running_node
-from .node_text import show_text
-from .plain_text import warn
-from .shared_text import hook_text_projections
+from .newer import core_patcher
 from .temporal_stack import TemporalStack, host_stack
-from .unet import Block, Call, require_unet, transformer_blocks, video_group_norms
+from .ui import show_text, warn
+from .unet import Block, Call, hook_text_projections, require_unet, transformer_blocks, video_group_norms
 from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"

@@ -13,15 +13,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import comfy.model_management
-import folder_paths
 import torch
 
 from ..ei2 import tensor_file
 from ..ei2.checked import Damaged, finite, tensor, value
 from ..ei2.digest import Unhashable
 from ..ei2.inverted_clip import Inversion
-from .inversion_key import inversion_key
-from .plain_text import warn
+from .folders import inversions_folder
+from .identity import inversion_key
+from .ui import warn
 
 KIND = "ei2_inversion"
 LIMIT_VARIABLE, LIMIT = "EI2_CACHE_MB", 2000  # megabytes
@@ -58,12 +58,6 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
     except OSError as error:
         return inversion, f"computed, not kept: {error}"
     return inversion, f"computed and kept ({usage()})" if kept else "computed, not kept: larger than the cache"
-
-
-def folder() -> Path:
-    """Where they lie; it may not exist yet. The name is that of a system user's folder, which newer hosts do not serve
-    to browsers and older ones have no function for."""
-    return Path(folder_paths.get_user_directory()) / "__ei2" / "inversions"
 
 
 def limit() -> float:
@@ -154,13 +148,13 @@ def _delete(path: Path) -> bool:
 
 
 def _path(key: str) -> Path:
-    return folder() / f"{key}.safetensors"
+    return inversions_folder() / f"{key}.safetensors"
 
 
 def _entries() -> list[tuple[int, int, Path]]:
     """Time of last use (ns), size (bytes) and file of each."""
     found = []
-    for path in folder().glob("*.safetensors"):
+    for path in inversions_folder().glob("*.safetensors"):
         try:
             status = path.stat()
         except OSError:  # another server deleted it just now

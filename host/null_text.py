@@ -19,20 +19,20 @@ from ..ei2.inverted_clip import Inversion
 from ..ei2.null_text import NullTextSettings, optimize_unconditional, step_ranges
 from ..ei2.settings import PRESETS
 from ..ei2.tuning import PRECISIONS
-from .checks import check_one_prompt
-from .differentiable import (
+from .clip import same_text
+from .inflation import inflation_of
+from .inputs import check_one_prompt
+from .memory import explained_out_of_memory
+from .memory_estimate import plan_training
+from .temporal_stack import TemporalStack
+from .training import (
     Differentiable,
     differentiable_clone,
     gradients,
     make_differentiable,
+    training_precision,
     without_inference_tensors,
 )
-from .inflation import inflation_of
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
-from .precision import training_precision
-from .prompts import same_text
-from .temporal_stack import TemporalStack
 from .unet import require_unet, sigma_schedule, transformer_blocks
 
 LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count

@@ -10,9 +10,8 @@ import latent_preview
 import torch
 
 from ..ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
-from .extras import extra
 from .memory_estimate import sampling_within_memory
-from .progress import progress
+from .ui import extra, progress
 from .unet import require_unet, sigma_schedule
 
 # how other nodes hang on the guidance, by the host's names

@@ -9,11 +9,10 @@ import torch
 from ..ei2.digest import digest
 from ..ei2.snapshot_file import Run, load_snapshot, save_snapshot
 from ..ei2.tuning import TrainingState, TuneSettings
-from .fingerprint import identify
+from .folders import check_writable, resolve_snapshot, short_path, snapshot_path
+from .identity import identify
 from .inflation import require_inflation
-from .node_text import show_text
-from .plain_text import warn
-from .tune_folder import check_writable, resolve_snapshot, shown, snapshot_path
+from .ui import show_text, warn
 
 NONE = "none"  # the choice to start anew
 
@@ -64,7 +63,7 @@ class Snapshots:
         done = len(state.losses)
         try:
             save_snapshot(self.path, self.run, state)
-            self.told = f"snapshot at step {done}: {shown(self.path)}"
+            self.told = f"snapshot at step {done}: {short_path(self.path)}"
         except OSError as error:
             self.told = f"no snapshot at step {done}, the tuning goes on: {error}"
             warn(self.told)

@@ -12,6 +12,7 @@ import comfy.model_sampling
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
+from torch.utils.hooks import RemovableHandle
 
 TEXT_POSITION, OPTIONS_POSITION = 2, 5  # of context and transformer_options among the arguments of UNetModel.forward
 
@@ -165,3 +166,23 @@ def video_group_norms(unet: UNetModel) -> list[torch.nn.Module]:
     """The GroupNorms that Tune-A-Video's inflation makes joint over frames: the ResBlocks' and the final one."""
     norms = [layers[0] for block in res_blocks(unet) for layers in (block.in_layers, block.out_layers)]
     return [*norms, unet.out[0]]
+
+
+def hook_text_projections(blocks: list[Block], text: torch.Tensor | None, frames: int) -> list[RemovableHandle]:
+    """Makes the cross-attentions' key and value projections see the first frame's text of `(b f) l c` and give it to
+    all, until the returned handles are removed. Where frames have prompts of their own, or another node changes the
+    text on its way, everything stays as it is."""
+    if text is None or frames == 1 or text.shape[0] % frames:
+        return []
+    rows = text.unflatten(0, (-1, frames))
+    if not torch.equal(rows, rows[:, :1].expand_as(rows)):
+        return []
+    once = rows[:, 0]
+    narrow = lambda _, inputs: (once, *inputs[1:]) if inputs[0] is text else None
+    widen = lambda _, inputs, output: output.repeat_interleave(frames, dim=0) if inputs[0] is once else None
+    layers = [layer for block in blocks for layer in (block.module.attn2.to_k, block.module.attn2.to_v)]
+    return [
+        handle
+        for layer in layers
+        for handle in (layer.register_forward_pre_hook(narrow), layer.register_forward_hook(widen))
+    ]

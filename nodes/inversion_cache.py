@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ..ei2.temporary import Litter
 from ..host import inversion_cache as cache
-from ..host import litter
-from ..host.newer_api import offered
-from ..host.show import shown
+from ..host.folders import find_litter, inversions_folder, sweep
+from ..host.newer import offered
+from ..host.ui import shown
 
 
 class InversionCache(io.ComfyNode):
@@ -41,14 +41,14 @@ class InversionCache(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, clear) -> str:
         """Changes with the cache."""
-        return f"{cache.usage()} {litter.find_litter()}"
+        return f"{cache.usage()} {find_litter()}"
 
     @classmethod
     def execute(cls, clear) -> io.NodeOutput:
         if clear:
-            report = f"deleted {cache.clear()}{leftovers(litter.sweep())}; left: {cache.usage()}"
+            report = f"deleted {cache.clear()}{leftovers(sweep())}; left: {cache.usage()}"
         else:
-            report = f"{cache.usage()}{leftovers(litter.find_litter())} in {cache.folder()}"
+            report = f"{cache.usage()}{leftovers(find_litter())} in {inversions_folder()}"
         return io.NodeOutput(report, ui=shown(cls, text=report))
 
 

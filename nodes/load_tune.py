@@ -5,11 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.tune_file import check_tune, load_tune
-from ..host.latent_picture import decode_picture
-from ..host.newer_api import offered
-from ..host.plain_text import plain
-from ..host.show import shown
-from ..host.tune_folder import list_tunes, resolve_tune
+from ..host.folders import list_tunes, resolve_tune
+from ..host.newer import offered
+from ..host.ui import decode_picture, plain, shown
 
 
 class LoadTune(io.ComfyNode):
@@ -41,14 +39,10 @@ class LoadTune(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, tune_name) -> bool | str:
+    def validate_inputs(cls, tune_name) -> None:
         """Names a wrong file before anything runs. None comes from another node."""
-        try:
-            if tune_name is not None:
-                check_tune(resolve_tune(tune_name))
-        except ValueError as error:
-            return str(error)
-        return True
+        if tune_name is not None:
+            check_tune(resolve_tune(tune_name))
 
     @classmethod
     def fingerprint_inputs(cls, tune_name) -> str | float:

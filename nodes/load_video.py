@@ -8,10 +8,8 @@ from PIL import ImageColor
 from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
 from ..host.folders import list_input_videos, resolve_input
 from ..host.memory import free_ram
-from ..host.newer_api import offered
-from ..host.plain_text import warn
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.newer import offered
+from ..host.ui import progress, shown, warn
 
 LARGEST_SIZE = 16384  # pixels, the host's own limit for images
 MOST_FRAMES = 1_000_000
@@ -127,15 +125,11 @@ class LoadVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, video) -> bool | str:
+    def validate_inputs(cls, video) -> None:
         """Names a wrong file before anything runs. A value that comes from another node is None here. The other inputs
         are left to `execute`: the host would repeat the sentence for every input that is an argument here."""
-        try:
-            if video is not None:
-                resolve_input(video)
-        except ValueError as error:
-            return str(error)
-        return True
+        if video is not None:
+            resolve_input(video)
 
     @classmethod
     def fingerprint_inputs(cls, video, **others) -> str | float:

@@ -8,12 +8,10 @@ from comfy_api.latest import io
 from ..ei2.masks import frame_masks
 from ..ei2.measures import added_change, consecutive_cosines, cosines_to, frame_change, masked_psnr, mean_pair_cosine
 from ..ei2.ssim import WINDOW, masked_ssim
-from ..host.clip_embeddings import image_embeddings, text_embedding
-from ..host.extras import drawn
-from ..host.images import check_same_clip, check_video
-from ..host.newer_api import offered
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.clip import image_embeddings, text_embedding
+from ..host.inputs import check_same_clip, check_video
+from ..host.newer import offered
+from ..host.ui import drawn, progress, shown
 from .pictures.score_plots import Panel, plot_metrics
 from .pictures.score_table import ScoreTable
 

@@ -7,11 +7,9 @@ from comfy_api.latest import io
 
 from ..ei2.measures import psnr
 from ..ei2.ssim import ssim
-from ..host.extras import drawn
-from ..host.images import check_same_clip, check_video
-from ..host.newer_api import offered
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.inputs import check_same_clip, check_video
+from ..host.newer import offered
+from ..host.ui import drawn, progress, shown
 from .pictures.attention_maps import HEAT
 from .pictures.score_plots import Panel, plot_reconstruction
 

@@ -8,12 +8,11 @@ from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
 from ..ei2.short_text import short
-from ..host.checks import check_conditioning, check_frames, check_whole, clip_latents
-from ..host.extras import drawn
 from ..host.inflation import require_inflation
-from ..host.newer_api import ADVANCED, offered
-from ..host.progress import progress
+from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
+from ..host.newer import ADVANCED, offered
 from ..host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
+from ..host.ui import drawn, progress
 from ..host.unet import require_unet, transformer_blocks
 from .pictures.plots import plot_shift
 
@@ -59,14 +58,10 @@ class ShiftProbe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, timesteps) -> bool | str:
-        if timesteps is None:  # it comes from another node
-            return True
-        try:
+    def validate_inputs(cls, timesteps) -> None:
+        """None: they come from another node."""
+        if timesteps is not None:
             parse_timesteps(timesteps)
-        except ValueError as error:
-            return str(error)
-        return True
 
     @classmethod
     def execute(cls, model, latent, positive, timesteps, compare_with=None) -> io.NodeOutput:
