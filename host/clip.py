@@ -124,11 +124,11 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
                     continue  # one that the user does not have: the host leaves it out
                 place += 1
                 rest = piece[len(piece.rstrip(",")) :]
-            wanted = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
-            while wanted and place < len(parts) and wanted[: len(parts[place])] == parts[place]:
-                wanted = wanted[len(parts[place]) :]
+            tokens = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
+            while tokens and place < len(parts) and tokens[: len(parts[place])] == parts[place]:
+                tokens = tokens[len(parts[place]) :]
                 place += 1
-            if wanted:
+            if tokens:
                 return None
             if place == begin:  # nothing that the text encoder reads
                 continue
@@ -161,11 +161,11 @@ def _check_width(clip, key: str, vector: torch.Tensor, name: str) -> None:
     _, encoder = _part(clip.cond_stage_model, key)
     if encoder is None:  # a tokenizer whose tokens the model does not use, as in SDXL's refiner
         return
-    wanted = encoder.transformer.get_input_embeddings().weight.shape[-1]
-    if vector.shape[-1] != wanted:
+    width = encoder.transformer.get_input_embeddings().weight.shape[-1]
+    if vector.shape[-1] != width:
         raise ValueError(
             f"{name} was made for another model: its vectors have {vector.shape[-1]} numbers, this text encoder's "
-            f"{wanted}. Use one that belongs to the model, or leave it out."
+            f"{width}. Use one that belongs to the model, or leave it out."
         )
 
 
@@ -178,15 +178,15 @@ def image_embeddings(
     `on_frames` gets the number of pictures done since its last call; it may raise to cancel. Raises `ValueError` for a
     vision model without one embedding per picture (SigLIP) and for embeddings that are not finite.
     """
-    found = []
+    vectors = []
     for chunk in images.split(CHUNK):
-        found.append(clip_vision.encode_image(chunk)["image_embeds"].float().cpu())
-        if found[-1].ndim != 2:
+        vectors.append(clip_vision.encode_image(chunk)["image_embeds"].float().cpu())
+        if vectors[-1].ndim != 2:
             raise ValueError(
                 "clip_vision gives no single vector per picture (as SigLIP models do not): load a CLIP vision model."
             )
         on_frames(len(chunk))
-    embeddings = torch.cat(found)
+    embeddings = torch.cat(vectors)
     if not torch.isfinite(embeddings).all():
         raise ValueError("clip_vision gave NaN or infinite values: load another file, or run it in fp32.")
     return embeddings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import folder_paths
@@ -130,12 +130,12 @@ def check_prefix(prefix: str) -> None:
 def check_writable(folder: Path) -> None:
     """Raises `ValueError` where no file can be made in a folder, which need not exist yet: better at once than when
     there is something to save."""
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    if not there.is_dir():
-        raise ValueError(f"{there} is a file, where a folder is needed: choose another name, or move it away.")
-    if not os.access(there, os.W_OK | os.X_OK):
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is a file, where a folder is needed: choose another name, or move it away.")
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(
-            f"Nothing can be written to the folder {there}: allow it, or choose another in your model paths."
+            f"Nothing can be written to the folder {existing}: allow it, or choose another in your model paths."
         )
 
 
@@ -156,7 +156,9 @@ def new_tune_paths(prefix: str) -> Iterator[Path]:
 
 def short_path(path: Path) -> str:
     """The file as the user knows it, from the folder's name on."""
-    root = next((Path(one) for one in folder_paths.get_folder_paths(TUNES) if path.is_relative_to(one)), path.parent)
+    root = next(
+        (Path(folder) for folder in folder_paths.get_folder_paths(TUNES) if path.is_relative_to(folder)), path.parent
+    )
     return f"{root.name}/{path.relative_to(root).as_posix()}"
 
 
@@ -169,6 +171,15 @@ def inversions_folder() -> Path:
     """Where kept inversions lie; it may not exist yet. The name is that of a system user's folder, which newer hosts do
     not serve to browsers and older ones have no function for."""
     return Path(folder_paths.get_user_directory()) / "__ei2" / "inversions"
+
+
+def state_of_file(name: str | None, resolve: Callable[[str], Path]) -> str | float:
+    """Changes when the file of that name, found by `resolve`, does. A name that comes from another node and is not
+    known yet is None: its state differs each time, so that the file is read."""
+    if name is None:
+        return float("nan")
+    status = resolve(name).stat()
+    return f"{status.st_mtime_ns}:{status.st_size}"
 
 
 def find_litter() -> Litter:

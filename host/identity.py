@@ -37,8 +37,8 @@ def identify(model) -> ModelIdentity:
         family=digest([prediction(model), [(key, tuple(weight.shape)) for key, weight in weights.items()]]),
         name=name,
         sample=sample,
-        rounding=max(one.eps for one in formats),
-        smallest=max(one.smallest_normal * one.eps for one in formats),
+        rounding=max(info.eps for info in formats),
+        smallest=max(info.smallest_normal * info.eps for info in formats),
         patches=digest(patches, foreign=lambda value: type(value).__name__) if patches else "",
     )
 
@@ -54,12 +54,12 @@ def weight_sample(weights: dict[str, torch.Tensor], count: int) -> torch.Tensor:
     shapes are the same. Raises `Unhashable` for weights that the host has not loaded yet (on torch's meta device)."""
     if any(weight.is_meta for weight in weights.values()):
         raise Unhashable("a model that is not loaded yet")
-    found = []
+    samples = []
     for weight in weights.values():
         size = weight.numel()
         places = torch.arange(1, 2 * count, 2, device=weight.device) * size // (2 * count)
-        found.append(weight.detach().reshape(-1)[places].float())
-    return torch.cat([values.to(found[0].device) for values in found]).cpu()
+        samples.append(weight.detach().reshape(-1)[places].float())
+    return torch.cat([values.to(samples[0].device) for values in samples]).cpu()
 
 
 def plain_patches(model) -> dict[str, list]:
@@ -123,9 +123,11 @@ def _refuse_what_others_hang_on(model) -> None:
             raise Unhashable(f"another node's {what} on the model")
 
 
-def _of_others(found: dict) -> dict:
+def _of_others(entries: dict) -> dict:
     own = (KEY, WINDOWS)
-    return {key: value for key, value in found.items() if key not in own and not str(key).startswith(HANDLERS_WRAPPERS)}
+    return {
+        key: value for key, value in entries.items() if key not in own and not str(key).startswith(HANDLERS_WRAPPERS)
+    }
 
 
 def _windows(model) -> list | None:

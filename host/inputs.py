@@ -82,12 +82,13 @@ def _active(options: dict) -> tuple[float, float]:
 def check_schedule(model, inversion) -> None:
     """Raises `ValueError` for an inversion whose noise levels are not the model's: its noise would mean another
     amount here."""
-    given = inversion.sigmas.cpu().float()
-    wanted = ddim_sigmas(len(given) - 1, sigma_schedule(model))
-    if not torch.allclose(given, wanted, rtol=1e-3, atol=1e-4):
+    sigmas = inversion.sigmas.cpu().float()
+    schedule = ddim_sigmas(len(sigmas) - 1, sigma_schedule(model))
+    if not torch.allclose(sigmas, schedule, rtol=1e-3, atol=1e-4):
         raise ValueError(
-            f"The inversion goes up to noise level {given.max():.4g}, but this model's schedule at {len(given) - 1} "
-            f"steps to {wanted.max():.4g}: invert with the very model that samples, with the same sampling nodes on it."
+            f"The inversion goes up to noise level {sigmas.max():.4g}, but this model's schedule at {len(sigmas) - 1} "
+            f"steps to {schedule.max():.4g}: invert with the very model that samples, with the same sampling nodes on "
+            "it."
         )
 
 
@@ -138,9 +139,9 @@ def check_video(images: torch.Tensor, name: str) -> torch.Tensor:
     return frames.expand(*frames.shape[:3], 3).clamp(0, 1)
 
 
-def check_same_clip(one: torch.Tensor, other: torch.Tensor, names: tuple[str, str], hint: str) -> None:
+def check_same_clip(first: torch.Tensor, second: torch.Tensor, names: tuple[str, str], hint: str) -> None:
     """Raises `ValueError` when two clips `f h w 3` differ in size or number of frames."""
-    for what, a, b in (("frames", len(one), len(other)), ("size", _size(one), _size(other))):
+    for what, a, b in (("frames", len(first), len(second)), ("size", _size(first), _size(second))):
         if a != b:
             raise ValueError(f"{names[0]} and {names[1]} differ in {what}, {a} and {b}: {hint}")
 

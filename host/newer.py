@@ -30,7 +30,7 @@ def offered(**fields) -> dict:
 
 
 # For inputs that few users need: arguments of every kind of input with a value.
-ADVANCED = {"advanced": True} if all("advanced" in inspect.signature(one).parameters for one in INPUTS) else {}
+ADVANCED = {"advanced": True} if all("advanced" in inspect.signature(kind).parameters for kind in INPUTS) else {}
 
 
 def core_patcher(module, load_device, offload_device, static: bool = False):

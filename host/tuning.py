@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import comfy.samplers
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
@@ -21,11 +20,12 @@ from ..ei2.snapshot_file import check_fits
 from ..ei2.temporal import STAM
 from ..ei2.tensor_file import part
 from ..ei2.tune_result import TuneResult
-from ..ei2.tuning import TrainingState, TuneSettings, autocast, tune
+from ..ei2.tuning import Denoise, TrainingState, TuneSettings, autocast, tune
 from .identity import identify
 from .inflation import KEY, QUERIES, LayerHook, require_inflation
 from .memory import explained_out_of_memory
 from .memory_estimate import plan_training
+from .sampling import work_on
 from .temporal_stack import TemporalStack, effective_state
 from .training import (
     Differentiable,
@@ -113,10 +113,11 @@ def tune_model(
         unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
         clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
-        guider = comfy.samplers.CFGGuider(clone)
-        guider.inner_set_conds({"positive": positive})
-        sampler = TuneSampler(lambda denoise, clip: loop(steps(denoise, clip)))
-        guider.sample(torch.zeros_like(latents), latents, sampler, schedule[-1:], disable_pbar=True)
+
+        def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
+            loop(steps(_denoiser(guider, len(clip), options), clip))
+
+        work_on(clone, latents, {"positive": positive}, schedule[-1:], train)
         return learned()
 
 
@@ -127,27 +128,19 @@ def from_noise(denoise: Callable, clip: torch.Tensor, window: slice, sigma: torc
     return denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
 
 
-class TuneSampler(comfy.samplers.Sampler):
-    """A sampler that samples nothing: the host calls it with the model ready to run, and `train(denoise, clip)` trains.
-    `denoise` is as `tune` takes it, `clip` `f c h w` in the model's latent scale."""
+def _denoiser(guider, total: int, options: dict) -> Denoise:
+    """The model as `tune` takes it, by a sampling guider; a window of the `total` frames sees its own prompts."""
+    whole = {name: [dict(cond) for cond in conds] for name, conds in guider.conds.items()}
+    make_differentiable(guider)
 
-    def __init__(self, train: Callable[[Callable, torch.Tensor], None]):
-        self.train = train
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, window: slice) -> torch.Tensor:
+        if len(x) < total:
+            frames = range(*window.indices(total))
+            guider.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
+            hold_controls(guider)
+        return guider(x, sigma, **options)
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
-        whole = {name: [dict(cond) for cond in conds] for name, conds in model_wrap.conds.items()}
-        make_differentiable(model_wrap)
-        total = len(latent_image)
-
-        def denoise(x: torch.Tensor, sigma: torch.Tensor, window: slice) -> torch.Tensor:
-            if len(x) < total:
-                frames = range(*window.indices(total))
-                model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
-                hold_controls(model_wrap)
-            return model_wrap(x, sigma, **extra_args)
-
-        self.train(denoise, latent_image)
-        return latent_image
+    return denoise
 
 
 class Trainable:
@@ -155,11 +148,9 @@ class Trainable:
     first; both on the MODEL's device. `start`: where they stood in an earlier run."""
 
     def __init__(self, model, start: TrainingState | None = None):
-        self.inflation, unet, device = require_inflation(model), require_unet(model), model.load_device
-        blocks, settings = transformer_blocks(unet), self.inflation.settings
-        self.stack = TemporalStack.build(blocks, settings, torch.nn.Linear)
-        self.stack.load_state_dict({name: weight.float() for name, weight in self.inflation.stack.state_dict().items()})
-        self.stack.to(device).train()
+        self.inflation, device = require_inflation(model), model.load_device
+        blocks, settings = transformer_blocks(require_unet(model)), self.inflation.settings
+        self.stack = TemporalStack.ordinary(model, settings, self.inflation.stack.state_dict()).train()
         for module in self.stack.values():
             if isinstance(module, STAM):
                 module.restrict(settings.normalization, settings.normalization_scope)

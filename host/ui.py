@@ -116,6 +116,12 @@ def show_text(text: str) -> None:
     extra("text in the node", lambda: PromptServer.instance.send_progress_text(plain(text), context.node_id))
 
 
+def warn_in_node(text: str) -> None:
+    """A line in the log, and the text in the node that is running."""
+    warn(text)
+    show_text(text)
+
+
 def shown(node, pictures: torch.Tensor | None = None, text: str = "") -> dict:
     """The `ui` of a node's output. `node`: the running node's class; `pictures`: `f h w 3` in 0..1, left out where the
     folder for temporary files is full. `web/shown_text.js` shows the text, which is made plain."""
@@ -168,10 +174,10 @@ def draw(model, rows: list[torch.Tensor]) -> Image.Image | None:
             break
     if image is None:
         return None
-    shown = ROW * len(rows)
-    if image.height >= shown:  # the user's previewer gives the full size
-        return image.resize((round(image.width * shown / image.height), shown))
-    factor = -(-shown // image.height)
+    height = ROW * len(rows)
+    if image.height >= height:  # the user's previewer gives the full size
+        return image.resize((round(image.width * height / image.height), height))
+    factor = -(-height // image.height)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
@@ -185,9 +191,9 @@ def _side_by_side(video: torch.Tensor) -> torch.Tensor:
 def _previewers(model) -> Iterator:
     """The user's choice, then the linear map to colours, which needs nothing else."""
     latent_format = model.model.latent_format
-    chosen = extra("chosen previewer", lambda: latent_preview.get_previewer(model.load_device, latent_format))
-    if chosen is not None:
-        yield chosen
+    previewer = extra("chosen previewer", lambda: latent_preview.get_previewer(model.load_device, latent_format))
+    if previewer is not None:
+        yield previewer
     if latent_format.latent_rgb_factors is not None:
         yield latent_preview.Latent2RGBPreviewer(
             latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias

@@ -210,9 +210,9 @@ def check_words(reweight: str | None, blend_source: str | None, blend_target: st
     check_count(old, "blend_source")
     check_count(new, "blend_target")
     if bool(old) != bool(new):
-        given, missing = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
+        filled, empty = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
         raise ValueError(
-            f"{given} is {', '.join((old or new)[:10])}, but {missing} is empty: give the words in both prompts, or "
+            f"{filled} is {', '.join((old or new)[:10])}, but {empty} is empty: give the words in both prompts, or "
             "none."
         )
 

@@ -107,12 +107,12 @@ class EditSample(io.ComfyNode):
             edited = sample(model, noise, positive, negative, cfg, inversion.sigmas, kept)
             nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
             return io.NodeOutput({"samples": edited}, nothing, nothing)
-        found = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
-        maps = drawn(lambda: draw_maps(found.maps, list(control.target.texts)))
+        edit = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
+        maps = drawn(lambda: draw_maps(edit.maps, list(control.target.texts)))
         advice = font_advice(list(control.target.texts))
         if advice:
             show_text(advice)
-        return io.NodeOutput({"samples": found.target}, {"samples": found.source}, maps)
+        return io.NodeOutput({"samples": edit.target}, {"samples": edit.source}, maps)
 
 
 def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:

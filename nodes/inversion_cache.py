@@ -52,8 +52,8 @@ class InversionCache(io.ComfyNode):
         return io.NodeOutput(report, ui=shown(cls, text=report))
 
 
-def leftovers(found: Litter) -> str:
+def leftovers(litter: Litter) -> str:
     """For the report; empty without any."""
-    plural = "" if found.entries == 1 else "s"
-    size = f"{found.size / 1e6:.1f} MB"
-    return f", {found.entries} leftover{plural} of broken-off writing, {size}" if found.entries else ""
+    plural = "" if litter.entries == 1 else "s"
+    size = f"{litter.size / 1e6:.1f} MB"
+    return f", {litter.entries} leftover{plural} of broken-off writing, {size}" if litter.entries else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.tune_file import check_tune, load_tune
-from ..host.folders import list_tunes, resolve_tune
+from ..host.folders import list_tunes, resolve_tune, state_of_file
 from ..host.newer import offered
 from ..host.ui import decode_picture, plain, shown
 
@@ -47,10 +47,7 @@ class LoadTune(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, tune_name) -> str | float:
         """Changes when the file does."""
-        if tune_name is None:  # comes from another node, and is not known yet: differs each time, so that it is read
-            return float("nan")
-        status = resolve_tune(tune_name).stat()
-        return f"{status.st_mtime_ns}:{status.st_size}"
+        return state_of_file(tune_name, resolve_tune)
 
     @classmethod
     def execute(cls, tune_name) -> io.NodeOutput:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from PIL import ImageColor
 
-from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
-from ..host.folders import list_input_videos, resolve_input
+from ..ei2 import PIXELS_PER_LATENT
+from ..ei2.video import FITS, read_audio, read_frames
+from ..host.folders import list_input_videos, resolve_input, state_of_file
 from ..host.memory import free_ram
 from ..host.newer import offered
 from ..host.ui import progress, shown, warn
@@ -40,7 +41,7 @@ class LoadVideo(io.ComfyNode):
                     default=512,
                     min=0,
                     max=LARGEST_SIZE,
-                    step=SIZE_STEP,
+                    step=PIXELS_PER_LATENT,
                     tooltip="Width of the frames in pixels, a multiple of 8. 0 = follow height and the "
                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
                     "of 8. Use the size the model was made for: 512 for SD 1.5, 768 for SD 2.",
@@ -50,7 +51,7 @@ class LoadVideo(io.ComfyNode):
                     default=512,
                     min=0,
                     max=LARGEST_SIZE,
-                    step=SIZE_STEP,
+                    step=PIXELS_PER_LATENT,
                     tooltip="Height of the frames in pixels, a multiple of 8. 0 = follow width and the "
                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
                     "of 8.",
@@ -134,10 +135,7 @@ class LoadVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, video, **others) -> str | float:
         """Changes when the file does, so that a replaced file is read again."""
-        if video is None:  # comes from another node, and is not known yet: differs each time, so that it is read
-            return float("nan")
-        status = resolve_input(video).stat()
-        return f"{status.st_mtime_ns}:{status.st_size}"
+        return state_of_file(video, resolve_input)
 
     @classmethod
     def execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..ei2.snapshot_file import check_snapshot
 from ..ei2.tuning import TuneSettings
@@ -16,7 +16,7 @@ from ..host.newer import ADVANCED, check_static_clone, offered
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
 from ..host.training import training_precision
 from ..host.tuning import TuningStep, tune_model
-from ..host.ui import drawn, plain, progress, show_text
+from ..host.ui import drawn, progress, show_text, shown
 from .pictures.plots import plot_losses
 
 PRECISION = ("auto", "bf16", "fp16", "fp32")
@@ -184,7 +184,7 @@ class OneShotTune(io.ComfyNode):
                     advance(step.number, preview=picture)
 
         tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start)
-        told = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
-        text = f"{told}\n{snapshots.told}".strip()
+        text = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
+        text = f"{text}\n{snapshots.report}".strip()
         plot = drawn(lambda: plot_losses(tune.losses))
-        return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=ui.PreviewText(plain(text)))
+        return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=shown(cls, text=text))

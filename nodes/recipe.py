@@ -148,4 +148,4 @@ def describe(name: str, kind: int) -> str:
 
 
 def _tooltip() -> str:
-    return "What kind of edit it is. " + " ".join(f"{name}: {one.purpose}." for name, one in RECIPES.items())
+    return "What kind of edit it is. " + " ".join(f"{name}: {recipe.purpose}." for name, recipe in RECIPES.items())

@@ -66,24 +66,24 @@ class ShiftProbe(io.ComfyNode):
     @classmethod
     def execute(cls, model, latent, positive, timesteps, compare_with=None) -> io.NodeOutput:
         models = [model] if compare_with is None else [model, compare_with]
-        chosen = parse_timesteps(timesteps)
-        for one in models:
-            require_inflation(one)
-            clip = clip_latents(one, latent)
-            check_whole(one, clip.shape[0], "EI2 Shift Probe")
-            check_frames(one, clip.shape[0], "the latent")
-            check_timesteps(one, chosen)
-        if len({tuple(block_names(transformer_blocks(require_unet(one)))) for one in models}) > 1:
+        levels = parse_timesteps(timesteps)
+        for candidate in models:
+            require_inflation(candidate)
+            clip = clip_latents(candidate, latent)
+            check_whole(candidate, clip.shape[0], "EI2 Shift Probe")
+            check_frames(candidate, clip.shape[0], "the latent")
+            check_timesteps(candidate, levels)
+        if len({tuple(block_names(transformer_blocks(require_unet(candidate)))) for candidate in models}) > 1:
             raise ValueError("compare_with has other blocks than model: inflate both from the same checkpoint.")
         check_conditioning(positive, clip.shape[0], "positive")
 
-        advance = progress(2 * len(chosen) * len(models))
-        found = {}
-        for name, one in zip(("model", "compare_with"), models):
-            label = f"{name} ({method(one)})"
-            found[label] = covariate_shift(one, clip, positive, chosen, on_step=advance)
-        tables = [f"{label}, timesteps {', '.join(map(str, chosen))}\n\n{s.table()}\n" for label, s in found.items()]
-        return io.NodeOutput(drawn(lambda: plot_shift(found)), "\n".join(tables))
+        advance = progress(2 * len(levels) * len(models))
+        shifts = {}
+        for name, candidate in zip(("model", "compare_with"), models):
+            label = f"{name} ({method(candidate)})"
+            shifts[label] = covariate_shift(candidate, clip, positive, levels, on_step=advance)
+        tables = [f"{label}, timesteps {', '.join(map(str, levels))}\n\n{s.table()}\n" for label, s in shifts.items()]
+        return io.NodeOutput(drawn(lambda: plot_shift(shifts)), "\n".join(tables))
 
 
 def parse_timesteps(text: str) -> list[int]:
