@@ -9,8 +9,8 @@ WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node i
 
 _complaint = complaint()
 if _complaint is None:
-    from .host.extras import extra
-    from .host.litter import sweep
+    from .host.folders import sweep
+    from .host.ui import extra
     from .nodes import EI2Extension
 
     async def comfy_entrypoint() -> EI2Extension:

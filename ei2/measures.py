@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+PSNR_LIMIT = 100.0  # dB: what an exact result counts; neither a plot nor JSON has an infinity
+
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB over all frames together; infinite for equal input.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from .short_text import check_choice
+
 SPATIAL = ("ffam", "sca", "first_frame", "dense", "dense_sca", "none")
 COARSE_POOL = ("average", "stride")
 TEMPORAL = ("stam", "attention", "none")
@@ -57,8 +59,7 @@ class InflationSettings:
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}.")
+            check_choice(name, getattr(self, name), choices)
         if self.coarse_factor < 1:
             raise ValueError(f"coarse_factor is {self.coarse_factor}: it must be 1 or more.")
         for name, other, values in NEEDS:

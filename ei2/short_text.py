@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 LETTERS = 60
 
 
@@ -16,3 +18,9 @@ def short(value, quotes: bool = True) -> str:
     except ValueError:  # Python writes no whole numbers of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
+
+
+def check_choice(name: str, value, choices: Collection) -> None:
+    """Raises `ValueError` unless the value of that name is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {short(value)}: choose one of {', '.join(map(str, choices))}.")

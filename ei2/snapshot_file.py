@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import tensor_file
+from . import PIXELS_PER_LATENT, tensor_file
 from .checked import Damaged, finite, made, numbers, same_shapes, tensor, value
 from .digest import digest
 from .model_identity import ModelIdentity, check_base
@@ -40,7 +40,8 @@ class Run:
         frames, _, height, width = self.clip.shape
         parts = [self.clip, self.prompt, self._settings(), self.base.family, self.base.sample, self.base.patches]
         short = digest([*parts, self.earlier])[:10]
-        return f"{frames}f_{8 * width}x{8 * height}_seed{self.training.seed}_{short}"
+        scale = PIXELS_PER_LATENT
+        return f"{frames}f_{scale * width}x{scale * height}_seed{self.training.seed}_{short}"
 
     def check(self, snapshot: Run, name: str) -> None:
         """Raises `ValueError`, naming both sides, unless the snapshot of that name is of this run."""
@@ -51,7 +52,8 @@ class Run:
                     f"The snapshot {name} was made with {key} {found.get(key)}, but this tuning has {wanted[key]}: set "
                     "it back, or set resume_from to none to start anew."
                 )
-        shape = lambda clip: f"{clip.shape[0]} frames of {8 * clip.shape[3]} x {8 * clip.shape[2]}"
+        size = lambda clip: [PIXELS_PER_LATENT * clip.shape[axis] for axis in (3, 2)]
+        shape = lambda clip: f"{clip.shape[0]} frames of {' x '.join(map(str, size(clip)))}"
         remedy = "choose it again, or set resume_from to none to start anew."
         if not _close([snapshot.clip], [self.clip]):
             raise ValueError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .short_text import short
+from .short_text import check_choice, short
 
 MATCH, MISMATCH = 1, -1  # of the alignment; a gap counts 0
 MODES = ("auto", "replace", "refine")
@@ -107,8 +107,7 @@ def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]
     Raises `ValueError` for another mode, for very long prompts, and for prompts of which one is longer than the text
     encoder's window and the other is not.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}: choose one of {', '.join(MODES)}.")
+    check_choice("mode", mode, MODES)
     for name, prompt in (("source", source), ("target", target)):
         if len(prompt) > MOST_TOKENS:
             raise ValueError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import tensor_file
+from . import PIXELS_PER_LATENT, tensor_file
 from .checked import Damaged, finite, made, numbers, tensor, value
 from .model_identity import ModelIdentity
 from .settings import PRESETS, InflationSettings
@@ -20,7 +20,6 @@ from .tune_result import TuneResult
 from .tuning import TuneSettings
 
 KIND = "ei2_tune"
-PIXELS = 8  # per latent pixel
 COVERS = "ssmd_cover_images"  # where the host's model browser looks for pictures: a JSON list of base64
 MOST_PICTURE = 2_000_000  # letters of base64; ours have a tenth of it
 
@@ -41,7 +40,7 @@ class SavedTune:
         tune = self.tune
         preset = next((name for name, settings in PRESETS.items() if settings == tune.settings), None)
         options = ", ".join(f"{name} {value}" for name, value in tune.settings.to_dict().items())
-        height, width = (PIXELS * side for side in tune.size)
+        height, width = (PIXELS_PER_LATENT * side for side in tune.size)
         lines = [f"inflation: {preset or options}", f"clip: {tune.frames} frames, {width} x {height}"]
         if tune.training:
             how = tune.training

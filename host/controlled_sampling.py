@@ -16,14 +16,14 @@ from ..ei2.local_blend import local_blend, word_mask
 from ..ei2.map_edit import cross_steps_of, steps_of
 from ..ei2.masks import KeptOutside
 from ..ei2.prompt_control import Control
-from .checks import check_one_prompt, check_whole
+from .clip import same_text
 from .controlled_unet import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
+from .inputs import check_one_prompt, check_whole
 from .memory_estimate import sampling_within_memory
 from .null_text import scheduled_negative
-from .prompts import same_text
 from .sampling import run, unguided
-from .unet import require_unet, transformer_blocks
+from .unet import compute_dtype, require_unet, transformer_blocks
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def sample_controlled(
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
     guider = ControlledGuider(clone, (source, source_negative, source_cfg), (positive, negative, cfg), sigmas)
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
-    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
-    kept = lambda clip: controlled.kept_bytes(transformer_blocks(unet), clip, dtype.itemsize)
+    itemsize = compute_dtype(model).itemsize
+    held = lambda clip: controlled.kept_bytes(transformer_blocks(unet), clip, itemsize)
     guided = not cfg == source_cfg == 1
-    with sampling_within_memory("sampling with attention control", model, noise, positive, guided, kept):
+    with sampling_within_memory("sampling with attention control", model, noise, positive, guided, held):
         both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
     source_video, target_video = both.chunk(2)
     words = range(len(control.target.texts))

@@ -11,16 +11,15 @@ import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 
 from ..ei2.local_blend import MapSum
 from ..ei2.map_edit import MapEdit, attention_maps, controlled_attention, cross_steps_of, edited_maps, steps_of
 from ..ei2.prompt_control import Control
 from ..ei2.unet_shape import Clip
-from .temporal_stack import TemporalStack
-from .unet import Block, Call, transformer_blocks
+from .unet import Block, Call, attend_by_host, transformer_blocks
 
 BRANCH = "EI2 control"  # names the wrapper, and the running `Branch` among the transformer options
 MAP_DOWNSAMPLING = 4  # maps are taken where the tokens' grid is closest to a quarter of the latents' width
@@ -85,18 +84,16 @@ class ControlledUNet:
             return executor(*args, **kwargs)
         blocks = transformer_blocks(executor.class_obj)
         with ExitStack() as hooks:
-            self._control_text(blocks, call.options, branch)
+            self._control_text(blocks, call, branch)
             if branch.step < self.self_steps:
                 self._share_self_attention(blocks, chunks, branch, hooks)
             return executor(*call.args, **call.kwargs)
 
-    def _control_text(self, blocks: list[Block], options: dict, branch: Branch) -> None:
-        replace = dict(options.get("patches_replace", {}))
-        others = replace.get("attn2", {})
-        attn2 = dict(others)
+    def _control_text(self, blocks: list[Block], call: Call, branch: Branch) -> None:
+        attn2 = call.replacements("attn2")
+        others = dict(attn2)
         for block in blocks:
-            place = (*block.place, block.index)
-            other = others.get(place) or others.get(block.place)
+            other = others.get(block.full_place) or others.get(block.place)
             if other and not self.warned:
                 self.warned = True
                 logging.warning(
@@ -104,18 +101,11 @@ class ControlledUNet:
                     "control. If it changes the prompt's own attention instead (not an IP-Adapter), take one of the "
                     "two off."
                 )
-            attn2[place] = partial(self._attend_text, block=block, other=other, branch=branch)
-        replace["attn2"] = attn2
-        options["patches_replace"] = replace
+            attn2[block.full_place] = partial(self._attend_text, block=block, other=other, branch=branch)
 
     def _attend_text(self, q, k, v, extra_options: dict, block: Block, other, branch: Branch) -> torch.Tensor:
         """Called by the host in place of a block's cross-attention: q `(chunks f) d c`, k and v `(chunks f) l c`."""
-        heads = extra_options["n_heads"]
-
-        def attend(q, k, v):
-            precision = extra_options.get("attn_precision")
-            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
-
+        attend = attend_by_host(extra_options)
         out = other(q, k, v, extra_options) if other else attend(q, k, v)
         chunks = extra_options["cond_or_uncond"]
         chunk = chunks.index(POSITIVE)
@@ -126,7 +116,13 @@ class ControlledUNet:
         if edit.needs_source and branch.name == "source":
             self.kept.setdefault(("text", block.path), (q.clone(), k.clone()))  # not views: they would keep all chunks
         if block.downsampling == self.downsampling:
-            self._add_maps(attention_maps(q, k, heads), extra_options["activations_shape"][2:], block, branch, taken)
+            self._add_maps(
+                attention_maps(q, k, extra_options["n_heads"]),
+                extra_options["activations_shape"][2:],
+                block,
+                branch,
+                taken,
+            )
         if branch.name == "source" or edit.changes_nothing:
             return out
         source = self.kept["text", block.path] if edit.needs_source else (None, None)
@@ -144,37 +140,32 @@ class ControlledUNet:
         if branch.name == "target" and edit.needs_source:
             maps = edited_maps(self.kept["maps source", block.path], maps, edit)
         self.sums[branch.name].add(maps, *size)
-        wanted = branch.name == "source" and edit.needs_source  # else only that they were added is kept
-        self.kept["maps " + branch.name, block.path] = maps if wanted else None
+        needed = branch.name == "source" and edit.needs_source  # else only that they were added is kept
+        self.kept["maps " + branch.name, block.path] = maps if needed else None
 
     def _prompt_only(self, tokens: torch.Tensor) -> torch.Tensor:
         """The prompt's keys or values `f l c`. The host repeats a prompt when the other chunk's is longer: a repetition
         changes no attention, so the first is enough."""
-        length, wanted = tokens.shape[1], len(self.control.target)
-        if length % wanted:
+        length, prompt = tokens.shape[1], len(self.control.target)
+        if length % prompt:
             raise ValueError(
-                f"Another node changes the prompt's tokens (there are {length}, the prompt has {wanted}), so they "
+                f"Another node changes the prompt's tokens (there are {length}, the prompt has {prompt}), so they "
                 "cannot be told apart: take either it or the attention control off."
             )
-        return tokens[:, :wanted]
+        return tokens[:, :prompt]
 
     def _share_self_attention(self, blocks: list[Block], chunks: list[int], branch: Branch, hooks: ExitStack) -> None:
         """Queries and keys of the target become the source's, and with them its attention maps."""
         for block in blocks:
             attentions = []
             if self.control.self_maps in ("temporal", "both") and len(self.stack):
-                attentions.append(self.stack[TemporalStack.name(block)])
+                attentions.append(self.stack[block.name])
             if self.control.self_maps in ("spatial", "both") and block.downsampling >= self.downsampling:
                 attentions.append(block.module.attn1)
-            for attention in attentions:
-                for name in ("to_q", "to_k"):
-                    exchange = partial(
-                        self._exchange,
-                        key=(f"{type(attention).__name__}.{name}", block.path),
-                        chunks=chunks,
-                        branch=branch,
-                    )
-                    hooks.callback(attention.get_submodule(name).register_forward_hook(exchange).remove)
+            for attention, name in product(attentions, ("to_q", "to_k")):
+                key = (f"{type(attention).__name__}.{name}", block.path)
+                exchange = partial(self._exchange, key=key, chunks=chunks, branch=branch)
+                hooks.callback(attention.get_submodule(name).register_forward_hook(exchange).remove)
 
     def _exchange(self, layer, inputs, output, key, chunks: list[int], branch: Branch):
         """The hook on a projection: videos lie one behind the other, be they `(chunks f) d c` or `(chunks d) f c`."""

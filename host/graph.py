@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from comfy_execution.utils import get_executing_context
 
-from .extras import extra
 from .miniature import is_miniature, unknown_words
-from .node_text import show_text
-from .plain_text import warn
+from .ui import extra, warn_in_node
 
 TEXTS = {"CLIPTextEncode": "text", "EI2_AttentionControl": "target_prompt"}  # nodes that make a prompt of a text
 EMPTY = "{} is empty: the model then makes what it likes. If that is not meant, cancel and write what the {} shows."
@@ -31,14 +29,14 @@ def running_graph() -> tuple[dict, str] | None:
 
 def running_node() -> str:
     """The type of the node that runs, such as ModelSave; empty where no server runs one."""
-    found = running_graph()
-    return found[0][found[1]]["class_type"] if found else ""
+    running = running_graph()
+    return running[0][running[1]]["class_type"] if running else ""
 
 
 def words_of(name: str) -> str | None:
     """The text of the prompt at the running node's input of that name; None where it cannot be told."""
-    found = running_graph()
-    return text_at(found[0], found[0][found[1]]["inputs"].get(name)) if found else None
+    running = running_graph()
+    return text_at(running[0], running[0][running[1]]["inputs"].get(name)) if running else None
 
 
 def text_at(graph: dict, link) -> str | None:
@@ -68,5 +66,4 @@ def warn_of_words(model, name: str, what: str) -> None:
                 f"{name}: for a real film, load a Stable Diffusion checkpoint."
             )
     if warning:
-        warn(warning)
-        show_text(warning)
+        warn_in_node(warning)

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from functools import partial
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch.utils.hooks import RemovableHandle
 
@@ -23,13 +22,19 @@ from ..ei2.settings import InflationSettings
 from ..ei2.tune_result import TuneResult
 from ..ei2.video_group_norm import hook_group_norm
 from ..ei2.windows import CoarseTokens
-from .dynamic_vram import core_patcher
 from .graph import running_node
-from .node_text import show_text
-from .plain_text import warn
-from .shared_text import hook_text_projections
+from .newer import core_patcher
 from .temporal_stack import TemporalStack, host_stack
-from .unet import Block, Call, require_unet, transformer_blocks, video_group_norms
+from .ui import warn, warn_in_node
+from .unet import (
+    Block,
+    Call,
+    attend_by_host,
+    hook_text_projections,
+    require_unet,
+    transformer_blocks,
+    video_group_norms,
+)
 from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"
@@ -70,9 +75,9 @@ class InflatedUNet:
         blocks = transformer_blocks(executor.class_obj)
         with ExitStack() as hooks:
             if self.settings.spatial != "none":
-                self._replace_self_attention(blocks, call.options, call.frames)
+                self._replace_self_attention(blocks, call)
             if len(self.stack):
-                self._add_temporal_modules(blocks, call.options, call.frames, hooks)
+                self._add_temporal_modules(blocks, call, hooks)
             for _, hook in layers:
                 for handle in hook():
                     hooks.callback(handle.remove)
@@ -87,39 +92,31 @@ class InflatedUNet:
             return []
         return [(norm, partial(hook_group_norm, norm, frames)) for norm in video_group_norms(unet)]
 
-    def _replace_self_attention(self, blocks: list[Block], options: dict, frames: int) -> None:
-        replace = dict(options.get("patches_replace", {}))
-        others = replace.get("attn1", {})
-        attn1 = dict(others)
-        dense = dense_places((*block.place, block.index) for block in blocks)
-        taken = []
+    def _replace_self_attention(self, blocks: list[Block], call: Call) -> None:
+        attn1 = call.replacements("attn1")
+        others, foreign = set(attn1), []
+        kinds = dict.fromkeys((block.full_place for block in blocks), self.settings.spatial)
+        if self.settings.spatial == "dense_sca":
+            dense = dense_places(kinds)
+            kinds = {place: "dense" if place in dense else "sca" for place in kinds}
         for block in blocks:
-            place = (*block.place, block.index)
-            if place in others or block.place in others:
-                taken.append(block.path)
+            if block.full_place in others or block.place in others:
+                foreign.append(block.path)
             else:
-                spatial = self.settings.spatial
-                if spatial == "dense_sca":
-                    spatial = "dense" if place in dense else "sca"
-                attn1[place] = partial(self._attend_frames, frames=frames, spatial=spatial, path=block.path)
-        if taken:
+                spatial = kinds[block.full_place]
+                attend = partial(self._attend_frames, frames=call.frames, spatial=spatial, path=block.path)
+                attn1[block.full_place] = attend
+        if foreign:
             self._warn_once(
-                f"Another node replaces the self-attention of {len(taken)} of {len(blocks)} blocks "
-                f"({', '.join(taken[:3])}{', …' if len(taken) > 3 else ''}): there the frames do not look at each "
+                f"Another node replaces the self-attention of {len(foreign)} of {len(blocks)} blocks "
+                f"({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): there the frames do not look at each "
                 "other. If they drift apart, take that node off.",
                 "taken",
             )
-        replace["attn1"] = attn1
-        options["patches_replace"] = replace
 
     def _attend_frames(self, q, k, v, extra_options: dict, frames: int, spatial: str, path: str) -> torch.Tensor:
         """Called by the host in place of a block's self-attention, with projected `(b f) d c` tokens."""
-
-        def attend(q, k, v):
-            precision = extra_options.get("attn_precision")
-            heads = extra_options["n_heads"]
-            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
-
+        attend = attend_by_host(extra_options)
         height, width = extra_options["activations_shape"][2:]
         if not q.shape[1] == k.shape[1] == height * width:
             self._warn_once(
@@ -142,21 +139,18 @@ class InflatedUNet:
         rivals = {"sca": sparse_causal_attention, "first_frame": first_frame_attention, "dense": dense_attention}
         return rivals[spatial](q, k, v, frames, attend)
 
-    def _add_temporal_modules(self, blocks: list[Block], options: dict, frames: int, hooks: ExitStack) -> None:
+    def _add_temporal_modules(self, blocks: list[Block], call: Call, hooks: ExitStack) -> None:
+        frames, modules = call.frames, {block.full_place: self.stack[block.name] for block in blocks}
         if self.settings.position == "after_feed_forward":
             for block in blocks:
-                temporal = self.stack[TemporalStack.name(block)]
-                hook = lambda _, __, output, temporal=temporal: temporal(output, frames)
+                hook = lambda _, __, output, temporal=modules[block.full_place]: temporal(output, frames)
                 hooks.callback(block.module.register_forward_hook(hook).remove)
             return
-        modules = {(*block.place, block.index): self.stack[TemporalStack.name(block)] for block in blocks}
 
         def after_spatial(x, extra_options):
             return modules[(*extra_options["block"], extra_options["block_index"])](x, frames)
 
-        patches = dict(options.get("patches", {}))
-        patches["middle_patch"] = [*patches.get("middle_patch", []), after_spatial]
-        options["patches"] = patches
+        call.patches("middle_patch").append(after_spatial)
 
     def _warn_once(self, message: str, subject: str) -> None:
         if subject not in self.warned:
@@ -202,8 +196,7 @@ def detach(model) -> None:
 def warn_of_saving(patcher, device, lowvram: int, to_be_saved: bool = False, *args, **kwargs) -> None:
     """Called by the host when it loads an inflated MODEL; its nodes that save one load it for that."""
     if to_be_saved or running_node() in SAVERS:
-        warn(NOT_SAVED)
-        show_text(NOT_SAVED)
+        warn_in_node(NOT_SAVED)
 
 
 def deflate(model):
@@ -227,13 +220,11 @@ def apply_tune(model, tune: TuneResult):
     model, q projections as weight patches. Raises `ValueError` when it is not inflated or inflated differently."""
     inflation = require_inflation(model)
     if inflation.settings != tune.settings:
-        tuned, given = tune.settings.to_dict(), inflation.settings.to_dict()
-        wanted, found = (
-            ", ".join(f"{name} {value}" for name, value in options.items() if tuned[name] != given[name])
-            for options in (tuned, given)
-        )
+        tuned, present = tune.settings.to_dict(), inflation.settings.to_dict()
+        names = [name for name in tuned if tuned[name] != present[name]]
+        theirs, ours = (", ".join(f"{name} {options[name]}" for name in names) for options in (tuned, present))
         raise ValueError(
-            f"The tune was made with {wanted}, but the model is inflated with {found}: inflate it in the same way."
+            f"The tune was made with {theirs}, but the model is inflated with {ours}: inflate it in the same way."
         )
     _check_fits(model, tune)
     stack = host_stack(model, tune.settings, tune.temporal)

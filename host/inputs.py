@@ -1,146 +1,150 @@
-"""What every node asks of its inputs before it starts, taken from its own schema.
-
-The host checks what is typed into a node, but not what comes from another one, nor NaN; ComfyUI 0.3.75 does not even
-check the choices of a list. So each node's `execute` begins here, by `check_inputs` in `nodes/__init__.py`.
-"""
+"""Checks of a node's inputs that come before any long work: clips, prompts, inversions, pictures."""
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable
-from functools import wraps
-from numbers import Integral, Real
-
 import torch
-from comfy_api.latest import io
 
-from ..ei2.inverted_clip import Inversion
-from ..ei2.prompt_control import Control
-from ..ei2.short_text import short
-from ..ei2.tune_result import TuneResult
-from .memory import OutOfMemory, is_out_of_memory, release
+from ..ei2.ddim import ddim_sigmas
+from .inflation import inflation_of
+from .unet import require_unet, sigma_schedule
+from .windows import NODE, context_windows
 
-MOST_LETTERS = 10_000  # of a text: more than any prompt has, and little enough for all work on it
-
-
-def _is_conditioning(value) -> bool:
-    entry = lambda one: len(one) == 2 and isinstance(one[0], torch.Tensor) and isinstance(one[1], dict)
-    return isinstance(value, (list, tuple)) and all(isinstance(one, (list, tuple)) and entry(one) for one in value)
+PARTS = ("area", "mask")  # options that hold a prompt to a part of the picture
+RANGES = (("start_percent", "end_percent"), ("clip_start_percent", "clip_end_percent"))  # … of the sampling
 
 
-# What comes over a link: the host takes a number or a text in its place, where someone else's tool writes one.
-CONNECTED: dict[str, Callable[[object], bool]] = {
-    "MODEL": lambda value: hasattr(value, "get_model_object"),
-    "CLIP": lambda value: value is None or hasattr(value, "tokenize"),  # None: of a file without one, said elsewhere
-    "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
-    "LATENT": lambda value: isinstance(value, dict) and hasattr(value.get("samples"), "shape"),
-    "CONDITIONING": _is_conditioning,
-    "IMAGE": lambda value: isinstance(value, torch.Tensor),
-    "MASK": lambda value: isinstance(value, torch.Tensor),
-    "EI2_TUNE": lambda value: isinstance(value, TuneResult),
-    "EI2_INVERSION": lambda value: isinstance(value, Inversion),
-    "EI2_CONTROL": lambda value: isinstance(value, Control),
-}
-
-
-def check_inputs(node: type[io.ComfyNode]) -> None:
-    """Makes the node's `execute` begin with these checks: the inputs' types, ranges and choices, then what the node's
-    own `validate_inputs` says, now that values from other nodes are known. Numbers arrive in the schema's type. Where
-    the memory runs out without explanation, one is given.
-
-    `execute` then raises `ValueError` with one sentence that names the input, what it may be and what it is.
-    """
-    execute = node.execute.__func__
-    signature, validated = inspect.signature(execute), _validated(node)
-    rest = next((name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD), None)
-
-    @wraps(execute)
-    def checked(cls, *args, **kwargs):
-        given = signature.bind(cls, *args, **kwargs).arguments
-        del given["cls"]
-        given |= given.pop(rest, {})
-        schema = cls.define_schema()
-        checked = checked_values(schema.inputs, given, validated)
-        values = {**given, **checked}
-        if validated:
-            complaint = cls.validate_inputs(**{name: values[name] for name in validated if name in values})
-            if complaint is not True:
-                raise ValueError(complaint)
-        check_links(schema.inputs, values)
-        try:
-            return execute(cls, **values)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            release(error)
-            raise OutOfMemory(
-                f"The memory was not enough for {schema.display_name}: give it fewer or smaller frames, or free memory."
-            ) from error
-
-    node.execute = classmethod(checked)
-
-
-def checked_values(inputs: list, given: dict, named: frozenset[str] = frozenset()) -> dict:
-    """The values of a schema's widgets among those `given`. Optional ones that are None are left out, so that the
-    node's default counts. `named`: lists of choices that the node checks by itself, with a better sentence. Raises
-    `ValueError`."""
-    values = {}
-    for one in inputs:
-        if one.id not in given:
-            continue
-        value = given[one.id]
-        if value is None and one.optional:
-            given.pop(one.id)
-            continue
-        if isinstance(one, io.Combo.Input):
-            if one.id not in named and value not in one.options:
-                choices = ", ".join(map(str, one.options))
-                raise ValueError(f"{one.id} is {short(value)}: choose one of {choices}.")
-        elif isinstance(one, (io.Int.Input, io.Float.Input)):
-            values[one.id] = _number(one, value)
-        elif isinstance(one, io.Boolean.Input):
-            if not isinstance(value, (bool, Integral)):
-                raise ValueError(f"{one.id} is {short(value)}: it must be true or false.")
-            values[one.id] = bool(value)
-        elif isinstance(one, io.String.Input):
-            _check_text(one.id, value)
-    return values
-
-
-def check_links(inputs: list, given: dict) -> None:
-    """Raises `ValueError` where something else is given than what the schema's links carry."""
-    for one in inputs:
-        kind = one.get_io_type()
-        if one.id in given and kind in CONNECTED and not CONNECTED[kind](given[one.id]):
-            raise ValueError(f"{one.id} is {short(given[one.id])}: connect an output of the kind {kind}.")
-
-
-def _number(one, value) -> int | float:
-    """The value as the schema's type; whole numbers may come as floats."""
-    whole = isinstance(one, io.Int.Input)
-    right = isinstance(value, Real) and not isinstance(value, bool)
-    right = right and (isinstance(value, Integral) or math.isfinite(value))
-    right = right and (not whole or isinstance(value, Integral) or float(value).is_integer())
-    if not right or (one.min is not None and value < one.min) or (one.max is not None and value > one.max):
-        low, high = (limit if whole else f"{limit:g}" for limit in (one.min, one.max))
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{one.id} is {short(value)}: it must be {kind} from {low} to {high}.")
-    return int(value) if whole else float(value)
-
-
-def _check_text(name: str, value) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {short(value)}: it must be a text.")
-    if len(value) > MOST_LETTERS:
+def clip_latents(model, latent: dict) -> torch.Tensor:
+    """The clip in a LATENT, `f c h w` in float32, whatever the host keeps intermediate results in: half precision
+    overflows on the way through the noise levels. Raises `ValueError` when it is not one video for this model."""
+    unet = require_unet(model)
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False) or samples.ndim != 4:
         raise ValueError(
-            f"{name} is a text of {len(value)} letters, {short(value)}: it must have at most {MOST_LETTERS}."
+            "This latent is not a batch of frames: encode the images of one video with VAE Encode "
+            "(latents of video models such as Wan do not fit)."
+        )
+    channels = unet.out_channels
+    if samples.shape[1] != channels:
+        raise ValueError(
+            f"This latent has {samples.shape[1]} channels, but the model needs {channels}: encode with the VAE that "
+            "belongs to the model."
+        )
+    if "noise_mask" in latent:
+        raise ValueError("This latent carries a mask, which tuning and inversion would ignore: use one without.")
+    if "batch_index" in latent and len(set(latent["batch_index"])) != samples.shape[0]:
+        raise ValueError("This latent holds repeated frames of a batch, not one video: encode the video's frames once.")
+    if not torch.isfinite(samples).all():
+        raise ValueError("The clip's latents hold NaN or infinite values: encode with another VAE or in fp32.")
+    return samples.float()
+
+
+def check_conditioning(conditioning: list, frames: int, name: str) -> None:
+    """Raises `ValueError` when a prompt's batch fits neither one for all frames nor one per frame, and when there are
+    noise levels at which no prompt holds for the whole picture: the model would be asked nothing there."""
+    for tokens, _ in conditioning:
+        if tokens.shape[0] not in (1, frames):
+            raise ValueError(
+                f"{name} holds {tokens.shape[0]} prompts, but the video has {frames} frames: give one prompt, or one "
+                "per frame."
+            )
+    held = set().union(*(restrictions(options) for _, options in conditioning))
+    reached = 0.0
+    for start, end in sorted(_active(options) for _, options in conditioning if not options.keys() & set(PARTS)):
+        if start <= reached:
+            reached = max(reached, end)
+    if reached < 1:
+        what = f", but has {', '.join(sorted(held))} set" if held else ", but is empty"
+        raise ValueError(f"{name} has to hold for the whole picture at every step{what}: give a prompt without that.")
+
+
+def check_one_prompt(conditioning: list, name: str, what: str) -> None:
+    """Raises `ValueError` unless it is one prompt for the whole picture, all frames and all of the sampling, as `what`
+    needs it."""
+    if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
+        raise ValueError(f"{name} has to be one plain prompt for {what}, not several ones or one per frame.")
+    odd = sorted(restrictions(conditioning[0][1]))
+    if odd:
+        raise ValueError(f"{name} has to be one plain prompt for {what}, but has {', '.join(odd)} set.")
+
+
+def restrictions(options: dict) -> set[str]:
+    """Which of a prompt's options hold it to a part of the picture or of the sampling."""
+    return {key for key in PARTS if key in options} | {
+        key for pair in RANGES for key, whole in zip(pair, (0.0, 1.0)) if options.get(key, whole) != whole
+    }
+
+
+def _active(options: dict) -> tuple[float, float]:
+    """From and to which share of the sampling a prompt holds."""
+    return (max(options.get(start, 0.0) for start, _ in RANGES), min(options.get(end, 1.0) for _, end in RANGES))
+
+
+def check_schedule(model, inversion) -> None:
+    """Raises `ValueError` for an inversion whose noise levels are not the model's: its noise would mean another
+    amount here."""
+    sigmas = inversion.sigmas.cpu().float()
+    schedule = ddim_sigmas(len(sigmas) - 1, sigma_schedule(model))
+    if not torch.allclose(sigmas, schedule, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            f"The inversion goes up to noise level {sigmas.max():.4g}, but this model's schedule at {len(sigmas) - 1} "
+            f"steps to {schedule.max():.4g}: invert with the very model that samples, with the same sampling nodes on "
+            "it."
         )
 
 
-def _validated(node) -> frozenset[str]:
-    """The inputs that the node's own `validate_inputs` takes."""
-    method = vars(node).get("validate_inputs")
-    if method is None:
-        return frozenset()
-    return frozenset(inspect.signature(method.__func__).parameters) - {"cls"}
+def check_frames(model, frames: int, what: str) -> None:
+    """Raises `ValueError` when the UNet would see another number of frames at once than the model was tuned on, and for
+    context windows that cannot cut a video."""
+    windows = context_windows(model.model_options, frames)
+    at_once = windows.length if windows else frames
+    inflation = inflation_of(model)
+    tune = inflation.tune if inflation else None
+    if not tune or tune.frames == at_once:
+        return
+    if windows:
+        raise ValueError(
+            f"The model was tuned on {tune.frames} frames at once, but its context windows have {at_once}: set "
+            f"context_length of {windows.node} to {tune.frames}, or tune again with window_frames {at_once}."
+        )
+    longer = ""
+    if frames > tune.frames:
+        longer = (
+            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and put an {NODE} node "
+            f"with context_length {tune.frames} after it"
+        )
+    raise ValueError(
+        f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
+        f"inversion and edit{longer}."
+    )
+
+
+def check_whole(model, frames: int, what: str) -> None:
+    """Raises `ValueError` when context windows would cut the clip, for `what` needs it whole."""
+    windows = context_windows(model.model_options, frames)
+    if windows:
+        raise ValueError(
+            f"{what} needs the whole clip at once, but the context windows cut its {frames} frames into windows of "
+            f"{windows.length}: take {windows.node} off here, or use a shorter clip."
+        )
+
+
+def check_video(images: torch.Tensor, name: str) -> torch.Tensor:
+    """An IMAGE's frames, `f h w 3` in float32 on the CPU, without transparency. Raises `ValueError` when it is empty,
+    not a batch of pictures, or not finite."""
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"{name} holds no frames, its shape is {list(images.shape)}: connect a video's frames.")
+    frames = images[..., :3].float().cpu()
+    if not torch.isfinite(frames).all():
+        raise ValueError(f"{name} holds NaN or infinite values: decode it with another VAE or in fp32.")
+    return frames.expand(*frames.shape[:3], 3).clamp(0, 1)
+
+
+def check_same_clip(first: torch.Tensor, second: torch.Tensor, names: tuple[str, str], hint: str) -> None:
+    """Raises `ValueError` when two clips `f h w 3` differ in size or number of frames."""
+    for what, a, b in (("frames", len(first), len(second)), ("size", _size(first), _size(second))):
+        if a != b:
+            raise ValueError(f"{names[0]} and {names[1]} differ in {what}, {a} and {b}: {hint}")
+
+
+def _size(clip: torch.Tensor) -> str:
+    return f"{clip.shape[2]} x {clip.shape[1]}"

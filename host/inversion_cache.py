@@ -13,15 +13,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import comfy.model_management
-import folder_paths
 import torch
 
 from ..ei2 import tensor_file
 from ..ei2.checked import Damaged, finite, tensor, value
 from ..ei2.digest import Unhashable
 from ..ei2.inverted_clip import Inversion
-from .inversion_key import inversion_key
-from .plain_text import warn
+from .folders import inversions_folder
+from .identity import inversion_key
+from .ui import warn
 
 KIND = "ei2_inversion"
 LIMIT_VARIABLE, LIMIT = "EI2_CACHE_MB", 2000  # megabytes
@@ -49,9 +49,9 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
         key = inversion_key(model, parts)
     except Unhashable as reason:
         return compute(), f"computed, not kept: {reason} cannot be told from another"
-    found = _load(key, parts["latent"], parts["steps"])
-    if found is not None:
-        return found, f"from the cache ({usage()})"
+    inversion = _load(key, parts["latent"], parts["steps"])
+    if inversion is not None:
+        return inversion, f"from the cache ({usage()})"
     inversion = compute()
     try:
         kept = _store(key, inversion, most)
@@ -60,20 +60,14 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
     return inversion, f"computed and kept ({usage()})" if kept else "computed, not kept: larger than the cache"
 
 
-def folder() -> Path:
-    """Where they lie; it may not exist yet. The name is that of a system user's folder, which newer hosts do not serve
-    to browsers and older ones have no function for."""
-    return Path(folder_paths.get_user_directory()) / "__ei2" / "inversions"
-
-
 def limit() -> float:
     """The largest size in bytes; 0 switches the cache off. Raises `ValueError` where the user gives no number."""
-    given = os.environ.get(LIMIT_VARIABLE, LIMIT)
+    megabytes = os.environ.get(LIMIT_VARIABLE, LIMIT)
     try:
-        return max(0.0, float(given)) * 1e6
+        return max(0.0, float(megabytes)) * 1e6
     except ValueError:
         raise ValueError(
-            f"The environment variable {LIMIT_VARIABLE} is '{given}': set it to megabytes, 2000 for instance."
+            f"The environment variable {LIMIT_VARIABLE} is '{megabytes}': set it to megabytes, 2000 for instance."
         ) from None
 
 
@@ -84,8 +78,8 @@ def usage() -> Usage:
 
 def clear() -> Usage:
     """Deletes all but what another server is reading; returns what is gone."""
-    gone = [size for _, size, path in _entries() if _delete(path)]
-    return Usage(len(gone), sum(gone))
+    sizes = [size for _, size, path in _entries() if _delete(path)]
+    return Usage(len(sizes), sum(sizes))
 
 
 def _load(key: str, source, steps: int) -> Inversion | None:
@@ -99,13 +93,13 @@ def _load(key: str, source, steps: int) -> Inversion | None:
             values = value(record, "values", dict)
             _check(tensors, values, source, steps)
             noise = tensors.pop("noise").to(comfy.model_management.intermediate_device())
-            found = Inversion(noise, source, **tensors, **values)
+            inversion = Inversion(noise, source, **tensors, **values)
     except tensor_file.BadFile as error:
         warn(f"{error} It is an inversion, which is computed anew now.")
         return None
     with suppress(OSError):
         os.utime(path)  # used just now
-    return found
+    return inversion
 
 
 def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor, steps: int) -> None:
@@ -119,10 +113,10 @@ def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor,
     if tensors.keys() != shapes.keys():
         raise Damaged(f"it holds {', '.join(sorted(tensors))[:200]}")
     for name, shape in shapes.items():
-        found = tensor(tensors, name)
-        if found.shape != torch.Size(shape):
-            raise Damaged(f"{name} has the shape {list(found.shape)[:8]} instead of {list(shape)}")
-        finite(name, found)
+        part = tensor(tensors, name)
+        if part.shape != torch.Size(shape):
+            raise Damaged(f"{name} has the shape {list(part.shape)[:8]} instead of {list(shape)}")
+        finite(name, part)
     if values.keys() - {"null_cfg"}:
         raise Damaged(f"it holds {sorted(values)[0][:40]!r}, which is unknown")
     value(values, "null_cfg", float)
@@ -137,11 +131,11 @@ def _store(key: str, inversion: Inversion, most: float) -> bool:
             (tensors if isinstance(value, torch.Tensor) else values)[field.name] = value
     tensor_file.write(_path(key), KIND, tensors, {"values": values})
     size = usage().size
-    for _, one, path in sorted(_entries()):
+    for _, length, path in sorted(_entries()):
         if size <= most:
             break
         if _delete(path):
-            size -= one
+            size -= length
     return _path(key).exists()
 
 
@@ -154,16 +148,16 @@ def _delete(path: Path) -> bool:
 
 
 def _path(key: str) -> Path:
-    return folder() / f"{key}.safetensors"
+    return inversions_folder() / f"{key}.safetensors"
 
 
 def _entries() -> list[tuple[int, int, Path]]:
     """Time of last use (ns), size (bytes) and file of each."""
-    found = []
-    for path in folder().glob("*.safetensors"):
+    entries = []
+    for path in inversions_folder().glob("*.safetensors"):
         try:
             status = path.stat()
         except OSError:  # another server deleted it just now
             continue
-        found.append((status.st_mtime_ns, status.st_size, path))
-    return found
+        entries.append((status.st_mtime_ns, status.st_size, path))
+    return entries

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ..miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
 from ..miniature.world import COLORS, PATTERNS, PHRASINGS, SHAPES
-from .dynamic_vram import core_patcher
+from .newer import core_patcher
 
 WORDS = frozenset(re.findall(r"[a-z]+", " ".join([*PHRASINGS, *COLORS, *SHAPES, *PATTERNS])))  # that it has learned
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from functools import partial
 
 import comfy.conds
 import comfy.samplers
@@ -18,22 +18,23 @@ import torch
 from ..ei2.inverted_clip import Inversion
 from ..ei2.null_text import NullTextSettings, optimize_unconditional, step_ranges
 from ..ei2.settings import PRESETS
-from ..ei2.tuning import PRECISIONS
-from .checks import check_one_prompt
-from .differentiable import (
+from ..ei2.tuning import autocast
+from .clip import same_text
+from .inflation import inflation_of
+from .inputs import check_one_prompt
+from .memory import explained_out_of_memory
+from .memory_estimate import plan_training
+from .sampling import work_on
+from .temporal_stack import TemporalStack
+from .training import (
     Differentiable,
     differentiable_clone,
     gradients,
     make_differentiable,
+    training_precision,
     without_inference_tensors,
 )
-from .inflation import inflation_of
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
-from .precision import training_precision
-from .prompts import same_text
-from .temporal_stack import TemporalStack
-from .unet import require_unet, sigma_schedule, transformer_blocks
+from .unet import sigma_schedule
 
 LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count
 
@@ -63,45 +64,32 @@ def null_text(
     plan = plan_training(doing, model, latents, checkpointing, precision, source, learns=False)
     with explained_out_of_memory(doing, latents, ""), gradients():
         trajectory = [latents.clone() for latents in trajectory]
-        inflation, unet = inflation_of(model), require_unet(model)
-        options = inflation.settings if inflation else PRESETS["Per-frame"]
-        stack = TemporalStack.build(transformer_blocks(unet), options, torch.nn.Linear)
-        if inflation:
-            stack.load_state_dict({name: weight.float() for name, weight in inflation.stack.state_dict().items()})
-        stack.to(model.load_device).eval().requires_grad_(False)
+        inflation = inflation_of(model)
+        options, state = (inflation.settings, inflation.stack.state_dict()) if inflation else (PRESETS["Per-frame"], {})
+        stack = TemporalStack.ordinary(model, options, state).eval().requires_grad_(False)
         wrapper = Differentiable(options, stack, plan.checkpointing, inflation.warned if inflation else None)
-        sampler = NullTextSampler(trajectory, settings, on_step, precision)
-        guider = comfy.samplers.CFGGuider(differentiable_clone(model, wrapper, precision, plan.reserve))
-        guider.inner_set_conds(without_inference_tensors({"positive": source, "negative": empty}))
-        nothing = torch.zeros_like(trajectory[0])
-        guider.sample(nothing, nothing, sampler, sigmas.clone(), disable_pbar=True)
-        return sampler.embeddings, sampler.losses
+        learned = []
+
+        def learn(guider, clip: torch.Tensor, sigmas: torch.Tensor, extra_args: dict) -> None:
+            make_differentiable(guider)
+            predict = partial(_predict, guider, extra_args["model_options"])
+            start = guider.conds["negative"][0]["model_conds"]["c_crossattn"].cond
+            arithmetic = partial(autocast, precision, clip.device.type)
+            learned.extend(optimize_unconditional(predict, trajectory, sigmas, start, settings, on_step, arithmetic))
+
+        clone = differentiable_clone(model, wrapper, precision, plan.reserve)
+        conds = without_inference_tensors({"positive": source, "negative": empty})
+        work_on(clone, torch.zeros_like(trajectory[0]), conds, sigmas.clone(), learn)
+        return tuple(learned)
 
 
-class NullTextSampler(comfy.samplers.Sampler):
-    """A sampler that samples nothing: the host calls it with the model ready to run, and it learns the embeddings."""
-
-    def __init__(self, trajectory: list[torch.Tensor], settings: NullTextSettings, on_step, precision: str):
-        self.trajectory, self.settings, self.on_step = trajectory, settings, on_step
-        self.low_precision = PRECISIONS.get(precision)
-
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
-        host_model, conds, model_options = model_wrap.inner_model, model_wrap.conds, extra_args["model_options"]
-        make_differentiable(model_wrap)
-
-        def predict(x, sigma, text):
-            chosen = [conds["positive"], None] if text is None else [None, with_text(conds["negative"], text)]
-            per_frame = sigma * x.new_ones(len(x))
-            denoised = comfy.samplers.calc_cond_batch(host_model, chosen, x, per_frame, model_options)
-            return (x - denoised[0 if text is None else 1]) / sigma
-
-        low = self.low_precision
-        autocast = lambda: torch.autocast(noise.device.type, low) if low else nullcontext()
-        start = conds["negative"][0]["model_conds"]["c_crossattn"].cond
-        self.embeddings, self.losses = optimize_unconditional(
-            predict, self.trajectory, sigmas, start, self.settings, self.on_step, autocast
-        )
-        return latent_image
+def _predict(guider, model_options: dict, x: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor | None):
+    """The predicted noise `f c h w`, of the prompt or of an unconditional `text` `1 l c`."""
+    conds = guider.conds
+    prompts = [conds["positive"], None] if text is None else [None, with_text(conds["negative"], text)]
+    per_frame = sigma * x.new_ones(len(x))
+    denoised = comfy.samplers.calc_cond_batch(guider.inner_model, prompts, x, per_frame, model_options)
+    return (x - denoised[0 if text is None else 1]) / sigma
 
 
 def with_text(conds: list[dict], text: torch.Tensor) -> list[dict]:

@@ -10,10 +10,9 @@ import latent_preview
 import torch
 
 from ..ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
-from .extras import extra
 from .memory_estimate import sampling_within_memory
-from .progress import progress
-from .unet import require_unet, sigma_schedule
+from .ui import extra, progress
+from .unet import check_finite, require_unet, sigma_schedule
 
 # how other nodes hang on the guidance, by the host's names
 GUIDANCE = {
@@ -120,9 +119,28 @@ def run(
             advance(step + 1, total)
 
     samples = guider.sample(torch.zeros_like(start), start, sampler, sigmas, callback=callback, seed=0)
-    if not torch.isfinite(samples).all():
-        raise ValueError(
-            "The model gave NaN or infinite values: if it was tuned, tune again with a lower learning rate, otherwise "
-            "start ComfyUI with --fp32-unet or use another model."
-        )
+    check_finite(samples, "values")
     return samples.to(comfy.model_management.intermediate_device())
+
+
+class Work(comfy.samplers.Sampler):
+    """A sampler that samples nothing: the host calls it with the model ready to run, for other work.
+
+    `work(guider, clip, sigmas, options)`: `guider(x, sigma, **options)` is the denoised clip; `clip` `f c h w` is in
+    the model's latent scale.
+    """
+
+    def __init__(self, work: Callable[[comfy.samplers.CFGGuider, torch.Tensor, torch.Tensor, dict], object]):
+        self.work = work
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+        self.work(model_wrap, latent_image, sigmas, extra_args)
+        return latent_image
+
+
+def work_on(model, latents: torch.Tensor, conds: dict[str, list], sigmas: torch.Tensor, work, seed: int | None = None):
+    """Lets the host prepare the MODEL and the prompts `conds`, by the host's names for them, for the clip `f c h w`,
+    and calls `work` as `Work` says."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds(conds)
+    guider.sample(torch.zeros_like(latents), latents, Work(work), sigmas, disable_pbar=True, seed=seed)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
 from ..ei2.covariate_shift import CovariateShift, FeatureStatistics, feature_shift
 from .inflation import deflate, require_inflation
-from .temporal_stack import TemporalStack
-from .unet import Block, require_unet, sigma_schedule, transformer_blocks
+from .sampling import work_on
+from .unet import Block, check_finite, require_unet, sigma_schedule, transformer_blocks
 
 PROBE = "EI2 probe"
 TIMESTEPS = (100, 300, 500, 700, 900)
@@ -50,19 +49,15 @@ def covariate_shift(
 
     blocks = transformer_blocks(require_unet(model))
     sums = {block.path: torch.zeros(4, dtype=torch.float64) for block in blocks}
-    for expected, found in zip(host, ours):
+    for expected, statistics in zip(host, ours):
         for path in sums:
-            shift = feature_shift(found["features", path], expected["features", path])
+            shift = feature_shift(statistics["features", path], expected["features", path])
             module = (0.0, 0.0)
-            if ("output", path) in found:
-                module = feature_shift(found["output", path], found["input", path])
+            if ("output", path) in statistics:
+                module = feature_shift(statistics["output", path], statistics["input", path])
             sums[path] += torch.tensor([*shift, *module], dtype=torch.float64) / len(timesteps)
     columns = torch.stack(list(sums.values())).T
-    if not torch.isfinite(columns).all():
-        raise ValueError(
-            "The model gave NaN or infinite features: if it was tuned, tune again with a lower learning rate, "
-            "otherwise start ComfyUI with --fp32-unet or use another model."
-        )
+    check_finite(columns, "features")
     return CovariateShift(block_names(blocks), *columns.tolist(), list(timesteps))
 
 
@@ -71,8 +66,8 @@ def check_timesteps(model, timesteps: Sequence[int]) -> None:
     last = len(sigma_schedule(model)) - 1
     wrong = [timestep for timestep in timesteps if not 0 <= timestep <= last]
     if wrong or not timesteps:
-        found = f"hold {wrong[0]}" if wrong else "are empty"
-        raise ValueError(f"The timesteps {found}: give whole numbers from 0 (clean) to {last} (noise).")
+        fault = f"hold {wrong[0]}" if wrong else "are empty"
+        raise ValueError(f"The timesteps {fault}: give whole numbers from 0 (clean) to {last} (noise).")
 
 
 def block_names(blocks: list[Block]) -> list[str]:
@@ -103,37 +98,22 @@ class FeatureTap:
                 self._tap(block, self.timesteps[-1], hooks)
             return executor(*args, **kwargs)
 
-    def _tap(self, block: Block, found: dict, hooks: ExitStack) -> None:
+    def _tap(self, block: Block, statistics: dict, hooks: ExitStack) -> None:
         def features(_, inputs, output=None):
-            found["features", block.path].add(inputs[0] if output is None else output)
+            statistics["features", block.path].add(inputs[0] if output is None else output)
 
         def module(_, inputs, output):
-            found["input", block.path].add(inputs[0])
-            found["output", block.path].add(output)
+            statistics["input", block.path].add(inputs[0])
+            statistics["output", block.path].add(output)
 
         if self.after_spatial:  # norm2 reads what the patches behind the self-attention have left
             handles = [block.module.norm2.register_forward_pre_hook(features)]
         else:
             handles = [block.module.register_forward_hook(features)]
-        if TemporalStack.name(block) in self.stack:
-            handles.append(self.stack[TemporalStack.name(block)].register_forward_hook(module))
+        if block.name in self.stack:
+            handles.append(self.stack[block.name].register_forward_hook(module))
         for handle in handles:
             hooks.callback(handle.remove)
-
-
-class NoisyLooks(comfy.samplers.Sampler):
-    """A sampler that samples nothing: it shows the model the clip at several noise levels."""
-
-    def __init__(self, tap: FeatureTap, noise: torch.Tensor, on_step: Callable[[], object]):
-        self.tap, self.noise, self.on_step = tap, noise, on_step
-
-    @torch.no_grad()
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
-        for sigma, noise in zip(sigmas, self.noise.to(latent_image)):
-            self.tap.next_timestep()
-            model_wrap(latent_image + sigma * noise, sigma * latent_image.new_ones(len(latent_image)), **extra_args)
-            self.on_step()
-        return latent_image
 
 
 def _probe(model, tap: FeatureTap, latents, positive, timesteps, seed, on_step) -> list[dict]:
@@ -141,10 +121,14 @@ def _probe(model, tap: FeatureTap, latents, positive, timesteps, seed, on_step) 
     clone = model.clone()
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, PROBE, tap)
     generator = torch.Generator("cpu").manual_seed(seed)
-    noise = torch.randn(len(timesteps), *latents.shape, generator=generator)
-    guider = comfy.samplers.CFGGuider(clone)
-    guider.inner_set_conds({"positive": positive})
-    sigmas = sigma_schedule(model)[list(timesteps)]
-    sampler = NoisyLooks(tap, noise, on_step)
-    guider.sample(torch.zeros_like(latents), latents, sampler, sigmas, disable_pbar=True, seed=seed)
+    noises = torch.randn(len(timesteps), *latents.shape, generator=generator)
+
+    @torch.no_grad()
+    def look(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
+        for sigma, noise in zip(sigmas, noises.to(clip)):
+            tap.next_timestep()
+            guider(clip + sigma * noise, sigma * clip.new_ones(len(clip)), **options)
+            on_step()
+
+    work_on(clone, latents, {"positive": positive}, sigma_schedule(model)[list(timesteps)], look, seed)
     return tap.timesteps

@@ -9,11 +9,10 @@ import torch
 from ..ei2.digest import digest
 from ..ei2.snapshot_file import Run, load_snapshot, save_snapshot
 from ..ei2.tuning import TrainingState, TuneSettings
-from .fingerprint import identify
+from .folders import check_writable, resolve_snapshot, short_path, snapshot_path
+from .identity import identify
 from .inflation import require_inflation
-from .node_text import show_text
-from .plain_text import warn
-from .tune_folder import check_writable, resolve_snapshot, shown, snapshot_path
+from .ui import show_text, warn, warn_in_node
 
 NONE = "none"  # the choice to start anew
 
@@ -47,8 +46,7 @@ def warn_of_folder(folder: Path) -> None:
     try:
         check_writable(folder)
     except ValueError as error:
-        warn(f"there will be no snapshots: {error}")
-        show_text(f"There will be no snapshots: {error}")
+        warn_in_node(f"There will be no snapshots: {error}")
 
 
 class Snapshots:
@@ -57,15 +55,15 @@ class Snapshots:
     def __init__(self, run: Run, resumed: str):
         self.run = run
         self.path: Path = snapshot_path(run.name) if resumed == NONE else resolve_snapshot(resumed)
-        self.told = ""
+        self.report = ""
 
     def keep(self, state: TrainingState) -> None:
         """Writes it. Where that fails, says so and lets the tuning go on."""
         done = len(state.losses)
         try:
             save_snapshot(self.path, self.run, state)
-            self.told = f"snapshot at step {done}: {shown(self.path)}"
+            self.report = f"snapshot at step {done}: {short_path(self.path)}"
         except OSError as error:
-            self.told = f"no snapshot at step {done}, the tuning goes on: {error}"
-            warn(self.told)
-        show_text(self.told)
+            self.report = f"no snapshot at step {done}, the tuning goes on: {error}"
+            warn(self.report)
+        show_text(self.report)

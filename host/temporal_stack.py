@@ -11,7 +11,7 @@ import torch
 from ..ei2.settings import InflationSettings
 from ..ei2.spectral_norm import effective_weight
 from ..ei2.temporal import STAM, TemporalAttention
-from .unet import Block, require_unet, transformer_blocks
+from .unet import Block, compute_dtype, require_unet, transformer_blocks
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -25,11 +25,15 @@ class TemporalStack(torch.nn.ModuleDict):
         if settings.temporal == "none":
             return cls()
         kind = partial(STAM, centering=settings.centering) if settings.temporal == "stam" else TemporalAttention
-        return cls({cls.name(block): kind(block.channels, block.heads, linear=linear) for block in blocks})
+        return cls({block.name: kind(block.channels, block.heads, linear=linear) for block in blocks})
 
-    @staticmethod
-    def name(block: Block) -> str:
-        return block.path.replace(".", "_")
+    @classmethod
+    def ordinary(cls, model, settings: InflationSettings, state: dict[str, torch.Tensor]):
+        """Modules on the MODEL's device, of plain layers in float32, which the host does not know of. `state`: their
+        weights."""
+        stack = cls.build(transformer_blocks(require_unet(model)), settings, torch.nn.Linear)
+        stack.load_state_dict({name: weight.float() for name, weight in state.items()})
+        return stack.to(model.load_device)
 
 
 def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -70,5 +74,5 @@ def host_stack(model, settings: InflationSettings, state: dict[str, torch.Tensor
 
 def _module_dtype(model) -> torch.dtype:
     """Temporal modules are kept as the UNet computes; fp8 weights compute in something larger."""
-    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
+    dtype = compute_dtype(model)
     return dtype if dtype in FLOATS else torch.float16

@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
-import comfy.samplers
 import torch
+import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from PIL import Image
 
+from ..ei2.snapshot_file import check_fits
+from ..ei2.temporal import STAM
+from ..ei2.tensor_file import part
 from ..ei2.tune_result import TuneResult
-from ..ei2.tuning import TrainingState, TuneSettings, autocast, tune
-from .differentiable import (
+from ..ei2.tuning import Denoise, TrainingState, TuneSettings, autocast, tune
+from .identity import identify
+from .inflation import KEY, QUERIES, LayerHook, require_inflation
+from .memory import explained_out_of_memory
+from .memory_estimate import plan_training
+from .sampling import work_on
+from .temporal_stack import TemporalStack, effective_state
+from .training import (
     Differentiable,
     differentiable_clone,
     gradients,
@@ -25,14 +35,8 @@ from .differentiable import (
     make_differentiable,
     without_inference_tensors,
 )
-from .extras import extra
-from .fingerprint import identify
-from .inflation import KEY, require_inflation
-from .latent_picture import draw, latent_picture
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
-from .trainable import Trainable
-from .unet import prediction, sigma_schedule
+from .ui import draw, extra, latent_picture
+from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
 from .windows import at_frames, room_for
 
 PREVIEW_TIMESTEP = 500  # of 1000: the model sees the composition and has to know the rest
@@ -109,10 +113,11 @@ def tune_model(
         unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
         clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
-        guider = comfy.samplers.CFGGuider(clone)
-        guider.inner_set_conds({"positive": positive})
-        sampler = TuneSampler(lambda denoise, clip: loop(steps(denoise, clip)))
-        guider.sample(torch.zeros_like(latents), latents, sampler, schedule[-1:], disable_pbar=True)
+
+        def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
+            loop(steps(_denoiser(guider, len(clip), options), clip))
+
+        work_on(clone, latents, {"positive": positive}, schedule[-1:], train)
         return learned()
 
 
@@ -123,24 +128,82 @@ def from_noise(denoise: Callable, clip: torch.Tensor, window: slice, sigma: torc
     return denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
 
 
-class TuneSampler(comfy.samplers.Sampler):
-    """A sampler that samples nothing: the host calls it with the model ready to run, and `train(denoise, clip)` trains.
-    `denoise` is as `tune` takes it, `clip` `f c h w` in the model's latent scale."""
+def _denoiser(guider, total: int, options: dict) -> Denoise:
+    """The model as `tune` takes it, by a sampling guider; a window of the `total` frames sees its own prompts."""
+    whole = {name: [dict(cond) for cond in conds] for name, conds in guider.conds.items()}
+    make_differentiable(guider)
 
-    def __init__(self, train: Callable[[Callable, torch.Tensor], None]):
-        self.train = train
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, window: slice) -> torch.Tensor:
+        if len(x) < total:
+            frames = range(*window.indices(total))
+            guider.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
+            hold_controls(guider)
+        return guider(x, sigma, **options)
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
-        whole = {name: [dict(cond) for cond in conds] for name, conds in model_wrap.conds.items()}
-        make_differentiable(model_wrap)
-        total = len(latent_image)
+    return denoise
 
-        def denoise(x: torch.Tensor, sigma: torch.Tensor, window: slice) -> torch.Tensor:
-            if len(x) < total:
-                frames = range(*window.indices(total))
-                model_wrap.conds = dict(zip(whole, at_frames(list(whole.values()), frames, total)))
-                hold_controls(model_wrap)
-            return model_wrap(x, sigma, **extra_args)
 
-        self.train(denoise, latent_image)
-        return latent_image
+class Trainable:
+    """Float32 copies of the temporal modules, normalized while they train, and additions to the q projections, zero at
+    first; both on the MODEL's device. `start`: where they stood in an earlier run."""
+
+    def __init__(self, model, start: TrainingState | None = None):
+        self.inflation, device = require_inflation(model), model.load_device
+        blocks, settings = transformer_blocks(require_unet(model)), self.inflation.settings
+        self.stack = TemporalStack.ordinary(model, settings, self.inflation.stack.state_dict()).train()
+        for module in self.stack.values():
+            if isinstance(module, STAM):
+                module.restrict(settings.normalization, settings.normalization_scope)
+        layers = {f"{block.path}.{name}": block.module.get_submodule(name) for block in blocks for name in QUERIES}
+        zeros = {path: torch.zeros(layer.weight.shape, device=device) for path, layer in layers.items()}
+        self.queries = {path: torch.nn.Parameter(weight) for path, weight in zeros.items()}
+        if start:
+            if start.file:
+                check_fits(start, self._state(), self.parameters())
+            self._restore(start.weights)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [*self.stack.parameters(), *self.queries.values()]
+
+    def temporal(self) -> dict[str, torch.Tensor]:
+        """The temporal modules' effective weights, as a `TuneResult` has them."""
+        return {name: weight.cpu() for name, weight in effective_state(self.stack).items()}
+
+    def query(self) -> dict[str, torch.Tensor]:
+        """What is added to the q projections, with what earlier tunings added, as a `TuneResult` has it."""
+        earlier = self.inflation.tune.query if self.inflation.tune else {}
+        deltas = {f"{path}.weight": delta.detach().cpu() for path, delta in self.queries.items()}
+        return {name: delta + earlier.get(name, 0) for name, delta in deltas.items()}
+
+    def with_weights(self, state: TrainingState) -> TrainingState:
+        """The state with all that is trained, as it goes on from."""
+        return replace(state, weights=self._state())
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        weights = {f"temporal.{name}": weight for name, weight in self.stack.state_dict().items()}
+        return weights | {f"query.{name}": delta.detach() for name, delta in self.queries.items()}
+
+    def _restore(self, weights: dict[str, torch.Tensor]) -> None:
+        self.stack.load_state_dict(part(weights, "temporal."))
+        with torch.no_grad():
+            for path, weight in part(weights, "query.").items():
+                self.queries[path].copy_(weight)
+
+    def hooks(self, unet) -> list[tuple[torch.nn.Module, LayerHook]]:
+        """What adds the learned to the q projections, by layer of the UNet."""
+
+        def hook(layer, delta):
+            add = lambda _, inputs, output: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
+            return [layer.register_forward_hook(add)]
+
+        layers = [(unet.get_submodule(path), delta) for path, delta in self.queries.items()]
+        return [(layer, partial(hook, layer, delta)) for layer, delta in layers]
+
+    @contextmanager
+    def without_trace(self) -> Iterator[None]:
+        """Calls inside leave the training as it is: no power iteration, whose singular vectors are part of it."""
+        self.stack.eval()
+        try:
+            yield
+        finally:
+            self.stack.train()

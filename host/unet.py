@@ -10,8 +10,11 @@ from weakref import WeakKeyDictionary
 import comfy.model_base
 import comfy.model_sampling
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
+from torch.utils.hooks import RemovableHandle
+
+from ..ei2.ffam import Attend
 
 TEXT_POSITION, OPTIONS_POSITION = 2, 5  # of context and transformer_options among the arguments of UNetModel.forward
 
@@ -26,6 +29,16 @@ class Block:
     index: int
     downsampling: float
     module: BasicTransformerBlock
+
+    @property
+    def full_place(self) -> tuple[str, int, int]:
+        """As the host's patches name a block among several in one place."""
+        return (*self.place, self.index)
+
+    @property
+    def name(self) -> str:
+        """The path as torch's dictionaries of modules take it."""
+        return self.path.replace(".", "_")
 
     @property
     def channels(self) -> int:
@@ -94,6 +107,11 @@ def _sampling_name(sampling) -> str:
     return next((known[name] for name in names if name in known), names[1] if len(names) > 2 else names[0])
 
 
+def compute_dtype(model) -> torch.dtype:
+    """What the MODEL computes in, which may be larger than what its weights are kept in."""
+    return model.get_model_object("manual_cast_dtype") or model.model_dtype()
+
+
 def sigma_schedule(model) -> torch.Tensor:
     """σ of every training timestep, ascending, float32 on the CPU; a copy that autograd may use."""
     return model.get_model_object("model_sampling").sigmas.detach().cpu().float().clone()
@@ -148,10 +166,41 @@ class Call:
             raise ValueError(f"A batch of {batch} latents cannot hold {chunks} videos of equal length.")
         self.frames = batch // chunks
 
+    def replacements(self, attention: str) -> dict:
+        """What stands in place of the attentions `attn1` or `attn2` in this call, by place, to be added to."""
+        replace = self.options["patches_replace"] = dict(self.options.get("patches_replace", {}))
+        replace[attention] = dict(replace.get(attention, {}))
+        return replace[attention]
+
+    def patches(self, place: str) -> list:
+        """What other nodes let run at a place of this call, to be added to."""
+        patches = self.options["patches"] = dict(self.options.get("patches", {}))
+        patches[place] = list(patches.get(place, []))
+        return patches[place]
+
     @property
     def text(self) -> torch.Tensor | None:
         """The prompts' tokens `b l c`."""
         return self.kwargs.get("context", self.args[TEXT_POSITION] if len(self.args) > TEXT_POSITION else None)
+
+
+def attend_by_host(extra_options: dict) -> Attend:
+    """Multi-head attention on `b n c` by the user's backend, as the host runs it where it calls a replacement."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        heads, precision = extra_options["n_heads"], extra_options.get("attn_precision")
+        return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+
+    return attend
+
+
+def check_finite(tensor: torch.Tensor, what: str) -> None:
+    """Raises `ValueError` for NaN and infinite values that a model gave. `what`: what they are, in the plural."""
+    if not torch.isfinite(tensor).all():
+        raise ValueError(
+            f"The model gave NaN or infinite {what}: if it was tuned, tune again with a lower learning rate, otherwise "
+            "start ComfyUI with --fp32-unet or use another model."
+        )
 
 
 @once_per_unet
@@ -165,3 +214,23 @@ def video_group_norms(unet: UNetModel) -> list[torch.nn.Module]:
     """The GroupNorms that Tune-A-Video's inflation makes joint over frames: the ResBlocks' and the final one."""
     norms = [layers[0] for block in res_blocks(unet) for layers in (block.in_layers, block.out_layers)]
     return [*norms, unet.out[0]]
+
+
+def hook_text_projections(blocks: list[Block], text: torch.Tensor | None, frames: int) -> list[RemovableHandle]:
+    """Makes the cross-attentions' key and value projections see the first frame's text of `(b f) l c` and give it to
+    all, until the returned handles are removed. Where frames have prompts of their own, or another node changes the
+    text on its way, everything stays as it is."""
+    if text is None or frames == 1 or text.shape[0] % frames:
+        return []
+    rows = text.unflatten(0, (-1, frames))
+    if not torch.equal(rows, rows[:, :1].expand_as(rows)):
+        return []
+    once = rows[:, 0]
+    narrow = lambda _, inputs: (once, *inputs[1:]) if inputs[0] is text else None
+    widen = lambda _, inputs, output: output.repeat_interleave(frames, dim=0) if inputs[0] is once else None
+    layers = [layer for block in blocks for layer in (block.module.attn2.to_k, block.module.attn2.to_v)]
+    return [
+        handle
+        for layer in layers
+        for handle in (layer.register_forward_pre_hook(narrow), layer.register_forward_hook(widen))
+    ]

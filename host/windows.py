@@ -195,8 +195,8 @@ class VideoWindows:
             comfy.model_management.throw_exception_if_processing_interrupted()
             own[WINDOW] = Window(window)
             seen = at_frames(conds, window, len(x))
-            level, chosen = timestep[:1].expand(len(window)), {**model_options, "transformer_options": own}
-            return executor(model, seen, x[window], level, chosen, *args, **kwargs)
+            level, host_options = timestep[:1].expand(len(window)), {**model_options, "transformer_options": own}
+            return executor(model, seen, x[window], level, host_options, *args, **kwargs)
 
         tokens = None
         try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..host.inputs import check_inputs
-from ..host.plain_errors import with_plain_errors
+from ..host.guard import guarded
 from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
 from .compare import Compare
@@ -45,8 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     ShiftProbe,
 ]
 for _node in NODES:
-    check_inputs(_node)
-    with_plain_errors(_node)
+    guarded(_node)
 
 
 class EI2Extension(ComfyExtension):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.model_identity import check_base
-from ..host.fingerprint import identify
+from ..host.identity import identify
 from ..host.inflation import apply_tune, inflate, inflation_of
-from ..host.newer_api import offered
-from ..host.plain_text import warn
-from ..host.show import shown
+from ..host.newer import offered
+from ..host.ui import shown, warn
 
 
 class ApplyTune(io.ComfyNode):

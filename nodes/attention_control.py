@@ -16,9 +16,9 @@ from ..ei2.token_alignment import (
     token_map,
     word_tokens,
 )
-from ..host.newer_api import ADVANCED, offered
-from ..host.plain_text import plain
-from ..host.prompts import encode, read_prompt
+from ..host.clip import encode, read_prompt
+from ..host.newer import ADVANCED, offered
+from ..host.ui import plain
 from .pictures.control_report import describe
 
 THRESHOLD, START = 0.3, 0.2  # LocalBlend's defaults
@@ -146,13 +146,9 @@ class AttentionControl(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, reweight, blend_source, blend_target) -> bool | str:
+    def validate_inputs(cls, reweight, blend_source, blend_target) -> None:
         """Of what a user writes freely; the host repeats the sentence for every input named here, so no others."""
-        try:
-            check_words(reweight, blend_source, blend_target)
-        except ValueError as error:
-            return str(error)
-        return True
+        check_words(reweight, blend_source, blend_target)
 
     @classmethod
     def execute(
@@ -214,9 +210,9 @@ def check_words(reweight: str | None, blend_source: str | None, blend_target: st
     check_count(old, "blend_source")
     check_count(new, "blend_target")
     if bool(old) != bool(new):
-        given, missing = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
+        filled, empty = ("blend_source", "blend_target") if old else ("blend_target", "blend_source")
         raise ValueError(
-            f"{given} is {', '.join((old or new)[:10])}, but {missing} is empty: give the words in both prompts, or "
+            f"{filled} is {', '.join((old or new)[:10])}, but {empty} is empty: give the words in both prompts, or "
             "none."
         )
 

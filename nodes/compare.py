@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..host.images import check_video
-from ..host.newer_api import offered
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.inputs import check_video
+from ..host.newer import offered
+from ..host.ui import progress, shown
 from .pictures.fonts import font_advice
 from .pictures.layouts import check_wipe, contact_sheet, fitted, grid, side_by_side, wipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host.inflation import require_inflation
-from ..host.newer_api import offered
+from ..host.newer import offered
 from ..host.windows import with_windows
 
 

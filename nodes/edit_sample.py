@@ -8,15 +8,14 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.inverted_clip import Inversion
 from ..ei2.masks import KeptOutside, frame_masks
-from ..host.checks import check_conditioning, check_frames, check_schedule, clip_latents
 from ..host.controlled_sampling import sample_controlled
-from ..host.extras import drawn
 from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
-from ..host.newer_api import offered
-from ..host.node_text import show_text
+from ..host.inputs import check_conditioning, check_frames, check_schedule, clip_latents
+from ..host.newer import offered
 from ..host.null_text import scheduled_negative
 from ..host.sampling import sample
+from ..host.ui import drawn, show_text
 from .pictures.attention_maps import draw_maps
 from .pictures.fonts import font_advice
 
@@ -108,12 +107,12 @@ class EditSample(io.ComfyNode):
             edited = sample(model, noise, positive, negative, cfg, inversion.sigmas, kept)
             nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
             return io.NodeOutput({"samples": edited}, nothing, nothing)
-        found = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
-        maps = drawn(lambda: draw_maps(found.maps, list(control.target.texts)))
+        edit = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
+        maps = drawn(lambda: draw_maps(edit.maps, list(control.target.texts)))
         advice = font_advice(list(control.target.texts))
         if advice:
             show_text(advice)
-        return io.NodeOutput({"samples": found.target}, {"samples": found.source}, maps)
+        return io.NodeOutput({"samples": edit.target}, {"samples": edit.source}, maps)
 
 
 def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ei2.settings import CHOICES, PRESETS, InflationSettings
 from ..ei2.short_text import short
 from ..host.inflation import inflate
-from ..host.newer_api import offered
+from ..host.newer import offered
 
 MODEL_TOOLTIP = "A Stable Diffusion 1.5, 2.x or XL model. It stays as it is: other nodes may go on using it."
 
@@ -54,10 +54,9 @@ class InflateUNet(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, preset) -> bool | str:
+    def validate_inputs(cls, preset) -> None:
         if preset is not None and preset not in PRESETS:
-            return f"There is no preset {short(preset)}: choose one of {', '.join(PRESETS)}."
-        return True
+            raise ValueError(f"There is no preset {short(preset)}: choose one of {', '.join(PRESETS)}.")
 
     @classmethod
     def execute(cls, model, preset) -> io.NodeOutput:

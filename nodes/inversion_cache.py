@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ..ei2.temporary import Litter
 from ..host import inversion_cache as cache
-from ..host import litter
-from ..host.newer_api import offered
-from ..host.show import shown
+from ..host.folders import find_litter, inversions_folder, sweep
+from ..host.newer import offered
+from ..host.ui import shown
 
 
 class InversionCache(io.ComfyNode):
@@ -41,19 +41,19 @@ class InversionCache(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, clear) -> str:
         """Changes with the cache."""
-        return f"{cache.usage()} {litter.find_litter()}"
+        return f"{cache.usage()} {find_litter()}"
 
     @classmethod
     def execute(cls, clear) -> io.NodeOutput:
         if clear:
-            report = f"deleted {cache.clear()}{leftovers(litter.sweep())}; left: {cache.usage()}"
+            report = f"deleted {cache.clear()}{leftovers(sweep())}; left: {cache.usage()}"
         else:
-            report = f"{cache.usage()}{leftovers(litter.find_litter())} in {cache.folder()}"
+            report = f"{cache.usage()}{leftovers(find_litter())} in {inversions_folder()}"
         return io.NodeOutput(report, ui=shown(cls, text=report))
 
 
-def leftovers(found: Litter) -> str:
+def leftovers(litter: Litter) -> str:
     """For the report; empty without any."""
-    plural = "" if found.entries == 1 else "s"
-    size = f"{found.size / 1e6:.1f} MB"
-    return f", {found.entries} leftover{plural} of broken-off writing, {size}" if found.entries else ""
+    plural = "" if litter.entries == 1 else "s"
+    size = f"{litter.size / 1e6:.1f} MB"
+    return f", {litter.entries} leftover{plural} of broken-off writing, {size}" if litter.entries else ""

@@ -10,16 +10,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..ei2.inverted_clip import Inversion
 from ..ei2.null_text import NullTextSettings
-from ..host.checks import check_conditioning, check_frames, check_whole, clip_latents
-from ..host.dynamic_vram import check_static_clone
+from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
 from ..host.inversion_cache import cached_inversion
 from ..host.memory_estimate import plan_training
-from ..host.newer_api import ADVANCED, offered
+from ..host.newer import ADVANCED, check_static_clone, offered
 from ..host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
-from ..host.plain_text import warn
-from ..host.progress import progress
 from ..host.sampling import invert
-from ..host.show import shown
+from ..host.ui import progress, shown, warn
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
 ONE_STEP = "With 1 step the clip is hardly noised, so that no edit can change anything: set steps to 12 or more."

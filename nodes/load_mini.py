@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host.miniature import load_miniature
-from ..host.newer_api import offered
-from ..host.show import shown
+from ..host.newer import offered
+from ..host.ui import shown
 
 OWN_WORLD = "This model knows only drawn shapes on patterns. For a real film load a Stable Diffusion checkpoint."
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.tune_file import check_tune, load_tune
-from ..host.latent_picture import decode_picture
-from ..host.newer_api import offered
-from ..host.plain_text import plain
-from ..host.show import shown
-from ..host.tune_folder import list_tunes, resolve_tune
+from ..host.folders import list_tunes, resolve_tune, state_of_file
+from ..host.newer import offered
+from ..host.ui import decode_picture, plain, shown
 
 
 class LoadTune(io.ComfyNode):
@@ -41,22 +39,15 @@ class LoadTune(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, tune_name) -> bool | str:
+    def validate_inputs(cls, tune_name) -> None:
         """Names a wrong file before anything runs. None comes from another node."""
-        try:
-            if tune_name is not None:
-                check_tune(resolve_tune(tune_name))
-        except ValueError as error:
-            return str(error)
-        return True
+        if tune_name is not None:
+            check_tune(resolve_tune(tune_name))
 
     @classmethod
     def fingerprint_inputs(cls, tune_name) -> str | float:
         """Changes when the file does."""
-        if tune_name is None:  # comes from another node, and is not known yet: differs each time, so that it is read
-            return float("nan")
-        status = resolve_tune(tune_name).stat()
-        return f"{status.st_mtime_ns}:{status.st_size}"
+        return state_of_file(tune_name, resolve_tune)
 
     @classmethod
     def execute(cls, tune_name) -> io.NodeOutput:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 from PIL import ImageColor
 
-from ..ei2.video import FITS, SIZE_STEP, read_audio, read_frames
-from ..host.folders import list_input_videos, resolve_input
+from ..ei2 import PIXELS_PER_LATENT
+from ..ei2.video import FITS, read_audio, read_frames
+from ..host.folders import list_input_videos, resolve_input, state_of_file
 from ..host.memory import free_ram
-from ..host.newer_api import offered
-from ..host.plain_text import warn
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.newer import offered
+from ..host.ui import progress, shown, warn
 
 LARGEST_SIZE = 16384  # pixels, the host's own limit for images
 MOST_FRAMES = 1_000_000
@@ -42,7 +41,7 @@ class LoadVideo(io.ComfyNode):
                     default=512,
                     min=0,
                     max=LARGEST_SIZE,
-                    step=SIZE_STEP,
+                    step=PIXELS_PER_LATENT,
                     tooltip="Width of the frames in pixels, a multiple of 8. 0 = follow height and the "
                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
                     "of 8. Use the size the model was made for: 512 for SD 1.5, 768 for SD 2.",
@@ -52,7 +51,7 @@ class LoadVideo(io.ComfyNode):
                     default=512,
                     min=0,
                     max=LARGEST_SIZE,
-                    step=SIZE_STEP,
+                    step=PIXELS_PER_LATENT,
                     tooltip="Height of the frames in pixels, a multiple of 8. 0 = follow width and the "
                     "video's shape; with both 0, the video's own size, its edges cut to a multiple "
                     "of 8.",
@@ -127,23 +126,16 @@ class LoadVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, video) -> bool | str:
+    def validate_inputs(cls, video) -> None:
         """Names a wrong file before anything runs. A value that comes from another node is None here. The other inputs
         are left to `execute`: the host would repeat the sentence for every input that is an argument here."""
-        try:
-            if video is not None:
-                resolve_input(video)
-        except ValueError as error:
-            return str(error)
-        return True
+        if video is not None:
+            resolve_input(video)
 
     @classmethod
     def fingerprint_inputs(cls, video, **others) -> str | float:
         """Changes when the file does, so that a replaced file is read again."""
-        if video is None:  # comes from another node, and is not known yet: differs each time, so that it is read
-            return float("nan")
-        status = resolve_input(video).stat()
-        return f"{status.st_mtime_ns}:{status.st_size}"
+        return state_of_file(video, resolve_input)
 
     @classmethod
     def execute(

@@ -6,18 +6,22 @@ import torch
 from comfy_api.latest import io
 
 from ..ei2.masks import frame_masks
-from ..ei2.measures import added_change, consecutive_cosines, cosines_to, frame_change, masked_psnr, mean_pair_cosine
+from ..ei2.measures import (
+    PSNR_LIMIT,
+    added_change,
+    consecutive_cosines,
+    cosines_to,
+    frame_change,
+    masked_psnr,
+    mean_pair_cosine,
+)
 from ..ei2.ssim import WINDOW, masked_ssim
-from ..host.clip_embeddings import image_embeddings, text_embedding
-from ..host.extras import drawn
-from ..host.images import check_same_clip, check_video
-from ..host.newer_api import offered
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.clip import image_embeddings, text_embedding
+from ..host.inputs import check_same_clip, check_video
+from ..host.newer import offered
+from ..host.ui import drawn, progress, shown
 from .pictures.score_plots import Panel, plot_metrics
 from .pictures.score_table import ScoreTable
-
-PSNR_LIMIT = 100.0  # dB: what an exact result counts; a plot has no infinity
 
 
 class Metrics(io.ComfyNode):
@@ -125,7 +129,7 @@ def _flicker(source: torch.Tensor, edit: torch.Tensor, table: ScoreTable, panels
 def _consistency(source: torch.Tensor, edit: torch.Tensor, table: ScoreTable, panels: list[Panel]) -> None:
     ours, theirs = consecutive_cosines(edit), consecutive_cosines(source)
     table.add("frame consistency: consecutive frames, CLIP cosine", ours, theirs, better="higher")
-    pairs = [torch.tensor([mean_pair_cosine(one)]) for one in (edit, source)]
+    pairs = [torch.tensor([mean_pair_cosine(vectors)]) for vectors in (edit, source)]
     table.add("frame consistency: all pairs, CLIP cosine", *pairs, better="higher")
     lines = {"edit": ours.tolist(), "source": theirs.tolist()}
     panels.append(Panel("frame consistency", lines, span=0.05, most=1.005, between=True))
@@ -153,7 +157,7 @@ def _background(
         advance()
     whole = min(masked_psnr(source, edit, kept), PSNR_LIMIT)
     table.add("background: PSNR outside the mask, dB", torch.tensor([whole]), better="higher")
-    found = [one for one in ssims if one is not None]
-    if found:
-        table.add("background: SSIM outside the mask", torch.tensor(found), better="higher")
+    values = [value for value in ssims if value is not None]
+    if values:
+        table.add("background: SSIM outside the mask", torch.tensor(values), better="higher")
     panels.append(Panel(f"background, dB: {whole:.1f} over all frames", {"": psnrs}, span=4))

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..ei2.snapshot_file import check_snapshot
 from ..ei2.tuning import TuneSettings
-from ..host.checks import check_conditioning, clip_latents
-from ..host.dynamic_vram import check_static_clone
-from ..host.extras import drawn
+from ..host.folders import list_snapshots, resolve_snapshot, snapshot_path
 from ..host.graph import warn_of_words
 from ..host.inflation import apply_tune, require_inflation
-from ..host.newer_api import ADVANCED, offered
-from ..host.node_text import show_text
-from ..host.plain_text import plain
-from ..host.precision import training_precision
-from ..host.progress import progress
+from ..host.inputs import check_conditioning, clip_latents
+from ..host.newer import ADVANCED, check_static_clone, offered
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
-from ..host.tune_folder import list_snapshots, resolve_snapshot, snapshot_path
+from ..host.training import training_precision
 from ..host.tuning import TuningStep, tune_model
+from ..host.ui import drawn, progress, show_text, shown
 from .pictures.plots import plot_losses
 
 PRECISION = ("auto", "bf16", "fp16", "fp32")
@@ -137,14 +133,10 @@ class OneShotTune(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, resume_from=NONE) -> bool | str:
+    def validate_inputs(cls, resume_from=NONE) -> None:
         """Names a wrong snapshot before anything runs. None comes from another node."""
-        try:
-            if resume_from not in (None, NONE):
-                check_snapshot(resolve_snapshot(resume_from))
-        except ValueError as error:
-            return str(error)
-        return True
+        if resume_from not in (None, NONE):
+            check_snapshot(resolve_snapshot(resume_from))
 
     @classmethod
     def execute(
@@ -192,7 +184,7 @@ class OneShotTune(io.ComfyNode):
                     advance(step.number, preview=picture)
 
         tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start)
-        told = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
-        text = f"{told}\n{snapshots.told}".strip()
+        text = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
+        text = f"{text}\n{snapshots.report}".strip()
         plot = drawn(lambda: plot_losses(tune.losses))
-        return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=ui.PreviewText(plain(text)))
+        return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=shown(cls, text=text))

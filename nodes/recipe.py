@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 
 from ..ei2.short_text import short
-from ..host.newer_api import offered
-from ..host.show import shown
+from ..host.newer import offered
+from ..host.ui import shown
 
 MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
 
@@ -119,11 +119,10 @@ class RecipeNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, recipe, model_kind) -> bool | str:
+    def validate_inputs(cls, recipe, model_kind) -> None:
         for name, value, choices in (("recipe", recipe, RECIPES), ("model_kind", model_kind, MODEL_KINDS)):
             if value is not None and value not in choices:
-                return f"There is no {name} {short(value)}: choose one of {', '.join(choices)}."
-        return True
+                raise ValueError(f"There is no {name} {short(value)}: choose one of {', '.join(choices)}.")
 
     @classmethod
     def execute(cls, recipe, model_kind) -> io.NodeOutput:
@@ -149,4 +148,4 @@ def describe(name: str, kind: int) -> str:
 
 
 def _tooltip() -> str:
-    return "What kind of edit it is. " + " ".join(f"{name}: {one.purpose}." for name, one in RECIPES.items())
+    return "What kind of edit it is. " + " ".join(f"{name}: {recipe.purpose}." for name, recipe in RECIPES.items())

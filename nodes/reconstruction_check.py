@@ -5,17 +5,14 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..ei2.measures import psnr
+from ..ei2.measures import PSNR_LIMIT, psnr
 from ..ei2.ssim import ssim
-from ..host.extras import drawn
-from ..host.images import check_same_clip, check_video
-from ..host.newer_api import offered
-from ..host.progress import progress
-from ..host.show import shown
+from ..host.inputs import check_same_clip, check_video
+from ..host.newer import offered
+from ..host.ui import drawn, progress, shown
 from .pictures.attention_maps import HEAT
 from .pictures.score_plots import Panel, plot_reconstruction
 
-PSNR_LIMIT = 100.0  # dB: what an exact result counts; a plot has no infinity
 FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn brightest
 # Our choice: dB that make a reconstruction good, fair, poor; below, it is hardly the same clip.
 GOOD, FAIR, POOR = 30.0, 25.0, 15.0
@@ -90,9 +87,9 @@ class ReconstructionCheck(io.ComfyNode):
         return io.NodeOutput(text, whole, structure, difference, plot, ui=shown(cls, plot, text))
 
 
-def advice(found: float, reachable: float | None = None) -> str:
+def advice(score: float, reachable: float | None = None) -> str:
     """One sentence for a reconstruction's PSNR. `reachable`: that of the VAE alone, if known; both in dB."""
-    if found < POOR:
+    if score < POOR:
         return (
             "This is hardly the clip: check that the reconstruction takes the inversion's own model and source prompt, "
             "at cfg 1 (with null_text: at null_cfg)."
@@ -100,15 +97,15 @@ def advice(found: float, reachable: float | None = None) -> str:
     better = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
     or_vae = "or connect vae_only to see how much of it is the VAE's loss"
     if reachable is not None:
-        lost = f"The inversion loses {max(0.0, reachable - found):.1f} dB of the {reachable:.1f} dB that the VAE allows"
-        if reachable - found <= CLOSE:
+        lost = f"The inversion loses {max(0.0, reachable - score):.1f} dB of the {reachable:.1f} dB that the VAE allows"
+        if reachable - score <= CLOSE:
             return f"{lost}: it is as good as it gets, go on to the edit."
-        if reachable - found <= APART:
+        if reachable - score <= APART:
             return f"{lost}: good enough for most edits; for more detail {better}."
         return f"{lost}: {better}."
-    if found >= GOOD:
+    if score >= GOOD:
         return "The inversion gives the clip back: go on to the edit."
-    if found >= FAIR:
+    if score >= FAIR:
         return f"Good enough for most edits, but fine detail will differ: for more {better}, {or_vae}."
     return f"The edit would lose the clip's detail: {better}, {or_vae}."
 

@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ..ei2.tensor_file import NotWritten
 from ..ei2.tune_file import save_new_tune
-from ..host import show
-from ..host.newer_api import offered
-from ..host.tune_folder import check_prefix, new_tune_paths, shown
+from ..host.folders import check_prefix, new_tune_paths, short_path
+from ..host.newer import offered
+from ..host.ui import shown
 
 
 class SaveTune(io.ComfyNode):
@@ -44,13 +44,10 @@ class SaveTune(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix) -> bool | str:
-        try:
-            if filename_prefix is not None:  # it comes from another node
-                check_prefix(filename_prefix)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, filename_prefix) -> None:
+        """None: it comes from another node."""
+        if filename_prefix is not None:
+            check_prefix(filename_prefix)
 
     @classmethod
     def execute(cls, tune, filename_prefix, prompt="") -> io.NodeOutput:
@@ -58,5 +55,5 @@ class SaveTune(io.ComfyNode):
             path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
         except NotWritten as error:
             raise NotWritten(f"{error} What was learned is kept in memory until ComfyUI ends.") from error
-        text = f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)"
-        return io.NodeOutput(ui=show.shown(cls, text=text))
+        text = f"{short_path(path)} ({path.stat().st_size / 1e6:.1f} MB)"
+        return io.NodeOutput(ui=shown(cls, text=text))

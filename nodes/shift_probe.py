@@ -8,12 +8,11 @@ from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
 from ..ei2.short_text import short
-from ..host.checks import check_conditioning, check_frames, check_whole, clip_latents
-from ..host.extras import drawn
 from ..host.inflation import require_inflation
-from ..host.newer_api import ADVANCED, offered
-from ..host.progress import progress
+from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
+from ..host.newer import ADVANCED, offered
 from ..host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
+from ..host.ui import drawn, progress
 from ..host.unet import require_unet, transformer_blocks
 from .pictures.plots import plot_shift
 
@@ -59,36 +58,32 @@ class ShiftProbe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, timesteps) -> bool | str:
-        if timesteps is None:  # it comes from another node
-            return True
-        try:
+    def validate_inputs(cls, timesteps) -> None:
+        """None: they come from another node."""
+        if timesteps is not None:
             parse_timesteps(timesteps)
-        except ValueError as error:
-            return str(error)
-        return True
 
     @classmethod
     def execute(cls, model, latent, positive, timesteps, compare_with=None) -> io.NodeOutput:
         models = [model] if compare_with is None else [model, compare_with]
-        chosen = parse_timesteps(timesteps)
-        for one in models:
-            require_inflation(one)
-            clip = clip_latents(one, latent)
-            check_whole(one, clip.shape[0], "EI2 Shift Probe")
-            check_frames(one, clip.shape[0], "the latent")
-            check_timesteps(one, chosen)
-        if len({tuple(block_names(transformer_blocks(require_unet(one)))) for one in models}) > 1:
+        levels = parse_timesteps(timesteps)
+        for candidate in models:
+            require_inflation(candidate)
+            clip = clip_latents(candidate, latent)
+            check_whole(candidate, clip.shape[0], "EI2 Shift Probe")
+            check_frames(candidate, clip.shape[0], "the latent")
+            check_timesteps(candidate, levels)
+        if len({tuple(block_names(transformer_blocks(require_unet(candidate)))) for candidate in models}) > 1:
             raise ValueError("compare_with has other blocks than model: inflate both from the same checkpoint.")
         check_conditioning(positive, clip.shape[0], "positive")
 
-        advance = progress(2 * len(chosen) * len(models))
-        found = {}
-        for name, one in zip(("model", "compare_with"), models):
-            label = f"{name} ({method(one)})"
-            found[label] = covariate_shift(one, clip, positive, chosen, on_step=advance)
-        tables = [f"{label}, timesteps {', '.join(map(str, chosen))}\n\n{s.table()}\n" for label, s in found.items()]
-        return io.NodeOutput(drawn(lambda: plot_shift(found)), "\n".join(tables))
+        advance = progress(2 * len(levels) * len(models))
+        shifts = {}
+        for name, candidate in zip(("model", "compare_with"), models):
+            label = f"{name} ({method(candidate)})"
+            shifts[label] = covariate_shift(candidate, clip, positive, levels, on_step=advance)
+        tables = [f"{label}, timesteps {', '.join(map(str, levels))}\n\n{s.table()}\n" for label, s in shifts.items()]
+        return io.NodeOutput(drawn(lambda: plot_shift(shifts)), "\n".join(tables))
 
 
 def parse_timesteps(text: str) -> list[int]:

@@ -159,7 +159,7 @@ class Work:
 
 def controlled(bench: Bench, clip: Clip, edit: Edit, settings: ControlSettings):
     """The attention control of an edit, from the pack's node."""
-    source, target, read = clip.source_prompt, edit.target_prompt, pack("host.prompts").read_prompt
+    source, target, read = clip.source_prompt, edit.target_prompt, pack("host.clip").read_prompt
     prompts = (read(bench.clip_model, text) for text in (source, target))
     _, mode = pack("ei2.token_alignment").token_map(*prompts, "auto")
     options = asdict(settings) | {

@@ -25,7 +25,7 @@ Every error is a `ValueError` with one sentence that says what is wrong and what
 """
 
 from .frames import VideoClip, read_frames
-from .sizes import FITS, SIZE_STEP, check_fit, check_size
+from .sizes import FITS, check_fit, check_size
 from .sound import read_audio
 
-__all__ = ["FITS", "SIZE_STEP", "VideoClip", "check_fit", "check_size", "read_audio", "read_frames"]
+__all__ = ["FITS", "VideoClip", "check_fit", "check_size", "read_audio", "read_frames"]

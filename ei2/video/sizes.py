@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from .. import PIXELS_PER_LATENT as STEP  # the VAE reduces the size by this factor
+
 FITS = ("crop", "pad", "stretch")
-SIZE_STEP = 8  # pixels: a VAE reduces the size by this factor
 
 
 def check_size(width: int, height: int) -> None:
     """Raise ValueError for a size that is neither 0 nor a positive multiple of 8 pixels."""
     for name, value in (("width", width), ("height", height)):
-        if value < 0 or value % SIZE_STEP:
-            low = max(0, value // SIZE_STEP * SIZE_STEP)
-            nearest = f"{low or 'the source size (0)'} or {low + SIZE_STEP}"
-            raise ValueError(f"{name} is {value}, but must be a multiple of {SIZE_STEP} for the VAE: use {nearest}.")
+        if value < 0 or value % STEP:
+            low = max(0, value // STEP * STEP)
+            nearest = f"{low or 'the source size (0)'} or {low + STEP}"
+            raise ValueError(f"{name} is {value}, but must be a multiple of {STEP} for the VAE: use {nearest}.")
 
 
 def check_fit(fit: str) -> None:
@@ -27,15 +28,15 @@ def target_size(source: tuple[int, int], width: int, height: int, name: str) -> 
     if width and height:
         return width, height
     if width:
-        return width, max(SIZE_STEP, round(width * source_height / source_width / SIZE_STEP) * SIZE_STEP)
+        return width, max(STEP, round(width * source_height / source_width / STEP) * STEP)
     if height:
-        return max(SIZE_STEP, round(height * source_width / source_height / SIZE_STEP) * SIZE_STEP), height
-    if min(source) < SIZE_STEP:
+        return max(STEP, round(height * source_width / source_height / STEP) * STEP), height
+    if min(source) < STEP:
         raise ValueError(
             f"'{name}' is only {source_width} x {source_height} pixels: set width and height to a size of "
-            f"at least {SIZE_STEP} x {SIZE_STEP}."
+            f"at least {STEP} x {STEP}."
         )
-    return source_width // SIZE_STEP * SIZE_STEP, source_height // SIZE_STEP * SIZE_STEP
+    return source_width // STEP * STEP, source_height // STEP * STEP
 
 
 def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:

@@ -71,11 +71,11 @@ def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
     shares = [tokens.shared[target.tokens_of(i)].mean().item() for i in range(len(target.texts))]
     new = [text for text, share in zip(target.texts, shares) if share == 0]
     partly = [text for text, share in zip(target.texts, shares) if 0 < share < 1]
-    gone = [text for i, text in enumerate(source.texts) if not tokens.matrix[source.tokens_of(i)].any()]
-    facts = (("new, with their own maps", new), ("new in part", partly), ("left out", gone))
-    said = [f"{what}: {few(words)}" for what, words in facts if words]
+    left_out = [text for i, text in enumerate(source.texts) if not tokens.matrix[source.tokens_of(i)].any()]
+    facts = (("new, with their own maps", new), ("new in part", partly), ("left out", left_out))
+    clauses = [f"{what}: {few(words)}" for what, words in facts if words]
     rest = shares.count(1)
-    return "words: " + "; ".join([*said, f"{'the other' if said else 'all'} {rest} stay"])
+    return "words: " + "; ".join([*clauses, f"{'the other' if clauses else 'all'} {rest} stay"])
 
 
 def _share(what: str, name: str, share: float) -> str:

@@ -46,12 +46,12 @@ def font_advice(texts: list[str]) -> str:
 @lru_cache(maxsize=256)
 def _chosen(letters: frozenset[str]) -> tuple[Path, frozenset[str]]:
     """The font and the letters that it lacks."""
-    wanted = {letter for letter in letters if letter.isprintable() and not letter.isspace()}
-    best, lacking = FONT, wanted - _letters(FONT)
+    needed = {letter for letter in letters if letter.isprintable() and not letter.isspace()}
+    best, lacking = FONT, needed - _letters(FONT)
     if not lacking:
         return best, frozenset()
     for path in _large_fonts():
-        rest = wanted - _letters(path)
+        rest = needed - _letters(path)
         if len(rest) < len(lacking):
             best, lacking = path, rest
         if not lacking:
@@ -62,8 +62,8 @@ def _chosen(letters: frozenset[str]) -> tuple[Path, frozenset[str]]:
 @cache
 def _large_fonts() -> tuple[Path, ...]:
     """The machine's fonts with many letters, by their files' names."""
-    found = (Path(path) for extension in ("ttf", "ttc") for path in font_manager.findSystemFonts(fontext=extension))
-    return tuple(sorted({path for path in found if LARGE.search(path.stem.replace(" ", ""))}, key=_rank))
+    paths = (Path(path) for extension in ("ttf", "ttc") for path in font_manager.findSystemFonts(fontext=extension))
+    return tuple(sorted({path for path in paths if LARGE.search(path.stem.replace(" ", ""))}, key=_rank))
 
 
 def _rank(path: Path) -> tuple:

@@ -65,14 +65,14 @@ def contact_sheet(videos: list[torch.Tensor], labels: list[str]) -> torch.Tensor
 
     Pictures above 256 pixels are scaled down, so that a sheet stays of a size to look at and to share.
     """
-    chosen = chosen_frames(len(videos[0]))
-    videos = [fitted(video[chosen], *_cell_size(video)) for video in videos]
+    frames = chosen_frames(len(videos[0]))
+    videos = [fitted(video[frames], *_cell_size(video)) for video in videos]
     _, height, width, _ = videos[0].shape
     size, gap = max(13, height // 8), _gap(width)  # larger than in a video, as the sheet is looked at from afar
     bar = round(1.5 * size)
     margin = min(max(text_width(label, size) for label in labels), max(width, 96))
-    sheet = blank(bar + len(videos) * (height + gap), margin + len(chosen) * (width + gap))[0]
-    for column, frame in enumerate(chosen):
+    sheet = blank(bar + len(videos) * (height + gap), margin + len(frames) * (width + gap))[0]
+    for column, frame in enumerate(frames):
         left = margin + column * (width + gap)
         sheet[:bar, left : left + width] = strip(bar, width, size, middle=str(frame))
     for row, (video, label) in enumerate(zip(videos, labels)):

@@ -1,6 +1,6 @@
 """The node search finds the nodes by the words that users have for them.
 
-Older front ends look at names only; with a host that knows `search_aliases` (`host/newer_api.py`), further words
+Older front ends look at names only; with a host that knows `search_aliases` (`host/newer.py`), further words
 are found.
 """
 

@@ -220,7 +220,7 @@ def tune(pack, source):
     """What "EI2 One-Shot Tune" makes, a tuned MODEL and what was learned, without its plot:
     `tune(model, latents, steps=2, learning_rate=1e-3)`."""
     tuning, inflation = pack("host.tuning"), pack("host.inflation")
-    precision_of = pack("host.precision").training_precision
+    precision_of = pack("host.training").training_precision
 
     def tune(
         model,
@@ -237,7 +237,7 @@ def tune(pack, source):
     ):
         precision = precision_of(model, precision)
         settings = pack("ei2.tuning").TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
-        advance = pack("host.progress").progress(steps)
+        advance = pack("host.ui").progress(steps)
 
         def loop(tuning_steps):
             for step in tuning_steps:

@@ -128,7 +128,7 @@ def test_refining_an_exchange(control):
 
 def test_a_word_that_is_new_in_part(control, clip, pack):
     """Words of several tokens that begin alike."""
-    read = pack("host.prompts").read_prompt
+    read = pack("host.clip").read_prompt
     old, new = read(clip, "hippopotamus"), read(clip, "hippopotamuses")
     assert set(old.ids[1:4]) & set(new.ids[1:5]) and len(new.content) > 1
     report = control("a hippopotamus", "a big hippopotamuses")[2]
@@ -205,7 +205,7 @@ def test_words_of_several_tokens_are_marked_whole(control):
 
 
 def test_weights_are_encoded_but_are_no_words(control, encode, pack):
-    same_text = pack("host.prompts").same_text
+    same_text = pack("host.clip").same_text
     found, positive, report = control(target="a red (circle:1.5) on a striped blue background")
     assert found.target.texts[2] == "circle" and "square → circle" in report
     assert same_text(positive, encode("a red (circle:1.5) on a striped blue background"))
@@ -220,7 +220,7 @@ def test_an_embedding_that_the_user_does_not_have_is_left_out(control):
 
 
 def test_conditionings(control, encode, pack):
-    same_text = pack("host.prompts").same_text
+    same_text = pack("host.clip").same_text
     found, positive, _ = control()
     assert found.target_conditioning is positive and same_text(positive, encode(DEFAULTS["target_prompt"]))
     assert same_text(found.source_conditioning, encode(SOURCE))

@@ -19,7 +19,7 @@ def nodes(pack):
 
 @pytest.fixture(scope="module")
 def inputs(pack):
-    return pack("host.inputs")
+    return pack("host.guard")
 
 
 def widgets(nodes, kind: str):
@@ -148,6 +148,6 @@ def test_memory_that_runs_out_in_any_node_is_explained(pack, inputs):
         def execute(cls):
             return io.NodeOutput(torch.empty(2**60))
 
-    inputs.check_inputs(Greedy)
+    inputs.guarded(Greedy)
     with pytest.raises(pack("host.memory").OutOfMemory, match="^The memory was not enough for The Greedy: give"):
         Greedy.execute()

@@ -132,7 +132,7 @@ def test_context_windows_count(pack, model, inflate):
     """The host's own node for long clips: kept by its settings, wherever its handler has been."""
     import comfy.context_windows as windows
 
-    name, inflated = pack("host.inversion_key").inversion_key, inflate(model)
+    name, inflated = pack("host.identity").inversion_key, inflate(model)
 
     def windowed(length, fuse="pyramid"):
         clone = inflated.clone()
@@ -168,7 +168,7 @@ def test_what_cannot_be_told_is_computed_and_not_kept(model, inflate, invert, ra
 def test_a_broken_file_is_computed_anew(model, inflate, invert, random_clip, cache):
     inflated = inflate(model)
     first, _, _ = invert(inflated, random_clip())
-    (path,) = cache.folder().iterdir()
+    (path,) = cache.inversions_folder().iterdir()
     for content in (path.read_bytes()[:-8], b"", b"not a file"):
         path.write_bytes(content)
         again, told, calls = invert(inflated, random_clip())
@@ -206,15 +206,14 @@ def test_the_node_reports_and_clears(pack, model, inflate, invert, random_clip, 
     invert(inflate(model), random_clip())
     assert node.fingerprint_inputs(False) != before
     report = node.execute(False).args[0]
-    assert report.startswith("1 inversion,") and str(cache.folder()) in report
+    assert report.startswith("1 inversion,") and str(cache.inversions_folder()) in report
     assert node.execute(True).args[0].startswith("deleted 1 inversion,")
-    assert not list(cache.folder().iterdir())
+    assert not list(cache.inversions_folder().iterdir())
 
 
 def test_the_size_of_the_key_is_no_matter_of_the_models(pack, model):
     """A sample of the base model goes into the name, not all of it."""
-    key = pack("host.inversion_key")
-    fingerprint = pack("host.fingerprint")
-    weights = fingerprint.unpatched_weights(model)
-    sample = fingerprint.weight_sample(weights, key.VALUES_PER_WEIGHT)
+    identity = pack("host.identity")
+    weights = identity.unpatched_weights(model)
+    sample = identity.weight_sample(weights, identity.VALUES_OF_INVERTED)
     assert sample.numel() == 64 * len(weights) < 0.01 * sum(weight.numel() for weight in weights.values())

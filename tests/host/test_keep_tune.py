@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 @pytest.fixture
 def folder(pack, tmp_path):
     """A tune folder that comes first, as extra model paths may give one."""
-    key = pack("host.tune_folder").KEY
+    key = pack("host.folders").TUNES
     temporary = folder_paths.get_temp_directory()
     folder_paths.add_model_folder_path(key, str(tmp_path / "tunes"), is_default=True)
     folder_paths.set_temp_directory(str(tmp_path / "temp"))
@@ -65,7 +65,7 @@ def test_the_tuned_model_comes_back(saved, learned, pack, model, inflate, evalua
 
 
 def test_the_list_shows_it_and_numbers_go_on(saved, pack, folder, learned):
-    save, where = pack("nodes.save_tune").SaveTune, pack("host.tune_folder")
+    save, where = pack("nodes.save_tune").SaveTune, pack("host.folders")
     output = save.execute(learned[1], "clips/jeep")
     assert "clips/jeep_00002_.safetensors" in output.ui["text"][0]
     (folder / "notes.txt").write_text("x")
@@ -143,7 +143,7 @@ def test_the_same_model_with_a_lora_gives_a_warning(saved, pack, model, caplog):
 def test_the_identity_holds_in_any_format_and_load_state(dtype, pack, model, learned, evaluate, source):
     import comfy.model_management
 
-    identify, check = pack("host.fingerprint").identify, pack("ei2.model_identity").check_base
+    identify, check = pack("host.identity").identify, pack("ei2.model_identity").check_base
     reference = identify(model)
     other = pack("host.miniature").load_miniature()[0]
     other.model.to(dtype)
@@ -159,10 +159,10 @@ def test_weights_that_the_host_has_not_loaded_are_no_reason_to_fail(pack, model)
     """Newer hosts keep weights on the meta device until they are needed."""
     other = pack("host.miniature").load_miniature()[0]
     other.model.diffusion_model.to("meta")
-    identify, check = pack("host.fingerprint").identify, pack("ei2.model_identity").check_base
+    identify, check = pack("host.identity").identify, pack("ei2.model_identity").check_base
     assert check(identify(model), identify(other)) == "" == check(identify(other), identify(model))
     with pytest.raises(pack("ei2.digest").Unhashable, match="not loaded yet"):
-        pack("host.inversion_key").inversion_key(other, {})
+        pack("host.identity").inversion_key(other, {})
 
 
 def test_wrong_names_and_files_are_refused(pack, folder, learned):

@@ -278,7 +278,7 @@ def test_progress_reaches_its_end_without_flooding_the_browser(pack):
     heard: list[tuple[int, int]] = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: heard.append((value, total)))
     try:
-        advance = pack("host.progress").progress(5000)
+        advance = pack("host.ui").progress(5000)
         for _ in range(5000):
             advance()
     finally:

@@ -193,7 +193,7 @@ from devtools import in_process
 in_process.import_host("cpu"); in_process.import_pack(); pack = in_process.pack
 inflation, tuning, sampling = (pack("host." + name) for name in ("inflation", "tuning", "sampling"))
 nulls, OutOfMemory = pack("host.null_text"), pack("host.memory").OutOfMemory
-settings, prompts = pack("ei2.tuning").TuneSettings, pack("host.prompts")
+settings, prompts = pack("ei2.tuning").TuneSettings, pack("host.clip")
 
 def fingerprint():
     state = model.model.state_dict()

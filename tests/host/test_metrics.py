@@ -148,7 +148,7 @@ def test_against_transformers(pack, clips, clip_vision):
     assert not vision.load_sd(weights)[0] and not clip.load_sd(weights)[0], "weights are missing"
 
     frames = torch.nn.functional.interpolate(clips[0].movedim(-1, 1), (32, 32))
-    embeddings = pack("host.clip_embeddings")
+    embeddings = pack("host.clip")
     with torch.inference_mode():
         ours = embeddings.image_embeddings(vision, frames.movedim(1, -1))
         prompt = embeddings.text_embedding(clip, PROMPT, SPACE)
@@ -170,7 +170,7 @@ def test_without_a_text_model_there_is_no_alignment(metrics, clips, clip_vision)
 def test_prompts_that_the_host_projects_itself_are_not_projected_twice(pack, clip_vision):
     """SDXL's wider text model: the same vector as the host's own pooled output, which is projected."""
     sdxl = text_model(("l", "g"))
-    embed = pack("host.clip_embeddings").text_embedding
+    embed = pack("host.clip").text_embedding
     with torch.inference_mode():
         expected = sdxl.encode_from_tokens(sdxl.tokenize(PROMPT), return_pooled=True)[1][0]
         assert torch.equal(embed(sdxl, PROMPT, 32), expected)

@@ -25,12 +25,12 @@ def known() -> set[str]:
 
 
 def test_only_what_the_host_knows():
-    newer_api = pack("host.newer_api")
+    newer_api = pack("host.newer")
     assert newer_api.offered(description="x", no_such_field=1) == {"description": "x"}
 
 
 def test_inputs_take_what_is_offered():
-    newer_api = pack("host.newer_api")
+    newer_api = pack("host.newer")
     for kind in newer_api.INPUTS:
         options = {"options": ["a"]} if kind is io.Combo.Input else {}
         made = kind("name", **options, **newer_api.ADVANCED)

@@ -64,7 +64,7 @@ def clip(request):
 
 @pytest.fixture(scope="module")
 def prompts(pack):
-    return pack("host.prompts")
+    return pack("host.clip")
 
 
 @pytest.fixture(scope="module")

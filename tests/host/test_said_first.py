@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 @pytest.fixture
 def folders(pack):
-    return pack("host.tune_folder")
+    return pack("host.folders")
 
 
 @pytest.fixture
@@ -18,10 +18,10 @@ def root(folders, tmp_path):
     """An empty folder for tunes."""
     import folder_paths
 
-    known = folder_paths.folder_names_and_paths[folders.KEY]
-    folder_paths.folder_names_and_paths[folders.KEY] = ([str(tmp_path / "tunes")], known[1])
+    known = folder_paths.folder_names_and_paths[folders.TUNES]
+    folder_paths.folder_names_and_paths[folders.TUNES] = ([str(tmp_path / "tunes")], known[1])
     yield tmp_path / "tunes"
-    folder_paths.folder_names_and_paths[folders.KEY] = known
+    folder_paths.folder_names_and_paths[folders.TUNES] = known
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_an_inversion_of_another_schedule(model, inflate, invert, source, random
     with pytest.raises(ValueError, match="^The inversion goes up to noise level .* invert with the very model"):
         pack("nodes.edit_sample").EditSample.execute(other, inversion, source, source, 1.0)
     for steps in (1, 7):  # and its own, at any number of steps
-        pack("host.checks").check_schedule(inflated, invert(inflated, clip, source, steps=steps)[0])
+        pack("host.inputs").check_schedule(inflated, invert(inflated, clip, source, steps=steps)[0])
 
 
 @pytest.mark.parametrize("name", ["lcm", "x0", "img_to_img"])

@@ -16,7 +16,7 @@ STEPS, EVERY = 6, 2
 @pytest.fixture
 def folder(pack, tmp_path):
     """Where snapshots go."""
-    key = pack("host.tune_folder").KEY
+    key = pack("host.folders").TUNES
     folder_paths.add_model_folder_path(key, str(tmp_path), is_default=True)
     yield tmp_path / "snapshots"
     folder_paths.folder_names_and_paths[key][0].remove(str(tmp_path))

@@ -28,7 +28,7 @@ pack = in_process.pack
 
 def main() -> None:
     model, clip, _ = pack("host.miniature").load_miniature()
-    encode = pack("host.prompts").encode
+    encode = pack("host.clip").encode
     prompts = [encode(clip, f"a {what} on a plain white background") for what in ("blue square", "red circle")]
     frames = {"samples": 5 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))}
     (inflated,) = pack("nodes.inflate_unet").InflateUNet.execute(model, "EI2").args

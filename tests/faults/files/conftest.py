@@ -15,7 +15,7 @@ def folder(pack, tmp_path):  # noqa: F811
     """An empty tune folder; the folders for temporary files and of the user are empty, too."""
     import folder_paths
 
-    key, variable = pack("host.tune_folder").KEY, pack("host.inversion_cache").LIMIT_VARIABLE
+    key, variable = pack("host.folders").TUNES, pack("host.inversion_cache").LIMIT_VARIABLE
     known = folder_paths.folder_names_and_paths[key]
     before = folder_paths.get_temp_directory(), folder_paths.get_user_directory(), os.environ.get(variable)
     folder_paths.folder_names_and_paths[key] = ([str(tmp_path / "tunes")], known[1])

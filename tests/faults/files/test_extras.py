@@ -113,13 +113,13 @@ def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, 
     assert tuned().args[1].losses == tune.losses
 
 
-@pytest.mark.parametrize("module, name", [("latent_picture", "draw"), ("tuning", "draw")])
+@pytest.mark.parametrize("module, name", [("ui", "draw"), ("tuning", "draw")])
 def test_pictures_that_fail(pack, tuned, pictures, monkeypatch, caplog, module, name):
     monkeypatch.setattr(pack(f"host.{module}"), name, failing)
     output = tuned()
     assert len(output.args[1].losses) == 2 and "the work goes on" in caplog.text
-    assert (output.args[1].picture == b"") == (module == "latent_picture")
-    assert list(pictures) == ([1, 2] if module == "latent_picture" else [])
+    assert (output.args[1].picture == b"") == (module == "ui")
+    assert list(pictures) == ([1, 2] if module == "ui" else [])
 
 
 def test_plots_that_fail(pack, tuned, model, inflate, source, learned, monkeypatch, caplog):
@@ -151,7 +151,7 @@ def test_cancelling_is_no_fault(pack, monkeypatch):
         raise InterruptProcessingException
 
     with pytest.raises(InterruptProcessingException):
-        pack("host.extras").extra("preview", cancelled)
+        pack("host.ui").extra("preview", cancelled)
 
 
 def test_words_that_are_formulas_to_the_plotting_library(pack):

@@ -70,7 +70,7 @@ def no_room(request, pack, folder, tmp_path):
     if request.param == "limit":
         return lambda: files_of_at_most(100)
     disk = request.getfixturevalue("small_disk")
-    key = pack("host.tune_folder").KEY
+    key = pack("host.folders").TUNES
     folder_paths.folder_names_and_paths[key] = ([str(disk.path / "tunes")], folder_paths.folder_names_and_paths[key][1])
     folder_paths.set_temp_directory(str(disk.path / "temp"))
     folder_paths.set_user_directory(str(disk.path / "user"))
@@ -89,7 +89,7 @@ def no_room(request, pack, folder, tmp_path):
 def tune_folder(pack):
     from pathlib import Path
 
-    return Path(folder_paths.get_folder_paths(pack("host.tune_folder").KEY)[0])
+    return Path(folder_paths.get_folder_paths(pack("host.folders").TUNES)[0])
 
 
 def test_a_tune_gives_advice_and_can_be_saved_afterwards(pack, no_room, learned):
@@ -120,7 +120,8 @@ def test_an_inversion_is_there_though_it_is_not_kept(pack, no_room, model, infla
         output = node.execute(inflate(model), {"samples": learned[2]}, source, 1, 0)
     told = output.ui["text"][0]
     assert told.startswith("computed, not kept: ") and "the disk is full" in told
-    assert cache.usage().entries == 0 and not (cache.folder().exists() and list(cache.folder().iterdir()))
+    folder = cache.inversions_folder()
+    assert cache.usage().entries == 0 and not (folder.exists() and list(folder.iterdir()))
     told = node.execute(inflate(model), {"samples": learned[2]}, source, 1, 0).ui["text"][0]
     assert told.startswith("computed and kept")
 

@@ -146,7 +146,7 @@ def test_kept_inversions(pack, folder, model, inflate, source, learned, rounds, 
     cache, node = pack("host.inversion_cache"), pack("nodes.invert").Invert
     inflated, clip = inflate(model), {"samples": learned[2]}
     expected = node.execute(inflated, clip, source, 1, 0, trajectory=True)
-    (kept,) = cache.folder().iterdir()
+    (kept,) = cache.inversions_folder().iterdir()
     good = kept.with_name("good")
     shutil.copy(kept, good)
     refused, cases = 0, list(hostile_ones(good, cache.KIND, rounds, names(good)))

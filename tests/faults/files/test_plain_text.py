@@ -71,7 +71,7 @@ def page_of(text: str) -> str:
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
 def test_it_reads_well_and_is_no_markup(pack, text):
-    plain = pack("host.plain_text").plain
+    plain = pack("host.ui").plain
     assert plain(text) == TEXTS[text] == plain(plain(text))
     plain(text).encode()
     assert "<" not in OWN.sub("", page_of(plain(text)))
@@ -86,15 +86,19 @@ def test_the_attacks_are_attacks():
 
 
 def test_it_has_an_end(pack):
-    plain = pack("host.plain_text")
-    assert len(plain.plain("x" * 10**7)) == plain.MOST and plain.plain("x" * 10**7).endswith("…")
+    plain = pack("host.ui")
+    assert len(plain.plain("x" * 10**7)) == plain.MOST_LETTERS and plain.plain("x" * 10**7).endswith("…")
 
 
 def test_whatever_a_node_raises_or_refuses_is_plain(pack):
     """A name that is no Unicode in a message would end the host's worker; it prints what an error came from, too."""
-    guarded = pack("host.plain_errors").with_plain_errors
+    from comfy_api.latest import io
 
-    class Node:
+    class Raising:
+        @classmethod
+        def define_schema(cls):
+            return io.Schema("Raising", inputs=[])
+
         @classmethod
         def execute(cls, name):
             try:
@@ -102,17 +106,21 @@ def test_whatever_a_node_raises_or_refuses_is_plain(pack):
             except KeyError as error:
                 raise ValueError(f"There is no {name}.") from error
 
+    class Refusing(Raising):
         @classmethod
-        def validate_inputs(cls, name) -> str:
-            return f"There is no {name}."
+        def validate_inputs(cls, name) -> None:
+            raise ValueError(f"There is no {name}.")
 
-    guarded(Node)
+        execute = Raising.execute
+
+    for node in (Raising, Refusing):
+        pack("host.guard").guarded(node)
     for text in TEXTS:
         with pytest.raises(ValueError) as caught:
-            Node.execute(text)
+            Raising.execute(text)
         "".join(traceback.format_exception(caught.value)).encode()
-        assert "<" not in str(caught.value) and "<" not in Node.validate_inputs(text)
-        json.dumps(Node.validate_inputs(text), ensure_ascii=False).encode()
+        assert "<" not in str(caught.value) and "<" not in Refusing.validate_inputs(text)
+        json.dumps(Refusing.validate_inputs(text), ensure_ascii=False).encode()
 
 
 def test_every_node_is_guarded(pack):

@@ -52,7 +52,7 @@ def tunes() -> Write:
     in_process.import_pack()
     import folder_paths
 
-    key, known = in_process.pack("host.tune_folder").KEY, folder_paths.folder_names_and_paths
+    key, known = in_process.pack("host.folders").TUNES, folder_paths.folder_names_and_paths
     node, kind = in_process.pack("nodes.save_tune").SaveTune, in_process.pack("ei2.tune_result").TuneResult
     tune = kind(**vars(a_tune()))
 

@@ -52,7 +52,7 @@ def within(room, run):
 
 with torch.inference_mode():
     model, clip, _ = pack("host.miniature").load_miniature()
-    encode = pack("host.prompts").encode
+    encode = pack("host.clip").encode
     source, empty = encode(clip, "a red circle on a white background"), encode(clip, "")
     inflated = nodes["InflateUNet"].execute(model, "EI2").args[0]
     generator = torch.Generator().manual_seed(0)

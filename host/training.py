@@ -23,10 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ei2.attention import attention
 from ..ei2.settings import InflationSettings
-from .dynamic_vram import static_clone
 from .inflation import KEY, InflatedUNet, LayerHook, detach
+from .newer import static_clone
 from .sampling import without_guidance
-from .unet import Call, res_blocks, transformer_blocks
+from .unet import Call, compute_dtype, res_blocks, transformer_blocks
 from .windows import without_windows
 
 STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that leave out steps much like the last one
@@ -97,7 +97,7 @@ def differentiable_clone(model, unet: Differentiable, precision: str, reserve: i
     detach(clone)
     for kind, key in itertools.product(clone.wrappers, STEP_CACHES):
         clone.remove_wrappers_with_key(kind, key)
-    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
+    dtype = compute_dtype(model)
     if precision == "fp32" and dtype != torch.float32:
         clone.set_model_compute_dtype(torch.float32)
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
@@ -224,3 +224,17 @@ def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractCon
             del module.forward
         else:
             module.forward = own
+
+
+def training_precision(model, choice: str) -> str:
+    """`auto` becomes bf16 where the GPU has it, fp16 on other GPUs, fp32 on a CPU.
+
+    Raises `ValueError` for fp16 on a CPU."""
+    device = model.load_device
+    if choice == "fp16" and device.type == "cpu":
+        raise ValueError("fp16 training needs a GPU: choose precision auto, bf16 or fp32.")
+    if choice != "auto":
+        return choice
+    if device.type == "cpu":
+        return "fp32"
+    return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"

@@ -1,9 +1,10 @@
-"""Prompts as the host's CLIP text encoders read them: token by token, and which word each token belongs to."""
+"""Prompts and pictures as the host's CLIP models read them."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 
 import comfy.sd1_clip
 import torch
@@ -13,6 +14,12 @@ from ..ei2.token_alignment import NO_WORD, Prompt
 WORD_END = "</w>"  # CLIP's vocabulary marks a word's last token so
 EMBEDDING_START = "embedding:"
 EMBEDDING = re.compile(r"embedding:[^\s,:()]+")
+CHUNK = 8  # frames that go through the vision model at a time
+BOTH_HALVES = (
+    "Load both halves of one CLIP with Load CLIP Vision and Load CLIP (type stable_diffusion), for instance the "
+    "complete file of clip-vit-large-patch14, which may lie in both folders."
+)
+MOST_ZEROS, LARGEST = 0.01, 1e4  # of a trained projection: the share of zeros, the largest weight over the median one
 
 
 def read_prompt(clip, text: str) -> Prompt:
@@ -117,11 +124,11 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
                     continue  # one that the user does not have: the host leaves it out
                 place += 1
                 rest = piece[len(piece.rstrip(",")) :]
-            wanted = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
-            while wanted and place < len(parts) and wanted[: len(parts[place])] == parts[place]:
-                wanted = wanted[len(parts[place]) :]
+            tokens = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
+            while tokens and place < len(parts) and tokens[: len(parts[place])] == parts[place]:
+                tokens = tokens[len(parts[place]) :]
                 place += 1
-            if wanted:
+            if tokens:
                 return None
             if place == begin:  # nothing that the text encoder reads
                 continue
@@ -154,9 +161,88 @@ def _check_width(clip, key: str, vector: torch.Tensor, name: str) -> None:
     _, encoder = _part(clip.cond_stage_model, key)
     if encoder is None:  # a tokenizer whose tokens the model does not use, as in SDXL's refiner
         return
-    wanted = encoder.transformer.get_input_embeddings().weight.shape[-1]
-    if vector.shape[-1] != wanted:
+    width = encoder.transformer.get_input_embeddings().weight.shape[-1]
+    if vector.shape[-1] != width:
         raise ValueError(
             f"{name} was made for another model: its vectors have {vector.shape[-1]} numbers, this text encoder's "
-            f"{wanted}. Use one that belongs to the model, or leave it out."
+            f"{width}. Use one that belongs to the model, or leave it out."
+        )
+
+
+def image_embeddings(
+    clip_vision, images: torch.Tensor, on_frames: Callable[[int], object] = lambda count: None
+) -> torch.Tensor:
+    """CLIP's embedding of each picture, `f h w 3` in 0..1 -> `f c` in float32 on the CPU. Each is scaled and cut to
+    the square in its middle, as CLIP was trained.
+
+    `on_frames` gets the number of pictures done since its last call; it may raise to cancel. Raises `ValueError` for a
+    vision model without one embedding per picture (SigLIP) and for embeddings that are not finite.
+    """
+    vectors = []
+    for chunk in images.split(CHUNK):
+        vectors.append(clip_vision.encode_image(chunk)["image_embeds"].float().cpu())
+        if vectors[-1].ndim != 2:
+            raise ValueError(
+                "clip_vision gives no single vector per picture (as SigLIP models do not): load a CLIP vision model."
+            )
+        on_frames(len(chunk))
+    embeddings = torch.cat(vectors)
+    if not torch.isfinite(embeddings).all():
+        raise ValueError("clip_vision gave NaN or infinite values: load another file, or run it in fp32.")
+    return embeddings
+
+
+def text_embedding(clip, prompt: str, width: int) -> torch.Tensor:
+    """The prompt's vector in CLIP's space of `width` numbers, `c` in float32 on the CPU; of long prompts the first 75
+    tokens, as CLIP reads no more.
+
+    The host's conditioning carries the vector before its projection into that space, for some models; so the encoder
+    is asked for the projected one. Raises `ValueError` without a text encoder of that space, and for one whose
+    projection was not in its file (those of Stable Diffusion 1.5 checkpoints have none).
+    """
+    parts = _encoders(clip)
+    if not parts:
+        raise ValueError(f"clip holds no CLIP text model, which text alignment needs. {BOTH_HALVES}")
+    widths = {name: part.transformer.text_projection.weight.shape[0] for name, part in parts.items()}
+    name = next((name for name in parts if widths[name] == width), None)
+    if name is None:
+        spaces = " and ".join(map(str, widths.values()))
+        raise ValueError(
+            f"clip and clip_vision do not belong together: a prompt has {spaces} numbers, a picture {width}. "
+            + BOTH_HALVES
+        )
+    encoder = parts[name]
+    clip.load_model()
+    _check_projection(encoder.transformer.text_projection.weight)
+    encoder.reset_clip_options()
+    encoder.set_clip_options({"projected_pooled": True})
+    try:
+        tokens = clip.tokenize(prompt)[name.removeprefix("clip_")]
+        vector = encoder.encode_token_weights(tokens)[1][0].float().cpu()
+    finally:
+        encoder.reset_clip_options()
+    if not torch.isfinite(vector).all():
+        raise ValueError("clip gave NaN or infinite values: load another file, or run it in fp32.")
+    return vector
+
+
+def _encoders(clip) -> dict[str, torch.nn.Module]:
+    """The CLIP text encoders among a CLIP's parts, by their names such as `clip_l`."""
+    parts = dict(clip.cond_stage_model.named_children())
+    return {
+        name: part
+        for name, part in parts.items()
+        if name.startswith("clip_") and hasattr(getattr(part, "transformer", None), "text_projection")
+    }
+
+
+def _check_projection(weight: torch.Tensor) -> None:
+    """A projection that no file filled holds what lay in memory, and the host does not remember that: zeros, the
+    identity, or an older tensor's remains, which single absurd values give away as a rule, though not for certain."""
+    values = weight.float().abs()
+    zeros, usual = (values == 0).float().mean(), values.median()
+    if not torch.isfinite(values).all() or zeros > MOST_ZEROS or values.max() > LARGEST * usual:
+        raise ValueError(
+            "clip came without its projection to CLIP's space of pictures (text_projection), as Stable Diffusion 1.5 "
+            f"checkpoints do, so prompts and pictures cannot be compared. {BOTH_HALVES}"
         )

@@ -1,0 +1,200 @@
+"""Around every node's methods: inputs are checked before the work starts, and messages are text that the host can take.
+
+The host checks what is typed into a node, but not what comes from another one, nor NaN; ComfyUI 0.3.75 does not even
+check the choices of a list. And a name that is no Unicode, in a message, would end its worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import wraps
+from numbers import Integral, Real
+
+import torch
+from comfy_api.latest import io
+
+from ..ei2.inverted_clip import Inversion
+from ..ei2.prompt_control import Control
+from ..ei2.short_text import check_choice, short
+from ..ei2.tune_result import TuneResult
+from .memory import OutOfMemory, is_out_of_memory, release
+from .ui import plain
+
+MOST_LETTERS = 10_000  # of a text: more than any prompt has, and little enough for all work on it
+
+
+def _is_conditioning(value) -> bool:
+    pairs = (list, tuple)
+    return isinstance(value, pairs) and all(
+        isinstance(entry, pairs)
+        and len(entry) == 2
+        and isinstance(entry[0], torch.Tensor)
+        and isinstance(entry[1], dict)
+        for entry in value
+    )
+
+
+# What comes over a link: the host takes a number or a text in its place, where someone else's tool writes one.
+CONNECTED: dict[str, Callable[[object], bool]] = {
+    "MODEL": lambda value: hasattr(value, "get_model_object"),
+    "CLIP": lambda value: value is None or hasattr(value, "tokenize"),  # None: of a file without one, said elsewhere
+    "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
+    "LATENT": lambda value: isinstance(value, dict) and hasattr(value.get("samples"), "shape"),
+    "CONDITIONING": _is_conditioning,
+    "IMAGE": lambda value: isinstance(value, torch.Tensor),
+    "MASK": lambda value: isinstance(value, torch.Tensor),
+    "EI2_TUNE": lambda value: isinstance(value, TuneResult),
+    "EI2_INVERSION": lambda value: isinstance(value, Inversion),
+    "EI2_CONTROL": lambda value: isinstance(value, Control),
+}
+
+
+def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node class itself, with what the host calls guarded:
+
+    `execute` begins with checks of the inputs' types, ranges and choices by the schema, then of what the node's own
+    `validate_inputs` says, now that values from other nodes are known. It raises `ValueError` with one sentence that
+    names the input, what it may be and what it is. Numbers arrive in the schema's type. Where the memory runs out
+    without explanation, one is given.
+
+    `validate_inputs` raises `ValueError` for what it refuses, and returns nothing; the host gets the sentence. Values
+    that come from other nodes are None there.
+    """
+    methods = vars(node)
+    if "validate_inputs" in methods:
+        node.validate_inputs = classmethod(_answering(methods["validate_inputs"].__func__))
+    if "fingerprint_inputs" in methods:
+        node.fingerprint_inputs = classmethod(_plain(methods["fingerprint_inputs"].__func__))
+    node.execute = classmethod(_plain(_checked(methods["execute"].__func__, _validated(node))))
+    return node
+
+
+def _checked(execute: Callable, validated: frozenset[str]) -> Callable:
+    signature = inspect.signature(execute)
+    rest = next((name for name, kind in signature.parameters.items() if kind.kind is kind.VAR_KEYWORD), None)
+
+    @wraps(execute)
+    def checked(cls, *args, **kwargs):
+        values = signature.bind(cls, *args, **kwargs).arguments
+        del values["cls"]
+        values |= values.pop(rest, {})
+        schema = cls.define_schema()
+        widgets = checked_values(schema.inputs, values, validated)
+        values = {**values, **widgets}
+        if validated:
+            answer = cls.validate_inputs(**{name: values[name] for name in validated if name in values})
+            if answer is not True:
+                raise ValueError(answer)
+        check_links(schema.inputs, values)
+        try:
+            return execute(cls, **values)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release(error)
+            raise OutOfMemory(
+                f"The memory was not enough for {schema.display_name}: give it fewer or smaller frames, or free memory."
+            ) from error
+
+    return checked
+
+
+def _answering(validate: Callable) -> Callable:
+    """True, or the sentence that `validate` raised, as the host wants it."""
+
+    @wraps(validate)
+    def answer(*args, **kwargs) -> bool | str:
+        try:
+            validate(*args, **kwargs)
+        except ValueError as error:
+            return plain(str(error))
+        return True
+
+    return _plain(answer)
+
+
+def _plain(method: Callable) -> Callable:
+    """The method, with plain messages in all that it raises."""
+
+    @wraps(method)
+    def guarded(*args, **kwargs):
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            _make_plain(error)
+            raise
+
+    guarded.__signature__ = inspect.signature(method)  # the host asks which inputs are to be validated
+    return guarded
+
+
+def _make_plain(error: BaseException | None) -> None:
+    """Its message and those of what it came from, which the host prints as well; its kind stays."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.args = tuple(plain(part) if isinstance(part, str) else part for part in error.args)
+        error = error.__cause__ or error.__context__
+
+
+def _validated(node: type[io.ComfyNode]) -> frozenset[str]:
+    """The inputs that the node's own `validate_inputs` takes."""
+    method = vars(node).get("validate_inputs")
+    return frozenset(inspect.signature(method.__func__).parameters) - {"cls"} if method else frozenset()
+
+
+def checked_values(inputs: list, values: dict, named: frozenset[str] = frozenset()) -> dict:
+    """The values of a schema's widgets among `values`. Optional ones that are None are left out, of `values` too, so
+    that the node's default counts. `named`: lists of choices that the node checks by itself, with a better sentence.
+    Raises `ValueError`."""
+    checked = {}
+    for widget in inputs:
+        if widget.id not in values:
+            continue
+        value = values[widget.id]
+        if value is None and widget.optional:
+            values.pop(widget.id)
+        elif isinstance(widget, io.Combo.Input):
+            if widget.id not in named:
+                check_choice(widget.id, value, widget.options)
+        elif isinstance(widget, (io.Int.Input, io.Float.Input)):
+            checked[widget.id] = _number(widget, value)
+        elif isinstance(widget, io.Boolean.Input):
+            if not isinstance(value, (bool, Integral)):
+                raise ValueError(f"{widget.id} is {short(value)}: it must be true or false.")
+            checked[widget.id] = bool(value)
+        elif isinstance(widget, io.String.Input):
+            _check_text(widget.id, value)
+    return checked
+
+
+def check_links(inputs: list, values: dict) -> None:
+    """Raises `ValueError` where another value comes than what the schema's links carry."""
+    for link in inputs:
+        kind = link.get_io_type()
+        if link.id in values and kind in CONNECTED and not CONNECTED[kind](values[link.id]):
+            raise ValueError(f"{link.id} is {short(values[link.id])}: connect an output of the kind {kind}.")
+
+
+def _number(widget, value) -> int | float:
+    """The value as the schema's type; whole numbers may come as floats."""
+    whole = isinstance(widget, io.Int.Input)
+    right = isinstance(value, Real) and not isinstance(value, bool)
+    right = right and (isinstance(value, Integral) or math.isfinite(value))
+    right = right and (not whole or isinstance(value, Integral) or float(value).is_integer())
+    if not right or (widget.min is not None and value < widget.min) or (widget.max is not None and value > widget.max):
+        low, high = (limit if whole else f"{limit:g}" for limit in (widget.min, widget.max))
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{widget.id} is {short(value)}: it must be {kind} from {low} to {high}.")
+    return int(value) if whole else float(value)
+
+
+def _check_text(name: str, value) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {short(value)}: it must be a text.")
+    if len(value) > MOST_LETTERS:
+        raise ValueError(
+            f"{name} is a text of {len(value)} letters, {short(value)}: it must have at most {MOST_LETTERS}."
+        )

@@ -1,0 +1,147 @@
+"""Names for models and inversions by what determines them, without reading all of a model's weights."""
+
+from __future__ import annotations
+
+import torch
+from comfy.weight_adapter import WeightAdapterBase
+
+from ..ei2 import VERSION
+from ..ei2.digest import Unhashable, digest
+from ..ei2.model_identity import ModelIdentity
+from .inflation import KEY, deflate, inflation_of
+from .unet import prediction, require_unet, sigma_schedule
+from .windows import WINDOWS
+
+UNET = "diffusion_model."
+VALUES_OF_BASE = 4  # of each weight, by which models are told apart
+VALUES_OF_INVERTED = 64  # the same for an inversion's name; what is put on the base model counts whole
+COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches that the name takes in
+HANDLER, HANDLERS_WRAPPERS = "context_handler", "ContextWindows_"  # of the host's context windows
+
+
+def identify(model) -> ModelIdentity:
+    """The base of a MODEL: its UNet as it was loaded, and the LoRAs on it; what this pack's tuning added is left out.
+    Raises `ValueError` for models that cannot be inflated."""
+    unet = require_unet(model)
+    base = deflate(model)
+    weights = unpatched_weights(base)
+    formats = [torch.finfo(weight.dtype) for weight in weights.values() if weight.is_floating_point()]
+    patches = plain_patches(base)
+    config = type(model.model.model_config).__name__ if hasattr(model.model, "model_config") else "a UNet"
+    name = f"{config} ({unet.model_channels} channels, {len(weights)} weights, predicts {prediction(model)})"
+    try:
+        sample = weight_sample(weights, VALUES_OF_BASE)
+    except Unhashable:
+        sample = torch.zeros(0)
+    return ModelIdentity(
+        family=digest([prediction(model), [(key, tuple(weight.shape)) for key, weight in weights.items()]]),
+        name=name,
+        sample=sample,
+        rounding=max(info.eps for info in formats),
+        smallest=max(info.smallest_normal * info.eps for info in formats),
+        patches=digest(patches, foreign=lambda value: type(value).__name__) if patches else "",
+    )
+
+
+def unpatched_weights(model) -> dict[str, torch.Tensor]:
+    """The UNet's weights by name, sorted, as they were before LoRAs and other patches, loaded or not."""
+    patched = model.get_key_patches(UNET)
+    return {key.removeprefix(UNET): patched[key][0][0] for key in sorted(patched)}
+
+
+def weight_sample(weights: dict[str, torch.Tensor], count: int) -> torch.Tensor:
+    """`count` values of each weight, evenly spread over it, float32 on the CPU. The same values as long as names and
+    shapes are the same. Raises `Unhashable` for weights that the host has not loaded yet (on torch's meta device)."""
+    if any(weight.is_meta for weight in weights.values()):
+        raise Unhashable("a model that is not loaded yet")
+    samples = []
+    for weight in weights.values():
+        size = weight.numel()
+        places = torch.arange(1, 2 * count, 2, device=weight.device) * size // (2 * count)
+        samples.append(weight.detach().reshape(-1)[places].float())
+    return torch.cat([values.to(samples[0].device) for values in samples]).cpu()
+
+
+def plain_patches(model) -> dict[str, list]:
+    """What LoRAs and other nodes put on the MODEL's weights, by weight, as values that `digest` knows."""
+    return {key: [_plain(patch) for patch in patches] for key, patches in model.patches.items() if patches}
+
+
+def _plain(value):
+    if isinstance(value, WeightAdapterBase):
+        return ["adapter", type(value).__name__, _plain(value.weights)]
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value
+
+
+def inversion_key(model, parts: dict) -> str:
+    """The name. `parts`: the clip's latents, conditionings and settings, by name.
+
+    Raises `Unhashable` where something takes part whose content cannot be told: ControlNets and other objects in a
+    conditioning, and what other nodes hang on the MODEL apart from weights.
+    """
+    _refuse_what_others_hang_on(model)
+    inflation, base = inflation_of(model), model.model
+    weights = unpatched_weights(model)
+    return digest(
+        {
+            "version": VERSION,
+            "base": [[name, tuple(weight.shape), weight.dtype] for name, weight in weights.items()],
+            "sample": weight_sample(weights, VALUES_OF_INVERTED),
+            "patches": plain_patches(model),
+            "inflation": [inflation.settings.to_dict(), inflation.stack.state_dict()] if inflation else None,
+            "schedule": [sigma_schedule(model), prediction(model)],
+            "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
+            "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
+            "windows": _windows(model),
+            "parts": parts,
+        }
+    )
+
+
+def _refuse_what_others_hang_on(model) -> None:
+    options = {key: value for key, value in model.model_options.items() if key != HANDLER}
+    options["transformer_options"] = {
+        key: value for key, value in options["transformer_options"].items() if key != WINDOWS
+    }
+    carried = {
+        "options": options,
+        "wrappers": [_of_others(found) for found in model.wrappers.values()],
+        "callbacks": [_of_others(found) for found in model.callbacks.values()],
+        "injections": model.injections,
+        "attachments": model.attachments,
+        "additional models": _of_others(model.additional_models),
+        "hooks": model.hook_patches,
+        "weight wrappers": model.weight_wrapper_patches,
+        "object patches": {key: value for key, value in model.object_patches.items() if key not in COUNTED},
+    }
+    for what, value in carried.items():
+        if not _empty(value):
+            raise Unhashable(f"another node's {what} on the model")
+
+
+def _of_others(entries: dict) -> dict:
+    own = (KEY, WINDOWS)
+    return {
+        key: value for key, value in entries.items() if key not in own and not str(key).startswith(HANDLERS_WRAPPERS)
+    }
+
+
+def _windows(model) -> list | None:
+    """The settings of the context windows. The host's schedules and ways to blend count by their names."""
+    handler = model.model_options.get(HANDLER)
+    if handler is None:
+        own = model.model_options["transformer_options"].get(WINDOWS)
+        return own and ["EI2", own.length, own.overlap]
+    settings = {name: getattr(value, "name", value) for name, value in vars(handler).items() if name[0] != "_"}
+    return [type(handler).__name__, settings]
+
+
+def _empty(value) -> bool:
+    """Whether nested dictionaries and lists hold nothing."""
+    if isinstance(value, dict):
+        return all(map(_empty, value.values()))
+    return isinstance(value, (list, tuple)) and all(map(_empty, value))

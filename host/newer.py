@@ -1,0 +1,63 @@
+"""What newer hosts have and older ones lack, used where it is there: parts of the node API, and dynamic VRAM.
+
+    io.Schema(..., **offered(search_aliases=["ddim"], has_intermediate_output=True))
+    io.Int.Input(..., **ADVANCED)
+
+Seen in 0.18.1 and 0.33.0, not yet in 0.8.0: `search_aliases` (further words by which the node search finds a node),
+`has_intermediate_output` (what a node shows is sent again to a page that was opened anew, though the node is no output)
+and `advanced` inputs (shown on request). Their `essentials_category` is not asked for: nodes that have it count as the
+host's own, without the pack's name on them.
+
+With dynamic VRAM (0.16 and later) weights are paged onto the device when a layer runs. A layer then computes with the
+host's own copy of its weight, not with `module.weight`, and pages may be evicted between the forward and the backward
+pass. Training therefore needs a copy of the model with ordinary weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import comfy.model_patcher
+from comfy_api.latest import io
+
+INPUTS = (io.Boolean.Input, io.Combo.Input, io.Float.Input, io.Int.Input, io.String.Input)
+
+
+def offered(**fields) -> dict:
+    """Those of the fields of a node's schema that this host knows."""
+    known = inspect.signature(io.Schema).parameters
+    return {name: value for name, value in fields.items() if name in known}
+
+
+# For inputs that few users need: arguments of every kind of input with a value.
+ADVANCED = {"advanced": True} if all("advanced" in inspect.signature(kind).parameters for kind in INPUTS) else {}
+
+
+def core_patcher(module, load_device, offload_device, static: bool = False):
+    """A ModelPatcher of the kind that the host's own loaders make. `static`: with ordinary weights in any case."""
+    kind = comfy.model_patcher.ModelPatcher
+    if not static:
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", kind)  # looked up late: the host sets it when it starts
+    return kind(module, load_device, offload_device)
+
+
+def is_dynamic(model) -> bool:
+    """Whether the host pages the MODEL's weights."""
+    return getattr(model, "is_dynamic", lambda: False)()
+
+
+def check_static_clone(model) -> None:
+    """Raises `ValueError` when the host cannot make a copy of the MODEL with ordinary weights."""
+    if is_dynamic(model) and getattr(model, "cached_patcher_init", None) is None:
+        raise ValueError(
+            "ComfyUI pages this model's weights (dynamic VRAM), and its loader does not say how to load it a second "
+            'time, which training needs: load it with ComfyUI\'s "Load Checkpoint" or "Load Diffusion Model" node, or '
+            "start ComfyUI with --disable-dynamic-vram."
+        )
+
+
+def static_clone(model):
+    """A clone of the MODEL whose layers compute with `module.weight`; a copy of the weights where the host pages them.
+    Raises `ValueError` as `check_static_clone`."""
+    check_static_clone(model)
+    return model.clone(disable_dynamic=True) if is_dynamic(model) else model.clone()

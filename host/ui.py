@@ -1,0 +1,200 @@
+"""What the user sees of a node while it runs and after: text, pictures, progress, warnings in the log.
+
+Part of the text comes from files, prompts and names that others made. Older front ends put a node's text into the page
+as HTML, newer ones show it letter by letter; so escaping would be right in one and wrong in the other. Look-alikes read
+well in both.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import comfy.model_management
+import comfy.utils
+import latent_preview
+import numpy as np
+import torch
+from comfy_api.latest import ui
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+
+from ..ei2.printable import printable
+
+MOST_LETTERS = 8000  # letters; the longest report of ours has half of that
+
+# `[[label|link]]` is what front ends make a link of, by way of `__LNK0__`, without a look at what is in the label.
+LINK, PLACE = re.compile(r"\[(?=\[)"), re.compile(r"__(?=LNK\d+__)", re.IGNORECASE)
+T = TypeVar("T")
+_warned = {"job": None, "texts": set()}  # what the log says of the job that runs
+FRAMES_SHOWN = 3
+ROW = 128  # pixels high, or somewhat more
+MOST_PIXELS = 4_000_000  # of a picture that comes from a file; ours have a fiftieth of it
+
+
+def plain(text: str) -> str:
+    """The text without markup, without what cannot be printed, and not longer than anybody reads."""
+    text = str(text)
+    if len(text) > MOST_LETTERS:
+        text = f"{text[: MOST_LETTERS - 1]}…"
+    return PLACE.sub("_ _", LINK.sub("[ ", printable(text).replace("<", "‹")))
+
+
+def is_markup(name: str) -> bool:
+    """Whether a file's name is to be left out of lists of choices, whose entries front ends take for HTML."""
+    return "<" in name
+
+
+def warn(text: str) -> None:
+    """A line in the log."""
+    logging.warning("EI2: %s", plain(text))
+
+
+def extra(what: str, make: Callable[[], T], otherwise: T = None) -> T:
+    """What `make` gives; `otherwise` and a warning in the log where it fails, whatever the reason: a full disk, a
+    previewer of another device, too little memory. The user's cancelling passes. `what`: what is missing then."""
+    try:
+        return make()
+    except comfy.model_management.InterruptProcessingException:
+        raise
+    except Exception as error:
+        _warn_once(f"no {what}, the work goes on: {type(error).__name__}: {error}")
+        return otherwise
+
+
+def drawn(make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """A plot, `1 h w 3`; a black picture where it cannot be drawn."""
+    picture = extra("plot", make)
+    return torch.zeros(1, 64, 64, 3) if picture is None else picture
+
+
+def _warn_once(text: str) -> None:
+    """Once in a job, however often it fails there."""
+    context = get_executing_context()
+    job = context and context.prompt_id
+    if job is None or job != _warned["job"]:
+        _warned.update(job=job, texts=set())
+    if text not in _warned["texts"]:
+        _warned["texts"].add(text)
+        warn(text)
+
+
+def progress(total: int = 1) -> Callable[..., None]:
+    """A progress bar of `total` steps: returns `advance(done=None, total=None, preview=None)`, to be called after every
+    step.
+
+    Without arguments the bar moves one step; `done` and `total` set it; `preview` is a picture to show in the node.
+    Raises the host's InterruptProcessingException, which must not be swallowed, when the user cancels. The browser
+    hears of it at most two hundred times, and of every picture.
+    """
+    bar = comfy.utils.ProgressBar(total)
+    state = {"done": 0, "total": total, "shown": -1}
+
+    def advance(done: int | None = None, total: int | None = None, preview: Image.Image | None = None) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        state["done"] = state["done"] + 1 if done is None else done
+        state["total"] = state["total"] if total is None else total
+        shown = 200 * state["done"] // max(1, state["total"])
+        if shown != state["shown"] or preview:
+            state["shown"] = shown
+            picture = ("JPEG", preview, latent_preview.MAX_PREVIEW_RESOLUTION) if preview else None
+            bar.update_absolute(state["done"], state["total"], picture)
+
+    return advance
+
+
+def show_text(text: str) -> None:
+    """Shows it at once as plain text, in place of what was there before. Does nothing where no server runs the node."""
+    context = get_executing_context()
+    if context is None:
+        return
+    from server import PromptServer  # here, since importing it starts the host's web server code
+
+    extra("text in the node", lambda: PromptServer.instance.send_progress_text(plain(text), context.node_id))
+
+
+def warn_in_node(text: str) -> None:
+    """A line in the log, and the text in the node that is running."""
+    warn(text)
+    show_text(text)
+
+
+def shown(node, pictures: torch.Tensor | None = None, text: str = "") -> dict:
+    """The `ui` of a node's output. `node`: the running node's class; `pictures`: `f h w 3` in 0..1, left out where the
+    folder for temporary files is full. `web/shown_text.js` shows the text, which is made plain."""
+    output = {}
+    if pictures is not None:
+        output = extra("picture in the node", lambda: ui.PreviewImage(pictures, cls=node).as_dict(), {})
+    if text:
+        output |= ui.PreviewText(plain(text)).as_dict()
+    return output
+
+
+def latent_picture(model, latents: torch.Tensor) -> bytes:
+    """A few frames side by side as PNG. `latents`: `f c h w`, the host's latent scale. Empty for latents that the host
+    has no colours for, and where it fails."""
+
+    def picture() -> bytes:
+        image = draw(model, [model.model.process_latent_in(latents)])
+        if image is None:
+            return b""
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        return content.getvalue()
+
+    return extra("picture of the clip", picture, b"")
+
+
+def decode_picture(content: bytes) -> torch.Tensor | None:
+    """A PNG as an IMAGE, `1 h w 3` in 0..1. None for all else, which a file may hold in its place: Pillow would start
+    other programs for some formats, and take minutes for a picture that is small as a file."""
+
+    def picture() -> torch.Tensor | None:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return None
+            pixels = np.array(image.convert("RGB"), dtype=np.float32)
+        return torch.from_numpy(pixels / 255).unsqueeze(0)
+
+    return extra("picture from the file", picture)
+
+
+def draw(model, rows: list[torch.Tensor]) -> Image.Image | None:
+    """One row of a few frames for each video `f c h w` (the model's latent scale); None for latents that the host has
+    no colours for. Where the user's previewer fails, the linear map to colours does it."""
+    latents = torch.cat([_side_by_side(video) for video in rows], dim=-2)[None].float()
+    image = None
+    for previewer in _previewers(model):
+        latents = latents.to(model.load_device)  # where the host puts its previewers
+        image = extra("picture by the chosen previewer", lambda: previewer.decode_latent_to_preview(latents))
+        if image is not None:
+            break
+    if image is None:
+        return None
+    height = ROW * len(rows)
+    if image.height >= height:  # the user's previewer gives the full size
+        return image.resize((round(image.width * height / image.height), height))
+    factor = -(-height // image.height)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def _side_by_side(video: torch.Tensor) -> torch.Tensor:
+    """Its first, middle and last frames: `f c h w` -> `c h (n w)`."""
+    count = min(FRAMES_SHOWN, len(video))
+    places = torch.linspace(0, len(video) - 1, count).round().long().tolist()
+    return torch.cat([video[place] for place in places], dim=-1)
+
+
+def _previewers(model) -> Iterator:
+    """The user's choice, then the linear map to colours, which needs nothing else."""
+    latent_format = model.model.latent_format
+    previewer = extra("chosen previewer", lambda: latent_preview.get_previewer(model.load_device, latent_format))
+    if previewer is not None:
+        yield previewer
+    if latent_format.latent_rgb_factors is not None:
+        yield latent_preview.Latent2RGBPreviewer(
+            latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+        )  # a reshape, which newer hosts take too, is for models that cannot be inflated
