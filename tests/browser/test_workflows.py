@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from devtools import front_end
+from devtools.environment import ROOT
 
 from .hand import Hand
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = ROOT / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE = 8  # node of the quickstart
 BLUEPRINT = "Edit video (EI²)"

@@ -7,9 +7,9 @@ import os
 import pytest
 
 from devtools import front_end
-from devtools.checkers import odd_characters
+from devtools.checks.checkers import odd_characters
+from devtools.checks.findings import Finding, explanations, judge
 from devtools.environment import SetupError
-from devtools.findings import Finding, explanations, judge
 
 PAGE = """
 | checker | where | finding | explanation |

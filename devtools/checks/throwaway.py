@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .environment import ROOT, SetupError
+from ..environment import ROOT, SetupError
 
 # For repositories made here: commits need a name; the user's own settings (signing, hooks) are left out.
 IDENTITY = {f"GIT_{who}_{what}": "check" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
