@@ -125,7 +125,7 @@ def prepare() -> None:
     pip(f"Installing {MANAGER}", "install", MANAGER, python=PYTHON)
     pip(f"Uninstalling {ABSENT}", "uninstall", "--yes", ABSENT, python=PYTHON)
     os.environ |= {"COMFYUI_PATH": str(COMFYUI), "COMFYUI_PYTHON": str(PYTHON)}  # what is started from here on
-    copy_pack(ORIGIN)
+    copy_pack(ORIGIN, published=True)
     commit(ORIGIN, "as it is")
 
 
