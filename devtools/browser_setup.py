@@ -2,8 +2,8 @@
 
 Playwright comes from the package index. Its own browsers are not used: they come from elsewhere, and a Chromium or
 Chrome is there on most machines. Where there is none, an automatic run (the environment variable CI is set) installs
-Debian's; on a machine of the user's own nothing is installed into the system. Whatever is lacking is said, and the
-browser tests are skipped for that reason. Standard library only: it runs before anything is installed.
+Debian's; on a machine of the user's own nothing is installed into the system. `dev.py test` prints what is missing, and
+the browser tests are skipped for that reason. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`, and for a
-ComfyUI of the user's own (`COMFYUI_PATH`) one of its own, with what that one needs on top.
+"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`. A ComfyUI
+of the user's own (`COMFYUI_PATH`) gets a second environment, with its own requirements on top.
 
-Standard library only: this is what runs before anything is installed. Doing it again costs nothing: a stamp inside
-the virtual environment holds a digest of everything that was asked for.
+Standard library only: it runs before anything is installed. A second call costs nothing: a stamp inside the virtual
+environment holds a digest of all requirements.
 """
 
 from __future__ import annotations

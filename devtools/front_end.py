@@ -25,21 +25,20 @@ FOLDER = DEV / "front-ends"  # a folder per version
 INSIDE = "comfyui_frontend_package/static/"  # the pages inside the package
 
 
-def chosen() -> Path | None:
-    """The folder of the front end that `COMFYUI_FRONT_END` asks for, None where ComfyUI's own is wanted. Raises
-    `SetupError`."""
+def folder() -> Path | None:
+    """The folder of the front end that `COMFYUI_FRONT_END` names, None for ComfyUI's own. Raises `SetupError`."""
     choice = os.environ.get(VARIABLE, "").strip()
     if not choice:
         return None
     if choice == "newest" or re.fullmatch(r"\d+(\.\d+)+", choice):
         return fetch("" if choice == "newest" else choice)
-    folder = Path(choice).expanduser().resolve()
-    if not (folder / "index.html").is_file():
+    path = Path(choice).expanduser().resolve()
+    if not (path / "index.html").is_file():
         raise SetupError(
             f'{VARIABLE} is {choice}, which is neither "newest" nor a version such as 1.32.9 nor a folder with an '
             "index.html in it."
         )
-    return folder
+    return path
 
 
 @lru_cache

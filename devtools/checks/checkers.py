@@ -175,7 +175,7 @@ def _lint() -> list[Finding]:
 
 
 def _host_repository(target: Path) -> None:
-    """ComfyUI's source as a repository with one commit: what comfy-import-guard wants to look things up in."""
+    """ComfyUI's source as a repository with one commit: comfy-import-guard looks names up in it."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for part in HOST_PARTS:

@@ -48,7 +48,7 @@ def with_learning_rate(rate: float, folder: Path) -> Path:
 
 
 def test_the_chosen_front_end_is_shown(editor):
-    folder = front_end.chosen()
+    folder = front_end.folder()
     assert editor.version() == (folder.name if folder else version(front_end.PACKAGE))
 
 
