@@ -5,6 +5,8 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 if sys.version_info < (3, 11):
     sys.exit(
@@ -12,11 +14,11 @@ if sys.version_info < (3, 11):
         "start dev.py with a newer one, for example `python3.11 dev.py`." % sys.version_info[:2]
     )
 
-from devtools import batch_setup, browser_setup, environment, host, world_setup
+from devtools import browser_setup, environment, host
 
 PARTS = ("vae", "unet", "judge", "sprites", "export", "evaluate", "evaluate_scenes")
 TRAINING = {part: f"train_{part}" if part in ("vae", "unet", "judge") else part for part in PARTS}
-CHECKS = {"public": "devtools.check", "manager": "devtools.manager"}
+CHECKS = {"public": "devtools.checks.public", "manager": "devtools.checks.manager"}
 BENCHMARKS = {
     "batch": "benchmarks.batch.run",
     "edit": "benchmarks.editbench.run",
@@ -84,20 +86,44 @@ def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
     return ["-m", "devtools.demo", "--output", output, "--workflow", *options.workflow]
 
 
+def set_up(options: argparse.Namespace, rest: "list[str]") -> Path:
+    """Installs what the command needs; returns ComfyUI's folder. Raises `SetupError`."""
+    own = host.own()
+    environment.prepare(own and own / "requirements.txt")
+    folder = own or host.fetch()
+    add_ray = lambda: environment.add("batch", "Installing Ray for the batch run")
+    add_sprites = lambda: environment.add("world", "Installing OpenMoji's pictures")
+    if options.command == "batch" or options.command == "bench" and options.what == "batch":
+        add_ray()
+    if options.command == "test" and collects(rest, "browser"):
+        attempt(browser_setup.prepare, "The browser tests will be skipped.")
+    if options.command == "test" and collects(rest, "batch"):
+        attempt(add_ray, "The tests of the batch run that need Ray will be skipped.")
+    if options.command in ("test", "train"):
+        attempt(add_sprites, "What needs the pictures of things will say so or be skipped.")
+    return folder
+
+
+def collects(rest: "list[str]", folder: str) -> bool:
+    """Whether pytest with these arguments collects tests of that folder of tests/."""
+    tests = environment.ROOT / "tests" / folder
+    paths = [Path(argument.split("::")[0]).resolve() for argument in rest if not argument.startswith("-")]
+    paths = [path for path in paths if path.exists()]
+    return not paths or any(tests in (path, *path.parents) or path in tests.parents for path in paths)
+
+
+def attempt(install: "Callable[[], None]", otherwise: str) -> None:
+    """Installs what a part of the tests can do without; where that fails, says why and what follows."""
+    try:
+        install()
+    except environment.SetupError as error:
+        environment.say(f"{error}\n  {otherwise}")
+
+
 def main() -> int:
     options, rest = arguments()
     try:
-        own = host.own()
-        environment.prepare(own and own / "requirements.txt")
-        folder = own or host.fetch()
-        if options.command == "test" and browser_setup.wanted(rest):
-            browser_setup.prepare()
-        if options.command == "test" and batch_setup.wanted(rest):
-            batch_setup.prepare_for_tests()
-        if options.command == "batch" or options.command == "bench" and options.what == "batch":
-            batch_setup.prepare()
-        if options.command in ("test", "train"):
-            world_setup.prepare()
+        folder = set_up(options, rest)
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -32,6 +32,11 @@ def locate(given: str | None = None) -> Path:
     )
 
 
+def python_in(environment: Path) -> Path:
+    """Where a virtual environment has its Python."""
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
 def interpreter(path: Path) -> str:
     """The Python that ComfyUI at `path` is to run with: `COMFYUI_PYTHON`, else its own virtual environment's, else the
     one running now. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
@@ -41,10 +46,9 @@ def interpreter(path: Path) -> str:
         if found is None:
             raise BatchError(f"COMFYUI_PYTHON is {given}, which is not a program: name a Python interpreter.")
         return found
-    inside = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-    for name in ("venv", ".venv"):
-        if (path / name / inside).exists():
-            return str(path / name / inside)
+    for python in (python_in(path / name) for name in ("venv", ".venv")):
+        if python.exists():
+            return str(python)
     return sys.executable
 
 

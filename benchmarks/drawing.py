@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from devtools.results import contact_sheet
+from miniature.sheets import contact_sheet
 
 INK, FAINT = "#24292f", "#d0d7de"
 DPI = 160

@@ -16,9 +16,10 @@ from benchmarks.bench import Bench, BenchClip
 from benchmarks.results import markdown_table
 from benchmarks.runner import run
 from devtools.in_process import pack
-from devtools.results import ATTRIBUTES, contact_sheet
 from ei2.measures import masked_psnr, psnr
 from miniature.clips import edited, moving, quickstart_clip
+from miniature.judge import CLASSES
+from miniature.sheets import contact_sheet
 from miniature.world import Scene, object_mask, prompt, render
 
 RESTYLE, SWAP, PLACE, SUBTLE = "recolour / restyle", "swap the object", "new background", "subtle"
@@ -89,7 +90,7 @@ def score(bench: Bench, pictures: torch.Tensor, scenes: list[Scene], target: lis
     judged = list(zip(bench.judge.see(pictures), target))
     return {
         "frames": len(target),
-        "frames_right": {key: sum(seen[key] == getattr(scene, key) for seen, scene in judged) for key in ATTRIBUTES},
+        "frames_right": {key: sum(seen[key] == getattr(scene, key) for seen, scene in judged) for key in CLASSES},
         "psnr_to_truth": round(psnr(pictures, truth), 2),
         "unedited_to_truth": round(psnr(render(scenes), truth), 2),
         "background_to_truth": round(masked_psnr(pictures, truth, ground), 2),

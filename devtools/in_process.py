@@ -9,9 +9,10 @@ from types import ModuleType
 
 import torch
 
+from batch.launch_host import repair_torchvision
+
 from .environment import ROOT
 from .host import locate
-from .launch_host import repair_torchvision
 
 PACK = "ei2_pack"  # any name will do: a user's folder may be called anything
 

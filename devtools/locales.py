@@ -36,9 +36,11 @@ def english(schemas: list) -> dict:
         schema.node_id: {
             "display_name": schema.display_name,
             "description": schema.description,
-            "inputs": {one.id: {"name": one.display_name or one.id, "tooltip": one.tooltip} for one in schema.inputs},
+            "inputs": {
+                entry.id: {"name": entry.display_name or entry.id, "tooltip": entry.tooltip} for entry in schema.inputs
+            },
             "outputs": {
-                str(i): {"name": one.display_name, "tooltip": one.tooltip} for i, one in enumerate(schema.outputs)
+                str(i): {"name": entry.display_name, "tooltip": entry.tooltip} for i, entry in enumerate(schema.outputs)
             },
         }
         for schema in schemas
@@ -51,36 +53,36 @@ def read(language: str) -> dict:
 
 def flat(content: dict, path: str = "") -> dict[str, str]:
     """`{"a": {"b": "text"}}` becomes `{"a.b": "text"}`; an empty dict disappears."""
-    found = {}
+    texts = {}
     for key, value in content.items():
         place = f"{path}.{key}" if path else key
-        found |= flat(value, place) if isinstance(value, dict) else {place: value}
-    return found
+        texts |= flat(value, place) if isinstance(value, dict) else {place: value}
+    return texts
 
 
 def complaints(schemas: list, translated: dict) -> list[str]:
     """Where a translation does not follow the schemas, a sentence each: texts that are missing, superfluous or not
     translated; numbers and names of choices (which the editor does not translate) that differ."""
-    wanted, given = flat(english(schemas)), flat(translated)
-    found = [f"{place} is missing: {wanted[place]}" for place in wanted if place not in given]
-    found += [f"{place} is of no use" for place in given if place not in wanted]
+    originals, texts = flat(english(schemas)), flat(translated)
+    faults = [f"{place} is missing: {originals[place]}" for place in originals if place not in texts]
+    faults += [f"{place} is of no use" for place in texts if place not in originals]
     choices = {
-        f"{schema.node_id}.inputs.{one.id}.tooltip": getattr(one, "options", None) or []
+        f"{schema.node_id}.inputs.{entry.id}.tooltip": getattr(entry, "options", None) or []
         for schema in schemas
-        for one in schema.inputs
+        for entry in schema.inputs
     }
-    for place in wanted.keys() & given.keys():
-        text, original = given[place], wanted[place]
+    for place in originals.keys() & texts.keys():
+        text, original = texts[place], originals[place]
         if SYNTAX.search(text + original):
-            found.append(f"{place} holds one of {{ }} @ |, which the editor would not show as it is")
+            faults.append(f"{place} holds one of {{ }} @ |, which the editor would not show as it is")
         if not place.endswith("name") and not CHINESE.search(text):
-            found.append(f"{place} is not translated: {text}")
+            faults.append(f"{place} is not translated: {text}")
         if set(NUMBER.findall(text)) != set(NUMBER.findall(original)):
-            found.append(f"{place} has other numbers than: {original}")
+            faults.append(f"{place} has other numbers than: {original}")
         for choice in map(str, choices.get(place, [])):
             if f"{choice}:" in original and not re.search(re.escape(choice) + "[:：]", text):
-                found.append(f"{place} does not explain {choice!r}: {original}")
-    return sorted(found)
+                faults.append(f"{place} does not explain {choice!r}: {original}")
+    return sorted(faults)
 
 
 def main() -> int:
@@ -89,9 +91,9 @@ def main() -> int:
     current = schemas()
     text = json.dumps(english(current), indent=2, ensure_ascii=False)
     (FOLDER / "en" / "nodeDefs.json").write_text(text + "\n", encoding="utf-8")
-    found = [f"{language}: {one}" for language in OTHERS for one in complaints(current, read(language))]
-    print("\n".join(found) or "All languages follow.")
-    return 1 if found else 0
+    faults = [f"{language}: {fault}" for language in OTHERS for fault in complaints(current, read(language))]
+    print("\n".join(faults) or "All languages follow.")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

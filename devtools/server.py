@@ -20,7 +20,7 @@ class Server(ServerProcess):
     `base`: its base folder (models, input, output, custom_nodes), kept afterwards; by default a temporary one below
     `.dev`, deleted at the end. `port`: default any free one. `clips`: files copied into the input folder.
     `options`: further ones for ComfyUI's `main.py`. `link`: whether this pack is put into custom_nodes.
-    The front end is ComfyUI's own or the one that `front_end.py` tells of. Attributes: `url`, `base`, `log` (a file).
+    The front end is ComfyUI's own, or the one that `COMFYUI_FRONT_END` names. Attributes: `url`, `base`, `log` (file).
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Server(ServerProcess):
         link: bool = True,
     ):
         self._temporary = base is None
-        self._given_base, self._clips, self._options, self._link = base, clips, options, link
+        self._own_base, self._clips, self._options, self._link = base, clips, options, link
         self._port = port
         self._process = None
 
@@ -50,8 +50,8 @@ class Server(ServerProcess):
     def start(self, timeout: float = 240) -> None:
         """Returns when the server answers. `timeout`: seconds. Raises `ServerError`, `SetupError`."""
         DEV.mkdir(exist_ok=True)
-        base = self._given_base or Path(tempfile.mkdtemp(prefix="server-", dir=DEV))
-        folder, pages = host.locate(), front_end.chosen()
+        base = self._own_base or Path(tempfile.mkdtemp(prefix="server-", dir=DEV))
+        folder, pages = host.locate(), front_end.folder()
         options = (*(("--front-end-root", str(pages)) if pages else ()), *self._options)
         super().__init__(folder, host.interpreter(folder), base, self._port, options)
         self._fill_base()

@@ -24,6 +24,7 @@ import torch
 
 from .architecture import PIXELS
 from .judge import CLASSES, Judge
+from .sheets import captioned_grid
 from .world import Scene, prompt, random_scene, render
 
 PACK = Path(__file__).parent.parent
@@ -168,28 +169,16 @@ def text_to_image(
     return {"prompts": count, "guidance": guidance, "steps": len(TIMESTEPS), **shares}, scenes, pictures
 
 
-def contact_sheet(pictures: torch.Tensor, scenes: list[Scene], judge: Judge, path: Path, columns: int = 8) -> None:
-    """A grid of the pictures with their prompts below; words the judge did not find in the picture are red."""
-    from PIL import Image, ImageDraw
-
-    line, gap = 11, 6
-    cell_w, cell_h = PIXELS + gap, PIXELS + 2 * line + gap
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * cell_w + gap, rows * cell_h + gap), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, (picture, scene, seen) in enumerate(zip(pictures, scenes, judge.see(pictures))):
-        x, y = gap + i % columns * cell_w, gap + i // columns * cell_h
-        raw = (picture * 255).round().byte().movedim(0, -1).contiguous().numpy()
-        sheet.paste(Image.fromarray(raw), (x, y))
-        for row, names in enumerate((("color", "shape"), ("pattern", "background"))):
-            left = x
-            for name in names:
-                word = getattr(scene, name)
-                right = seen[name] == word
-                pen.text((left, y + PIXELS + row * line), word, fill="black" if right else "red")
-                left += pen.textlength(word + " ")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, optimize=True)
+def captions(pictures: torch.Tensor, scenes: list[Scene], judge: Judge) -> list[list[list[tuple[str, str]]]]:
+    """For a grid of the pictures: their prompts, in which the words that the judge did not find are red."""
+    color = lambda scene, answer, name: "black" if answer[name] == getattr(scene, name) else "red"
+    return [
+        [
+            [(getattr(scene, name), color(scene, answer, name)) for name in names]
+            for names in (("color", "shape"), ("pattern", "background"))
+        ]
+        for scene, answer in zip(scenes, judge.see(pictures))
+    ]
 
 
 def model_card_table(results: dict) -> str:
@@ -244,7 +233,7 @@ def main() -> None:
         + "  ".join(f"{name} {100 * shares[name]:.1f} %" for name in (*CLASSES, "all_four")),
         flush=True,
     )
-    contact_sheet(pictures[:40], scenes[:40], judge, args.samples)
+    captioned_grid(pictures[:40], captions(pictures[:40], scenes[:40], judge), args.samples)
     results = {"vae": vae, "text_to_image": shares}
     args.json.write_text(json.dumps(results, indent=2) + "\n")
     update_model_card(results)

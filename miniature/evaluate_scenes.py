@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from . import host_classes  # noqa: F401  (sets the host up first)
-from . import scene
-from .architecture import PIXELS
-from .evaluate import GUIDANCE, SEED, TIMESTEPS, contact_sheet, draw, text_to_image
+from . import evaluate, scene
+from .evaluate import GUIDANCE, SEED, TIMESTEPS, draw, text_to_image
 from .judge import Judge
 from .scene import View, prompt, random_view, render
 from .scene_judge import SceneJudge, answers, right, shares
+from .sheets import captioned_grid
 from .train_unet import TextToImage, Tokens, alphas_cumprod
 
 from comfy.taesd.taesd import TAESD
@@ -109,29 +109,15 @@ def things_to_image(
     )
 
 
-def sheet(
-    pictures: torch.Tensor, views: Sequence[View], found: Sequence[dict[str, bool]], path: Path, columns: int = 8
-) -> None:
-    """A grid of pictures with their prompts below, and in red what the judge did not find in them."""
-    from PIL import Image, ImageDraw
-
-    line, gap = 10, 6
-    cell_w, cell_h = PIXELS + gap, PIXELS + 3 * line + gap
-    picture = Image.new("RGB", (columns * cell_w + gap, -(-len(views) // columns) * cell_h + gap), "white")
-    pen = ImageDraw.Draw(picture)
-    for i, (one, view, marks) in enumerate(zip(pictures, views, found)):
-        x, y = gap + i % columns * cell_w, gap + i // columns * cell_h
-        raw = (one * 255).round().byte().movedim(0, -1).contiguous().numpy()
-        picture.paste(Image.fromarray(raw), (x, y))
+def captions(views: Sequence[View], marks: Sequence[dict[str, bool]]) -> list[list[list[tuple[str, str]]]]:
+    """For a grid of pictures: their prompts, and in red what the judge did not find in them."""
+    texts = []
+    for view, right_words in zip(views, marks):
         objects = " and ".join(scene.describe(actor) for actor in view.actors)
-        wrong = ", ".join(name for name, is_right in marks.items() if not is_right)
         place = scene.where(view).replace(" background", "") + ("" if view.look == "normal" else f", {view.look}")
-        for row, (text, color) in enumerate(
-            ((objects, "black"), (place, "black"), (wrong and f"not found: {wrong}", "red"))
-        ):
-            pen.text((x, y + PIXELS + row * line), text, fill=color, font_size=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, optimize=True)
+        wrong = ", ".join(name for name, is_right in right_words.items() if not is_right)
+        texts.append([[(objects, "black")], [(place, "black")], [(wrong and f"not found: {wrong}", "red")]])
+    return texts
 
 
 def main() -> None:
@@ -157,10 +143,11 @@ def main() -> None:
     start = time.time()
     results["things"], views, drawn, found = things_to_image(miniature, scene_judge, args.count, args.guidance)
     print(f"{json.dumps(results['things'])} ({time.time() - start:.0f} s)", flush=True)
-    sheet(drawn[:64], views[:64], found[:64], folder / "samples.png")
+    captioned_grid(drawn[:64], captions(views[:64], found[:64]), folder / "samples.png")
     results["shapes"], scenes, drawn = text_to_image(miniature, shape_judge, max(args.count // 3, 1), args.guidance)
     print(json.dumps(results["shapes"]), flush=True)
-    contact_sheet(drawn[:40], scenes[:40], shape_judge, folder / "samples_shapes.png")
+    shape_captions = evaluate.captions(drawn[:40], scenes[:40], shape_judge)
+    captioned_grid(drawn[:40], shape_captions, folder / "samples_shapes.png")
     (folder / "evaluation.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"wrote {folder / 'evaluation.json'}, samples.png and samples_shapes.png beside it")
 

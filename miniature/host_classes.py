@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from devtools.launch_host import repair_torchvision
+from batch.launch_host import repair_torchvision
 
 repair_torchvision()  # both must precede every other import of the host
 from comfy.cli_args import args as host_args

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from devtools.environment import SetupError
+from devtools.environment import ROOT, SetupError
 from devtools.host import locate
 from miniature.jobs import write_jobs
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "workflows" / "api" / "quickstart.json"
 
 

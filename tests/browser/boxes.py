@@ -67,12 +67,12 @@ def places(editor) -> tuple[dict[str, Box], list[Box]]:
     editor.page.wait_for_timeout(800)  # nodes of the page take their size, and with it the graph, a moment later
     editor.fit()
     editor.page.wait_for_timeout(300)
-    found = editor.page.evaluate(PLACES, TITLE)
-    missing = [title for _, title, box in found["nodes"] if box is None]
+    drawing = editor.page.evaluate(PLACES, TITLE)
+    missing = [title for _, title, box in drawing["nodes"] if box is None]
     if missing:
         raise NotDrawn(f"The editor does not show {', '.join(missing)}.")
-    nodes = {name: Box(title, *box) for name, title, box in found["nodes"]}
-    return nodes, [Box(title, *box) for _, title, box in found["groups"]]
+    nodes = {name: Box(title, *box) for name, title, box in drawing["nodes"]}
+    return nodes, [Box(title, *box) for _, title, box in drawing["groups"]]
 
 
 def collisions(editor) -> list[tuple[str, str]]:

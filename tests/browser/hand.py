@@ -68,8 +68,8 @@ class Hand:
         if max(abs(corner[0] - x), abs(corner[1] - y)) > 2:
             self._drag(grip, (grip[0] + x - corner[0], grip[1] + y - corner[1]))
 
-    def drag_from_library(self, name: str, x: float, y: float, found: Callable[[], None] = lambda: None) -> object:
-        """Finds the node in the sidebar's library, calls `found`, drags the node there and returns its id."""
+    def drag_from_library(self, name: str, x: float, y: float, on_sight: Callable[[], None] = lambda: None) -> object:
+        """Finds the node in the sidebar's library, calls `on_sight`, drags the node there and returns its id."""
         before = self._ids()
         self.press("Node Library (n)")
         box = self.page.get_by_placeholder("Search Nodes").first
@@ -78,7 +78,7 @@ class Hand:
         entry = self.page.get_by_role("treeitem").filter(has=self.page.get_by_text(name, exact=True)).last
         entry.wait_for(timeout=PATIENCE * 1000)
         self.page.wait_for_timeout(500)
-        found()
+        on_sight()
         self._drag(self._middle(entry), (x, y))
         node = self._new(before)
         self.press("Node Library (n)")
@@ -87,7 +87,7 @@ class Hand:
     def connect(self, origin: object, output: str, target: object, name: str) -> None:
         """Drags a link from an output to an input. Raises `BrowserError` where they are not connected then."""
         self._drag(self.slot(origin, output, "output"), self.slot(target, name, "input"))
-        made = self.page.evaluate(
+        connected = self.page.evaluate(
             """([origin, output, target, name]) => {
                 const node = app.graph.getNodeById(target), slot = node.inputs.findIndex(i => i.name === name)
                 const link = app.graph.links.get(node.inputs[slot].link)
@@ -96,7 +96,7 @@ class Hand:
             }""",
             [origin, output, target, name],
         )
-        if not made:
+        if not connected:
             raise BrowserError(f"Dragging {output} of node {origin} to {name} of node {target} has not connected them.")
 
     def write(self, node: object, name: str, text: str) -> None:

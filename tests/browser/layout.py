@@ -96,9 +96,9 @@ def holds(box: tuple | None, x: float, y: float) -> bool:
     return box is not None and box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 
-def beside(one: tuple, other: tuple) -> bool:
+def beside(box: tuple, other: tuple) -> bool:
     """Whether they share columns of the graph, so that one lies above the other."""
-    return one[0] < other[2] and other[0] < one[2]
+    return box[0] < other[2] and other[0] < box[2]
 
 
 def stack(block: Block) -> None:
@@ -125,9 +125,9 @@ def measured(editor, path: Path, run: bool, folder: Path) -> dict[str, float]:
         editor.load(path)
     workflow = json.loads(path.read_text(encoding="utf-8"))
     widths = {str(node["id"]): node["size"][0] for node in workflow["nodes"]}
-    found, _ = places(editor)
-    scale = min((box.right - box.left) / widths[name] for name, box in found.items())  # some front ends enlarge graphs
-    return {name: (box.bottom - box.top) / scale - TITLE for name, box in found.items()}
+    boxes, _ = places(editor)
+    scale = min((box.right - box.left) / widths[name] for name, box in boxes.items())  # some front ends enlarge graphs
+    return {name: (box.bottom - box.top) / scale - TITLE for name, box in boxes.items()}
 
 
 def main() -> int:

@@ -64,4 +64,4 @@ def remove_link(workflow: dict, link: int) -> None:
     workflow["links"] = [entry for entry in workflow["links"] if entry[0] != link]
     for node in workflow["nodes"]:
         for output in node.get("outputs", []):
-            output["links"] = [one for one in output.get("links") or [] if one != link]
+            output["links"] = [entry for entry in output.get("links") or [] if entry != link]

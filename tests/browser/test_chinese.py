@@ -7,14 +7,14 @@ newer ones: `COMFYUI_FRONT_END=newest python3 dev.py test tests/browser`.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+
+from devtools.environment import ROOT
 
 from .editor import Editor
 from .hand import Hand
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 LAST_WITH_DEFECT = (1, 32)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
+from devtools.environment import ROOT
+
 from .hand import Hand
 
-ROOT = Path(__file__).resolve().parents[2]
 NODES = {"EI2_LoadVideo": 1, "EI2_InflateUNet": 7, "EI2_OneShotTune": 8, "EI2_Invert": 9, "EI2_EditSample": 11}
 
 

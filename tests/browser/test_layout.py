@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
+
+from devtools.environment import ROOT
 
 from .boxes import collisions
 from .editor import NODES_2, Editor
 from .hand import Hand
 from .short_run import run_short
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 SOME = ("compare_tune_a_video", "ei2_control_blend", "quickstart", "reuse_tune", "sd15_object_swap")
 RUN = NAMES if os.environ.get("EI2_ALL_LAYOUTS") else SOME

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from devtools.environment import ROOT
 
 from .boxes import collisions
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = ROOT / "workflows"
 TUNE, INVERT = 8, 9  # nodes of the quickstart
 
 

@@ -3,14 +3,14 @@ whether that is open during the run or not."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+
+from devtools.environment import ROOT
 
 from .editor import NODES_2, Editor
 from .short_run import run_short
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = ROOT / "workflows"
 INVERTED = ("computed", "from the cache")  # what EI2 Invert says
 BOX = "[data-ei2-text]"
 BLUEPRINT = WORKFLOWS.parent / "subgraphs" / "Edit video (EI²).json"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from devtools.environment import ROOT
 
 from .hand import Hand
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 PACK = "EI2"  # the category's name is the pack's folder's
 SMALLEST = 100  # pixels: a picture that is there, and not a sign for a missing one

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from devtools import front_end
+from devtools.environment import ROOT
 
 from .hand import Hand
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = ROOT / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE = 8  # node of the quickstart
 BLUEPRINT = "Edit video (EI²)"
@@ -47,7 +48,7 @@ def with_learning_rate(rate: float, folder: Path) -> Path:
 
 
 def test_the_chosen_front_end_is_shown(editor):
-    folder = front_end.chosen()
+    folder = front_end.folder()
     assert editor.version() == (folder.name if folder else version(front_end.PACKAGE))
 
 

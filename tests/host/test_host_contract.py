@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from devtools import host
+from devtools.environment import ROOT
 
 pytestmark = pytest.mark.host
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "host_contract.md").read_text(encoding="utf-8")
 LISTED = dict(re.findall(r"^\| `([\w.]+)` \| ([\w.]+) \|", TEXT.split("## Used where present")[0], re.MULTILINE))
 HOST = {"comfy", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "node_helpers", "server"}

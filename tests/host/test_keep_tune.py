@@ -27,10 +27,10 @@ def folder(pack, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def learned(model, inflate, tune):
-    """A tuned miniature and its tune."""
+def learned(model, inflate, tune, random_clip):
+    """A tuned miniature, its tune, and the clip's latents."""
     with torch.inference_mode():
-        clip = 5 * torch.randn(3, 4, 6, 10, generator=torch.Generator().manual_seed(0))
+        clip = random_clip()
         return (*tune(inflate(model), clip, steps=3, learning_rate=1e-2), clip)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.client import Client
+from batch.client import Client
 from devtools.environment import SetupError
 from devtools.server import CLIP, Server
 from miniature.clips import quickstart_clip, write_clip

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
-from devtools.client import Client, Event, ExecutionError, PromptError
-from devtools.results import decode
+from batch.client import Client, Event, ExecutionError, PromptError
+from devtools.demo.results import decode
+from devtools.environment import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "workflows" / "api"
 QUICKSTART = BUNDLED / "quickstart.json"
 SOURCE_PROMPT = "a blue square on a dotted white background"
@@ -165,6 +164,12 @@ def names(graph: Graph, *class_types: str) -> list[str]:
     found = [name for name, entry in graph.items() if entry["class_type"] in class_types]
     assert found, class_types
     return found
+
+
+def only(graph: Graph, class_type: str) -> str:
+    """The one node of this type."""
+    (name,) = names(graph, class_type)
+    return name
 
 
 @dataclass

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from devtools.client import Interrupted
+from batch.client import Interrupted
 
 from .graphs import changed, controlled, edit_graph, forget_results, run, same_pictures
 

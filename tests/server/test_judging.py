@@ -7,7 +7,7 @@ import io
 import av
 import pytest
 
-from devtools.demo import files_of
+from devtools.demo.workflows import files_of
 
 from .graphs import SOURCE_PROMPT, changed, controlled, edit_graph, fail, node, reconstruct, run
 

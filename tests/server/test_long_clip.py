@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from devtools.demo import files_of
+from devtools.demo.workflows import files_of
 
 from .graphs import NEWER_WINDOWS, bundled, changed, names, run
 

@@ -8,7 +8,7 @@ import av
 import pytest
 import torch
 
-from devtools.demo import files_of
+from devtools.demo.workflows import files_of
 
 from .graphs import bundled, changed, edit_graph, names, node, reconstruct, run, same_pictures, save_frames
 

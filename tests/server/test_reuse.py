@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from devtools.client import Client
+from batch.client import Client
 from devtools.server import Server
 
 from .graphs import changed, edit_graph, fail, node, run, same_pictures

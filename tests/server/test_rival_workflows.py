@@ -7,9 +7,9 @@ import io
 import av
 import pytest
 
-from devtools.demo import files_of
+from devtools.demo.workflows import files_of
 
-from .graphs import bundled, changed, names, run
+from .graphs import bundled, changed, names, only, run
 
 pytestmark = pytest.mark.server
 
@@ -27,11 +27,6 @@ def first(request, session_client):
     assert graph[invert]["inputs"]["null_text"] == (request.param in NULL_TEXT)
     graph = changed(graph, {f"{invert}.null_inner_steps": NULL_TEXT.get(request.param, INNER)})
     return request.param, graph, run(session_client, graph)
-
-
-def only(graph, class_type: str) -> str:
-    (name,) = names(graph, class_type)
-    return name
 
 
 def saver(graph, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devtools.client import Interrupted
+from batch.client import Interrupted
 
 from .graphs import changed, edit_graph, fail, run, same_pictures
 

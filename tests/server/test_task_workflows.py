@@ -9,9 +9,9 @@ import av
 import pytest
 import torch.nn.functional as F
 
-from devtools.demo import files_of
+from devtools.demo.workflows import files_of
 
-from .graphs import bundled, changed, fail, names, node, run
+from .graphs import bundled, changed, fail, names, node, only, run
 
 pytestmark = pytest.mark.server
 
@@ -35,11 +35,6 @@ def frames_of(client, graph, result, prefix: str) -> list:
     (file,) = files_of(graph, result.outputs, prefix)
     with av.open(io.BytesIO(client.view(file))) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-
-
-def only(graph, class_type: str) -> str:
-    (name,) = names(graph, class_type)
-    return name
 
 
 def test_two_methods_beside_the_source(client):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from devtools.animation import COLUMN, GAP, HOLD, LABEL, animate
+from devtools.demo.animation import COLUMN, GAP, HOLD, LABEL, animate
 
 
 def test_columns_frames_and_loop(tmp_path):

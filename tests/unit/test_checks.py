@@ -7,9 +7,9 @@ import os
 import pytest
 
 from devtools import front_end
-from devtools.checkers import odd_characters
+from devtools.checks.checkers import odd_characters
+from devtools.checks.findings import Finding, explanations, judge
 from devtools.environment import SetupError
-from devtools.findings import Finding, explanations, judge
 
 PAGE = """
 | checker | where | finding | explanation |
@@ -70,14 +70,14 @@ def choose():
 
 def test_a_folder_as_front_end(choose, tmp_path):
     choose(" ")
-    assert front_end.chosen() is None
+    assert front_end.folder() is None
     (tmp_path / "index.html").touch()
     choose(str(tmp_path))
-    assert front_end.chosen() == tmp_path.resolve()
+    assert front_end.folder() == tmp_path.resolve()
 
 
 @pytest.mark.parametrize("value", ["newer", "1", "/no/such/folder"])
 def test_a_wrong_front_end_is_refused(value, choose):
     choose(value)
     with pytest.raises(SetupError, match=f'COMFYUI_FRONT_END is {value}, which is neither "newest" nor a version'):
-        front_end.chosen()
+        front_end.folder()

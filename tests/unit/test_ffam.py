@@ -12,22 +12,14 @@ from ei2.attention import attention
 from ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention, frames_at_once
 from ei2.frame_attention import dense_attention
 
+from .attention_formula import attend_by_formula
+
 HEADS, WIDTH = 2, 4
 CHANNELS = HEADS * WIDTH
 
 
 def attend(q, k, v):
     return attention(q, k, v, HEADS)
-
-
-def attend_by_formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    out = []
-    for h in range(HEADS):
-        part = slice(h * WIDTH, (h + 1) * WIDTH)
-        scores = q[:, part] @ k[:, part].T / np.sqrt(WIDTH)
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out.append(weights / weights.sum(axis=1, keepdims=True) @ v[:, part])
-    return np.concatenate(out, axis=1)
 
 
 def coarse_by_formula(tokens: np.ndarray, height: int, width: int, s: int, pool: str) -> np.ndarray:
@@ -50,7 +42,7 @@ def naive(q, k, v, frames: int, height: int, width: int, s: int, pool: str) -> n
         keys = np.concatenate([k[row], *(coarse_by_formula(k[j], height, width, s, pool) for j in others)])
         values = np.concatenate([v[row], *(coarse_by_formula(v[j], height, width, s, pool) for j in others)])
         assert len(keys) == height * width + (frames - 1) * math.ceil(height / s) * math.ceil(width / s)
-        out.append(attend_by_formula(q[row], keys, values))
+        out.append(attend_by_formula(q[row], keys, values, HEADS))
     return np.stack(out)
 
 
@@ -184,7 +176,7 @@ def test_anchored_attention_equals_naive(own, videos):
             for fine, tokens in zip((k, v), coarse)
         )
         assert len(keys) == height * width + len(others) * 12
-        expected = attend_by_formula(q[row].double().numpy(), keys, values)
+        expected = attend_by_formula(q[row].double().numpy(), keys, values, HEADS)
         assert np.abs(found[row].numpy() - expected).max() <= 1e-5
 
 

@@ -9,23 +9,14 @@ import torch
 from ei2.attention import attention
 from ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
 
+from .attention_formula import attend_by_formula
+
 HEADS, WIDTH = 2, 3
 FRAMES_SEEN = {
     sparse_causal_attention: lambda i, frames: [0, max(i - 1, 0)],
     first_frame_attention: lambda i, frames: [0],
     dense_attention: lambda i, frames: list(range(frames)),
 }
-
-
-def attend_by_formula(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Multi-head softmax attention, `n c` queries over `m c` keys and values."""
-    out = []
-    for h in range(HEADS):
-        part = slice(h * WIDTH, (h + 1) * WIDTH)
-        scores = q[:, part] @ k[:, part].T / np.sqrt(WIDTH)
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out.append(weights / weights.sum(axis=1, keepdims=True) @ v[:, part])
-    return np.concatenate(out, axis=1)
 
 
 def attend(q, k, v):
@@ -66,7 +57,7 @@ def test_against_numpy(method, videos, frames):
             seen = [video * frames + j for j in FRAMES_SEEN[method](i, frames)]
             keys, values = (np.concatenate([t[j].numpy() for j in seen]) for t in (k, v))
             row = video * frames + i
-            expected = attend_by_formula(q[row].numpy(), keys, values)
+            expected = attend_by_formula(q[row].numpy(), keys, values, HEADS)
             np.testing.assert_allclose(result[row].numpy(), expected, atol=1e-12)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from devtools.environment import ROOT
+
 QUOTED = re.compile(r'"([^"]+)"')
 GAP = "…"  # stands for what a message fills in
 

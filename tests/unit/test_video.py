@@ -12,16 +12,7 @@ import torch
 
 from ei2.video import read_frames
 
-from .written_video import level, levels, tone, write_video
-
-
-def quadrants(index: int, width: int, height: int) -> np.ndarray:
-    """Red top left, green top right, blue bottom left, white bottom right."""
-    picture = np.full((height, width, 3), 255, np.uint8)
-    picture[: height // 2, : width // 2] = (255, 0, 0)
-    picture[: height // 2, width // 2 :] = (0, 255, 0)
-    picture[height // 2 :, : width // 2] = (0, 0, 255)
-    return picture
+from .written_video import level, levels, quadrants, tone, write_video
 
 
 @pytest.fixture(scope="module")

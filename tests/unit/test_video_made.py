@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from devtools.environment import ROOT
 from ei2.video import read_audio, read_frames
 
-from .written_video import level, levels, tone, write_video
+from .written_video import level, levels, quadrants, tone, write_video
 
 
 def textured(index: int, width: int, height: int) -> np.ndarray:
@@ -153,14 +154,6 @@ def test_raw_dv_of_a_camcorder(tmp_path, size, rate):
     assert levels(clip.images) == pytest.approx([level(index) for index in range(20)], abs=3 / 255)
     late = read_frames(tmp_path / "v.dv", 10, 1, 3, width=96, height=64)
     assert torch.allclose(late.images, clip.images[10:13], atol=1e-6)
-
-
-def quadrants(index: int, width: int, height: int) -> np.ndarray:
-    picture = np.full((height, width, 3), 255, np.uint8)
-    picture[: height // 2, : width // 2] = (255, 0, 0)
-    picture[: height // 2, width // 2 :] = (0, 255, 0)
-    picture[height // 2 :, : width // 2] = (0, 0, 255)
-    return picture
 
 
 @pytest.mark.parametrize(
@@ -314,7 +307,7 @@ except ValueError as error:
 @pytest.mark.parametrize("room", [4_000_000, 60_000_000, 200_000_000])
 def test_short_of_memory_is_said(tmp_path, room):
     path = encoded(tmp_path / "v.mp4", "libx264", 60, size=(640, 480))
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(ROOT)
     code = LIMITED.format(root=root, path=str(path), room=room)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("The memory ran out while 'v.mp4' was read: lower max_frames"), done
@@ -381,7 +374,7 @@ def test_wide_colours_of_sdr_become_those_of_bt709(tmp_path):
 
 
 def test_a_header_that_is_cut_off_is_refused_in_words(tmp_path):
-    data = (Path(__file__).resolve().parents[2] / "assets" / "quickstart.mp4").read_bytes()
+    data = (ROOT / "assets" / "quickstart.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[:400])
     with pytest.raises(ValueError, match="^The video of 'cut.mp4' cannot be decoded: it is incomplete, damaged"):
         read_frames(tmp_path / "cut.mp4")

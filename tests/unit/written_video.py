@@ -63,3 +63,12 @@ def write_video(
             container.mux(audio.encode(block))
             container.mux(audio.encode())
     return path
+
+
+def quadrants(index: int, width: int, height: int) -> np.ndarray:
+    """Red top left, green top right, blue bottom left, white bottom right."""
+    picture = np.full((height, width, 3), 255, np.uint8)
+    picture[: height // 2, : width // 2] = (255, 0, 0)
+    picture[: height // 2, width // 2 :] = (0, 255, 0)
+    picture[height // 2 :, : width // 2] = (0, 0, 255)
+    return picture

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from batch.client import Client
 from devtools.browser_setup import missing
-from devtools.client import Client
 from devtools.server import Server
 from ei2.tune_file import load_tune, save_tune
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from devtools.client import Interrupted
+from batch.client import Interrupted
 
 from ...server.graphs import Graph, changed, controlled, edit_graph, node
 

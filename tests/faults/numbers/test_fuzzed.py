@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import requests
 
-from devtools.client import FINAL, Client
+from batch.client import FINAL, Client
 
 from .fuzz import Try, spoilt
 

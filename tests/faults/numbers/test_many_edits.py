@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from safetensors import safe_open
 
-from devtools.client import Client, Interrupted
+from batch.client import Client, Interrupted
 
 from ...server.graphs import changed, edit_graph, node, run, same_pictures
 

@@ -15,41 +15,33 @@ from pathlib import Path
 
 import torch
 
+from batch.client import Client, ClientError
 from miniature.clips import QUICKSTART_FPS, quickstart_truth
+from miniature.sheets import contact_sheet
 from miniature.world import render
 
+from ..environment import ROOT, SetupError, say
+from ..server import CLIP, Server, ServerError
 from .animation import animate
-from .client import Client, ClientError
-from .environment import ROOT, SetupError, say
 from .progress import Progress
-from .results import contact_sheet, decode, measure
-from .server import CLIP, Server, ServerError
+from .results import decode, measure, summarize
+from .workflows import CLIPS, FOLDER, FRAMES, QUICKSTART, files_of, prefix_of, read, shows_the_edit, with_frames
 
-WORKFLOWS = ROOT / "workflows" / "api"
-QUICKSTART = "quickstart"
-CLIPS = ("source", "reconstruction", "edit")
 ANIMATION, RIGHT = "animation.webp", "right result"
-FRAMES = "frames_"  # before a video's file name: its single frames
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for the results")
-    known = sorted(file.stem for file in WORKFLOWS.glob("*.json") if shows_the_edit(read(file.stem), file.stem))
-    parser.add_argument(
-        "--workflow",
-        choices=known,
-        default=[QUICKSTART],
-        nargs="+",
-        metavar="NAME",
-        help=f"one or more of {', '.join(known)}",
-    )
+    choices = sorted(file.stem for file in FOLDER.glob("*.json") if shows_the_edit(read(file.stem), file.stem))
+    text = f"one or more of {', '.join(choices)}"
+    parser.add_argument("--workflow", choices=choices, default=[QUICKSTART], nargs="+", metavar="NAME", help=text)
     options = parser.parse_args()
     output = options.output.resolve()
     try:
-        runs, chosen = {}, list(dict.fromkeys(options.workflow))
-        for workflow in chosen:
-            folder = output / workflow if len(chosen) > 1 else output
+        runs, workflows = {}, list(dict.fromkeys(options.workflow))
+        for workflow in workflows:
+            folder = output / workflow if len(workflows) > 1 else output
             report, runs[workflow] = demonstrate(folder, workflow)
             summarize(report, folder)
         animate(side_by_side(runs), output / ANIMATION, QUICKSTART_FPS)
@@ -110,22 +102,6 @@ def side_by_side(runs: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Te
     return {"source": first["source"], **{name: clips["edit"] for name, clips in runs.items()}, RIGHT: first["truth"]}
 
 
-def read(workflow: str) -> dict:
-    """A bundled workflow in API format."""
-    return json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8"))
-
-
-def prefix_of(workflow: str) -> str:
-    """Before the names of its videos."""
-    return "" if workflow == QUICKSTART else f"{workflow}_"
-
-
-def shows_the_edit(prompt: dict, workflow: str) -> bool:
-    """Whether the workflow makes the quickstart's edit of its clip and saves it beside source and reconstruction."""
-    saved = {entry["inputs"].get("filename_prefix") for entry in prompt.values()}
-    return {f"EI2/{prefix_of(workflow)}{name}" for name in CLIPS} <= saved
-
-
 def describe(stats: dict) -> str:
     """The machine in a line, from the server's own account of it."""
     system, device = stats["system"], stats["devices"][0]
@@ -133,58 +109,6 @@ def describe(stats: dict) -> str:
         f"{device['name']}, {os.cpu_count()} CPU cores, ComfyUI {system['comfyui_version']}, "
         f"torch {system['pytorch_version']}"
     )
-
-
-def with_frames(prompt: dict) -> dict:
-    """The workflow, also saving each video's frames as PNG: measures want the pixels before compression."""
-    savers = {}
-    for node, entry in prompt.items():
-        if entry["class_type"] == "SaveVideo":
-            name = entry["inputs"]["filename_prefix"].removeprefix("EI2/")
-            images = prompt[entry["inputs"]["video"][0]]["inputs"]["images"]
-            savers[f"{node}_frames"] = {
-                "class_type": "SaveImage",
-                "inputs": {"images": images, "filename_prefix": f"EI2/{FRAMES}{name}"},
-                "_meta": {"title": f"Save the frames: {name}"},
-            }
-    return {**prompt, **savers}
-
-
-def files_of(prompt: dict, outputs: dict, prefix: str) -> list[dict]:
-    """The files written by the workflow's node with that `filename_prefix`, in order. Raises `ClientError`."""
-    for node, entry in prompt.items():
-        if entry["inputs"].get("filename_prefix") == prefix and node in outputs:
-            return outputs[node]["images"]
-    raise ClientError(f"The run wrote no files called {prefix}: the workflow needs a saving node with that prefix.")
-
-
-def summarize(report: dict, output: Path) -> None:
-    """Prints the report for a person."""
-    frames = report["frames"]
-    say(f"\nReconstruction: {report['reconstruction_psnr_db']:.1f} dB PSNR against the source")
-    say(
-        f"Edit: {report['edit_psnr_against_truth_db']:.1f} dB PSNR against the right result "
-        f"(the unedited clip has {report['unedited_source_psnr_against_truth_db']:.1f} dB)"
-    )
-    say(f"Wanted: {report['wanted']}. The judge sees:")
-    for first, last, words in spans(report["judge_sees"]["edit"]):
-        where = f"frame {first}" if first == last else f"frames {first} to {last}"
-        say(f"  {where}: {words}")
-    right = ", ".join(f"{name} {count}" for name, count in report["frames_right_by_attribute"].items())
-    say(f"Frames with everything right: {report['frames_with_everything_right']} of {frames} ({right})")
-    say("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in report["seconds"].items()))
-    say(f"Results, beginning with contact_sheet.png, are in {output}")
-
-
-def spans(words: list[str]) -> list[tuple[int, int, str]]:
-    """Equal neighbours joined: first frame, last frame (from 1), text."""
-    found: list[tuple[int, int, str]] = []
-    for number, text in enumerate(words, start=1):
-        if found and found[-1][2] == text:
-            found[-1] = (found[-1][0], number, text)
-        else:
-            found.append((number, number, text))
-    return found
 
 
 if __name__ == "__main__":

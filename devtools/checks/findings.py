@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from .environment import ROOT
+from ..environment import ROOT
 
 PAGE = ROOT / "docs" / "checks.md"
 ROW = re.compile(r"^\| `(?P<checker>[^`]+)` \| `(?P<where>[^`]+)` \| `(?P<what>[^`]+)` \| (?P<why>.+) \|$")
@@ -54,18 +54,16 @@ def explanations(page: Path = PAGE) -> list[Explanation]:
     return [Explanation(**match.groupdict()) for line in lines if (match := ROW.match(line))]
 
 
-def judge(
-    found: dict[str, list[Finding]], explained: list[Explanation]
-) -> tuple[list[Finding], list[Explanation], str]:
-    """`found`: by checker, empty lists for those that found nothing. Returns the findings that nothing explains, the
-    explanations of these checkers that fit no finding, and a table of counts."""
-    open_ones = [one for ones in found.values() for one in ones if not any(row.fits(one) for row in explained)]
-    everything = [one for ones in found.values() for one in ones]
-    stale = [row for row in explained if row.checker in found and not any(map(row.fits, everything))]
-    unexplained = Counter(one.checker for one in open_ones)
-    width = max(map(len, found), default=0)
+def judge(findings: dict[str, list[Finding]], rows: list[Explanation]) -> tuple[list[Finding], list[Explanation], str]:
+    """`findings`: by checker, empty lists for those that found nothing. `rows`: the explanations. Returns the findings
+    that no row explains, the rows of these checkers that fit no finding, and a table of counts."""
+    everything = [finding for group in findings.values() for finding in group]
+    unexplained = [finding for finding in everything if not any(row.fits(finding) for row in rows)]
+    stale = [row for row in rows if row.checker in findings and not any(map(row.fits, everything))]
+    counts = Counter(finding.checker for finding in unexplained)
+    width = max(map(len, findings), default=0)
     lines = [f"{'checker':{width}}  findings  explained  unexplained"]
-    for checker, ones in found.items():
-        left = unexplained[checker]
-        lines.append(f"{checker:{width}}  {len(ones):8}  {len(ones) - left:9}  {left:11}")
-    return open_ones, stale, "\n".join(lines)
+    for checker, group in findings.items():
+        explained = len(group) - counts[checker]
+        lines.append(f"{checker:{width}}  {len(group):8}  {explained:9}  {counts[checker]:11}")
+    return unexplained, stale, "\n".join(lines)

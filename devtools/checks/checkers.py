@@ -1,7 +1,7 @@
 """The public checkers of ComfyUI packs, each as a function that returns its findings.
 
-They are installed into `.dev/checkers`, apart from ComfyUI's own packages, and told neither to report home nor to
-write outside that folder. `check.py` runs them.
+They are installed into `.dev/checkers`, apart from ComfyUI's own packages. They neither report home nor write outside
+that folder. `public.py` runs them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import sys
 import tokenize
 from pathlib import Path
 
-from .client import Client
-from .environment import DEV, ROOT, SetupError, pip, say
+from batch.client import Client
+from batch.host import python_in
+
+from ..environment import DEV, ROOT, SetupError, pip, say
+from ..host import locate
+from ..server import PACK, Server
 from .findings import Finding
-from .host import locate
-from .server import PACK, Server
 from .throwaway import commit, copy_pack
 
 FOLDER = DEV / "checkers"
 VENV = FOLDER / "venv"
-PROGRAMS = VENV / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
+PYTHON = python_in(VENV)
 REQUIREMENTS = ROOT / "devtools" / "requirements-checks.txt"
 INSTALL = FOLDER / "install"  # looks like a ComfyUI with one pack in it
 COPY = INSTALL / "custom_nodes" / PACK
@@ -42,12 +43,12 @@ OUTSIDE = "outside cp1252, "
 def prepare() -> None:
     """Installs the checkers and copies the pack. Raises `SetupError`."""
     stamp = VENV / "installed.txt"
-    wanted = REQUIREMENTS.read_text(encoding="utf-8")
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+    content = REQUIREMENTS.read_text(encoding="utf-8")
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != content:
         say(f"Setting up the checkers in {FOLDER}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
         pip("Installing the checkers", "install", "--requirement", str(REQUIREMENTS), python=PYTHON)
-        stamp.write_text(wanted, encoding="utf-8")
+        stamp.write_text(content, encoding="utf-8")
     copy_pack(COPY)
 
 
@@ -64,19 +65,19 @@ def ruff() -> list[Finding]:
 
 def comfy_test_lint() -> list[Finding]:
     """Structure, characters outside Windows' code page 1252, constructs that ComfyUI has something better for, and the
-    JavaScript (there is none). It stops at its first failing rule, so the characters are told about and then replaced
-    in the copy for the second pass."""
+    JavaScript (there is none). It stops at its first failing rule, so the characters are reported and then replaced in
+    the copy for the second pass."""
     first = _lint()
-    odd = sorted({one.where for one in first if one.what.endswith("not encodable in cp1252")})
-    if not odd:
+    names = sorted({finding.where for finding in first if finding.what.endswith("not encodable in cp1252")})
+    if not names:
         return first
-    found = []
-    for name in odd:
+    findings = []
+    for name in names:
         file = COPY / name
         content = file.read_text(encoding="utf-8")
-        found += [Finding("comfy-test lint", name, OUTSIDE + kind, line) for kind, line in odd_characters(content)]
+        findings += [Finding("comfy-test lint", name, OUTSIDE + kind, line) for kind, line in odd_characters(content)]
         file.write_text(content.encode("cp1252", "replace").decode("cp1252"), encoding="utf-8")
-    return found + _lint()
+    return findings + _lint()
 
 
 def odd_characters(source: str) -> list[tuple[str, int]]:
@@ -108,71 +109,73 @@ def import_guard(newest: bool = False) -> list[Finding]:
     (pack,) = report["packs"]
     if pack["vendored_comfy"] or not pack["references"]:
         raise SetupError(f"comfy-import-guard has not looked at anything: {pack}")
-    found = [Finding(checker, one["file"], f"cannot be parsed: {one['error']}") for one in pack["unparseable"]]
+    findings = [Finding(checker, fault["file"], f"cannot be parsed: {fault['error']}") for fault in pack["unparseable"]]
     for group, text in (
         ("breaking", "not in ComfyUI"),
         ("soft", "guarded, and not in ComfyUI"),
         ("unresolvable", "cannot be told"),
         ("signature_drift", "replaced by what takes fewer arguments"),
     ):
-        for one in pack[group]:
-            found.append(Finding(checker, one["file"], f"{text}: {one['dotted']} {one['detail'] or ''}", one["line"]))
-    return found
+        for fault in pack[group]:
+            what = f"{text}: {fault['dotted']} {fault['detail'] or ''}"
+            findings.append(Finding(checker, fault["file"], what, fault["line"]))
+    return findings
 
 
 def node_validate() -> list[Finding]:
     """What the registry checks when a pack is published: the fields of pyproject.toml, and use of exec and the like."""
     checker = "comfy-cli node validate"
     result = _run("comfy", "--skip-prompt", "node", "validate", accept=(0, 1))
-    found = []
+    findings = []
     for line in (result.stdout + result.stderr).splitlines():
         if line.startswith(("Warning:", "Error:")):
-            found.append(Finding(checker, "pyproject.toml", line))
+            findings.append(Finding(checker, "pyproject.toml", line))
         elif match := CONCISE.match(line):
-            found.append(Finding(checker, _inside(match["file"]), match["what"], int(match["line"])))
+            findings.append(Finding(checker, _inside(match["file"]), match["what"], int(match["line"])))
     passed = "All validation checks passed" in result.stdout + result.stderr
-    if not found and (result.returncode or not passed):
+    if not findings and (result.returncode or not passed):
         raise SetupError(f"comfy node validate gave an unknown answer:\n{result.stdout}{result.stderr}")
-    return found
+    return findings
 
 
 def workflow_validate() -> list[Finding]:
     """Every bundled workflow, in the editor's format and in API format, against what a real server knows."""
     checker = "comfy-cli workflow validate"
-    known = FOLDER / "object_info.json"
+    nodes = FOLDER / "object_info.json"
     with Server() as server, Client(server.url) as client:
-        known.write_text(json.dumps(client.object_info()), encoding="utf-8")
-    found = []
+        nodes.write_text(json.dumps(client.object_info()), encoding="utf-8")
+    findings = []
     for file in sorted(WORKFLOWS.rglob("*.json")):
-        arguments = ("--skip-prompt", "--json", "workflow", "validate", "--workflow", str(file), "--input", str(known))
+        arguments = ("--skip-prompt", "--json", "workflow", "validate", "--workflow", str(file), "--input", str(nodes))
         result = _run("comfy", *arguments, accept=(0, 1))
         answer = json.loads(result.stdout)
         data = answer.get("data") or {}
         problems = [*data.get("errors", ()), *data.get("warnings", ())]
         if not problems and not data.get("valid"):
             problems = [answer["error"]]
-        for one in problems:
-            place = "".join(f"{key[:5].rstrip('_')} {one[key]}: " for key in ("node_id", "field") if one.get(key))
-            found.append(Finding(checker, _inside(file), place + one["message"]))
-    return found
+        for problem in problems:
+            keys = [key for key in ("node_id", "field") if problem.get(key)]
+            place = "".join(f"{key[:5].rstrip('_')} {problem[key]}: " for key in keys)
+            findings.append(Finding(checker, _inside(file), place + problem["message"]))
+    return findings
 
 
 def _lint() -> list[Finding]:
     result = _run("comfy-test", "lint", str(COPY), "--strict", accept=(0, 1))
-    found, file = [], None
+    findings, file = [], None
     for line in result.stdout.splitlines():
         match = LINTED.match(line)
         if match and match["file"]:
             file = match["file"].replace("\\", "/")
         elif match and file:
-            found.append(Finding("comfy-test lint", file, match["what"], int(match["line"])))
-    if "[SYNTAX]" not in result.stdout or (result.returncode and not found):
+            findings.append(Finding("comfy-test lint", file, match["what"], int(match["line"])))
+    if "[SYNTAX]" not in result.stdout or (result.returncode and not findings):
         raise SetupError(f"comfy-test lint gave an unknown answer:\n{result.stdout}{result.stderr}")
-    return found
+    return findings
 
 
 def _host_repository(target: Path) -> None:
-    """ComfyUI's source as a repository with one commit: what comfy-import-guard wants to look things up in."""
+    """ComfyUI's source as a repository with one commit: comfy-import-guard looks names up in it."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for part in HOST_PARTS:
@@ -197,7 +200,7 @@ def _run(program: str, *arguments: str, accept: tuple[int, ...] = (0,)) -> subpr
         "PYTHONIOENCODING": "utf-8",
         "RUFF_OUTPUT_FORMAT": "concise",
         "RUFF_NO_CACHE": "true",
-        "PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join([str(PYTHON.parent), os.environ.get("PATH", "")]),
     }
     command = [shutil.which(program, path=variables["PATH"]) or program, *arguments]
     result = subprocess.run(

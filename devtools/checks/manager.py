@@ -19,16 +19,18 @@ from pathlib import Path
 
 import tomllib
 
-from .client import Client, ClientError
-from .environment import DEV, ROOT, SetupError, pip, say
-from .host import locate
-from .server import PACK, Server, ServerError
+from batch.client import Client, ClientError
+from batch.host import python_in
+
+from ..environment import DEV, ROOT, SetupError, pip, say
+from ..host import locate
+from ..server import PACK, Server, ServerError
 from .throwaway import commit, copy_pack
 
 MANAGER = "comfyui-manager==4.3"
 FOLDER = DEV / "manager"
 VENV = FOLDER / "venv"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PYTHON = python_in(VENV)
 COMFYUI = FOLDER / "ComfyUI"
 ORIGIN = FOLDER / "origin" / PACK  # the repository that the Manager installs from
 INSTALLED = COMFYUI / "custom_nodes" / PACK
@@ -69,8 +71,8 @@ def live_through() -> int:
     check("the environment is consistent before", *consistent())
 
     say("Installing")
-    said = manager("install", f"file://localhost{ORIGIN.as_posix()}", "--exit-on-fail")
-    check("installed", (INSTALLED / "__init__.py").is_file(), said)
+    answer = manager("install", f"file://localhost{ORIGIN.as_posix()}", "--exit-on-fail")
+    check("installed", (INSTALLED / "__init__.py").is_file(), answer)
     check("the missing requirement came along", ABSENT in packages_of())
     check_packages(check, packages)
     check("our requirements do not ask for torch", *asks_for_no_torch())
@@ -83,18 +85,18 @@ def live_through() -> int:
 
     say("Updating")
     release_new_version()
-    said = manager("update", PACK)
-    check("updated", version_in(INSTALLED) == NEW_VERSION, said)
+    answer = manager("update", PACK)
+    check("updated", version_in(INSTALLED) == NEW_VERSION, answer)
     check_packages(check, packages)
     with server() as running, Client(running.url) as client:
         check_nodes(check, client)
 
     say("Uninstalling")
-    said = manager("uninstall", PACK)
-    check("uninstalled", not INSTALLED.exists(), said)
+    answer = manager("uninstall", PACK)
+    check("uninstalled", not INSTALLED.exists(), answer)
     now = files_of(COMFYUI)
-    left = sorted(name for name in now - files if not name.startswith(USERS))
-    check("nothing is left but what is the user's", not left, left)
+    strays = sorted(name for name in now - files if not name.startswith(USERS))
+    check("nothing is left but what is the user's", not strays, strays)
     check("nothing else is gone", files <= now, sorted(files - now))
     check("the user's model is untouched", MODEL.exists() and MODEL.read_bytes() == model)
     check("the packages are as before", packages_of() == used)
@@ -123,12 +125,12 @@ def prepare() -> None:
     pip(f"Installing {MANAGER}", "install", MANAGER, python=PYTHON)
     pip(f"Uninstalling {ABSENT}", "uninstall", "--yes", ABSENT, python=PYTHON)
     os.environ |= {"COMFYUI_PATH": str(COMFYUI), "COMFYUI_PYTHON": str(PYTHON)}  # what is started from here on
-    copy_pack(ORIGIN)
+    copy_pack(ORIGIN, published=True)
     commit(ORIGIN, "as it is")
 
 
 def manager(*arguments: str) -> str:
-    """Runs the Manager's command line and returns what it said. Raises `SetupError`."""
+    """Runs the Manager's command line and returns what it prints. Raises `SetupError`."""
     command = [str(PYTHON), "-m", "cm_cli", *arguments, "--mode", "local"]
     return _output(command, cwd=FOLDER)
 
@@ -140,9 +142,9 @@ def server() -> Server:
 def check_nodes(check: Checks, client: Client) -> None:
     """All nodes of the source are known to the server."""
     texts = (file.read_text(encoding="utf-8") for file in (ROOT / "nodes").glob("*.py"))
-    wanted = {node for text in texts for node in re.findall(r'node_id="(\w+)"', text)}
-    known = set(client.object_info())
-    check(f"{len(wanted)} nodes are registered", bool(wanted) and wanted <= known, sorted(wanted - known))
+    ours = {node for text in texts for node in re.findall(r'node_id="(\w+)"', text)}
+    missing = ours - set(client.object_info())
+    check(f"{len(ours)} nodes are registered", bool(ours) and not missing, sorted(missing))
 
 
 def check_packages(check: Checks, before: dict[str, str]) -> None:
@@ -155,7 +157,7 @@ def check_packages(check: Checks, before: dict[str, str]) -> None:
 
 
 def consistent() -> tuple[bool, str]:
-    """pip check: whether it is content, and what it says."""
+    """Whether pip check passes, and its output."""
     result = _pip("check")
     return result.returncode == 0, result.stdout + result.stderr
 
@@ -166,7 +168,7 @@ def asks_for_no_torch() -> tuple[bool, str]:
     result = _pip("install", *options, "--requirement", str(ROOT / "requirements.txt"))
     if result.returncode:
         return False, result.stderr
-    names = sorted(one["metadata"]["name"].lower() for one in json.loads(result.stdout)["install"])
+    names = sorted(package["metadata"]["name"].lower() for package in json.loads(result.stdout)["install"])
     return ABSENT in names and not any(name.startswith("torch") for name in names), ", ".join(names)
 
 
@@ -175,13 +177,13 @@ def packages_of() -> dict[str, str]:
     result = _pip("list", "--format", "json")
     if result.returncode:
         raise SetupError(f"pip list failed: {result.stderr}")
-    return {one["name"].lower(): one["version"] for one in json.loads(result.stdout)}
+    return {package["name"].lower(): package["version"] for package in json.loads(result.stdout)}
 
 
 def files_of(folder: Path) -> set[str]:
     """All files below `folder`, relative to it, less Python's compiled ones."""
-    found = (file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir())
-    return {file.as_posix() for file in found if "__pycache__" not in file.parts}
+    files = (file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir())
+    return {file.as_posix() for file in files if "__pycache__" not in file.parts}
 
 
 def quickstart() -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from .client import FINAL, Event
+from batch.client import FINAL, Event
 
 QUIET_SECONDS = 15  # between two lines about the same node where the output is no terminal
 SHORT = 0.5  # seconds; nodes quicker than this get no line of their own
@@ -40,7 +40,7 @@ class Progress:
     def __init__(self, prompt: dict):
         self._prompt = prompt
         self._node: str | None = None
-        self._start = self._said = 0.0
+        self._start = self._spoke = 0.0
         self._live = sys.stdout.isatty()
         self.seconds: dict[str, float] = {}
 
@@ -48,7 +48,7 @@ class Progress:
         if event.kind == "executing" or event.kind in FINAL:
             self._finish(event)
             self._node = event.data.get("node") if event.kind == "executing" else None
-            self._start, self._said = event.time, time.monotonic()
+            self._start, self._spoke = event.time, time.monotonic()
             if self._live and self._node is not None:
                 self._show(self.title(self._node))
         elif self._node in event.progress():
@@ -83,8 +83,8 @@ class Progress:
             text += f", {_clock((now - self._start) / done * (total - done))} left"
         if self._live:
             self._show(text)
-        elif time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._spoke >= QUIET_SECONDS:
+            self._spoke = time.monotonic()
             print(f"  {text}", flush=True)
 
     def _show(self, text: str) -> None:

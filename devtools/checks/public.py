@@ -1,4 +1,4 @@
-"""Runs the public checkers of ComfyUI packs and prints one table; docs/checks.md explains what is left standing.
+"""Runs the public checkers of ComfyUI packs and prints one table; docs/checks.md explains what remains.
 
 Exit code 1: something was found that the page does not explain, or the page explains what is no longer found.
 """
@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 
+from ..environment import SetupError, say
+from ..server import ServerError
 from . import checkers
-from .environment import SetupError, say
 from .findings import Finding, explanations, judge
-from .server import ServerError
 
 CHECKERS: dict[str, Callable[[], list[Finding]]] = {
     "ruff": checkers.ruff,
@@ -31,30 +31,30 @@ def main() -> int:
     )
     parser.add_argument("--all", action="store_true", help="show the explained findings, too")
     options = parser.parse_args()
-    chosen = dict(CHECKERS)
+    runs = dict(CHECKERS)
     if options.newest:
-        chosen["comfy-import-guard, newest ComfyUI"] = lambda: checkers.import_guard(newest=True)
+        runs["comfy-import-guard, newest ComfyUI"] = lambda: checkers.import_guard(newest=True)
     try:
         checkers.prepare()
-        found = {}
-        for name, run in chosen.items():
+        findings = {}
+        for name, run in runs.items():
             say(f"{name} ...", end="")
             start = time.monotonic()
-            found[name] = run()
+            findings[name] = run()
             say(f" {time.monotonic() - start:.0f} s")
     except (SetupError, ServerError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     rows = explanations()
-    unexplained, stale, table = judge(found, rows)
+    unexplained, stale, table = judge(findings, rows)
     say(f"\n{table}")
     if options.all:
         for row in rows:
-            fitting = [one for ones in found.values() for one in ones if row.fits(one)]
+            fitting = [finding for group in findings.values() for finding in group if row.fits(finding)]
             say(f"\n{len(fitting)} explained: {row.why}")
-            say("\n".join(f"  {one}" for one in fitting))
-    for one in unexplained:
-        say(f"UNEXPLAINED  {one}")
+            say("\n".join(f"  {finding}" for finding in fitting))
+    for finding in unexplained:
+        say(f"UNEXPLAINED  {finding}")
     for row in stale:
         say(f"OUT OF DATE  docs/checks.md explains what was not found: {row.checker}, {row.where}, {row.what}")
     return 1 if unexplained or stale else 0

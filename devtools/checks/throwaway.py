@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .environment import ROOT, SetupError
+from ..environment import ROOT, SetupError
 
 # For repositories made here: commits need a name; the user's own settings (signing, hooks) are left out.
 IDENTITY = {f"GIT_{who}_{what}": "check" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -29,14 +29,21 @@ def git(folder: Path, *arguments: str, variables: dict[str, str] | None = None) 
     return result.stdout
 
 
-def copy_pack(target: Path) -> None:
-    """Puts the pack's files into the new folder `target`: those that git knows or would add. Raises `SetupError`."""
+def copy_pack(target: Path, published: bool = False) -> None:
+    """Puts the pack's files into the new folder `target`: those that git knows or would add; `published`: of these what
+    the registry hands out, so without those that `.comfyignore` names. Raises `SetupError`."""
     shutil.rmtree(target, ignore_errors=True)
-    names = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    for name in filter(None, names.split("\0")):
+    names = _names("--exclude-standard")
+    if published:
+        names -= _names("--ignored", "--exclude-from=.comfyignore")
+    for name in sorted(names):
         if (ROOT / name).is_file():  # deleted ones are listed, too
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+
+
+def _names(*options: str) -> set[str]:
+    return set(filter(None, git(ROOT, "ls-files", "--cached", "--others", *options, "-z").split("\0")))
 
 
 def commit(folder: Path, message: str) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from miniature.sheets import image
+
 COLUMN = 208  # pixels, the width at which each clip is shown
 GAP, LABEL = 8, 30  # pixels between clips, and above them for their names
 HOLD = 700  # milliseconds that the last frame stays before the loop begins again
@@ -26,9 +28,8 @@ def animate(clips: dict[str, torch.Tensor], file: Path, fps: float) -> None:
     for frames in zip(*clips.values(), strict=True):
         picture = empty.copy()
         for column, frame in enumerate(frames):
-            pixels = (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-            shown = Image.fromarray(pixels).resize((COLUMN, row), Image.Resampling.LANCZOS)
-            picture.paste(shown, (column * (COLUMN + GAP), LABEL))
+            resized = image(frame).resize((COLUMN, row), Image.Resampling.LANCZOS)
+            picture.paste(resized, (column * (COLUMN + GAP), LABEL))
         pictures.append(picture)
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [HOLD]
     pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=durations, loop=0, quality=88, method=6)

@@ -1,0 +1,49 @@
+"""The pack as the registry hands it out, without what `.comfyignore` names: it lacks nothing that runs at a user's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from batch.client import Client
+from devtools.checks.throwaway import copy_pack
+from devtools.server import PACK, Server
+
+from .graphs import ROOT, bundled, names, run
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="which files the pack has is read from git"),
+]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A server's base folder with that pack in it."""
+    base = tmp_path_factory.mktemp("published")
+    copy_pack(base / "custom_nodes" / PACK, published=True)
+    return base
+
+
+def test_what_builds_tests_and_measures_it_is_left_out(published):
+    pack = published / "custom_nodes" / PACK
+    folders = {path.name for path in pack.iterdir() if path.is_dir()}
+    assert not folders & {"benchmarks", "devtools", "tests", ".ci"}
+    assert {"batch", "docs", "ei2", "locales", "miniature", "nodes", "web", "workflows"} <= folders
+    assert not list(pack.glob("miniature/train_*.py"))
+
+
+def test_every_node_is_there_and_the_quickstart_runs(published, session_client):
+    ours = {name for name in session_client.object_info() if name.startswith("EI2_")}
+    with Server(base=published, link=False) as server, Client(server.url) as client:
+        assert {name for name in client.object_info() if name.startswith("EI2_")} == ours
+        graph = bundled(tune_steps=2, invert_steps=2)
+        assert run(client, graph).outputs.keys() >= set(names(graph, "SaveVideo"))
+
+
+def test_the_batch_run_starts(published):
+    command = [sys.executable, str(published / "custom_nodes" / PACK / "batch"), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=published)
+    assert result.returncode == 0 and "--workflow" in result.stdout, result.stderr
