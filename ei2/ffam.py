@@ -6,6 +6,16 @@ The queries of frame i attend to the fine tokens of frame i and to the coarse to
 
 The key and value projections have no bias, so pooling after them equals pooling before: here the keys and values
 arrive projected once, and only they are pooled.
+
+The formula has one result and is computed in one of three ways, all in `_attend_each`:
+
+* A group of frames at a time, with gathered copies of their keys and values: under gradients, and on a GPU. One call
+  for several small frames saves overhead; `frames_at_once` says how many.
+* Frame by frame, with one copy of keys and values that is updated from frame to frame: without gradients on a CPU, and
+  on a GPU where a group holds one frame. On a CPU this takes 0.5 to 1.0 times as long as groups do for frames of 8 x 8
+  tokens or more (measured on one thread).
+* Groups that are gathered again for the backward pass: under gradients, where `gathers_again`. Otherwise autograd would
+  keep copies that grow with f².
 """
 
 from __future__ import annotations
@@ -19,10 +29,9 @@ from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-CPU_SCORES = 2**19  # a head's, per group of frames
-GATHERED_TOKENS = 2**16  # keys of a group of frames on a GPU
-FEW = 2  # frames: so many at once gain less than the copies of their keys cost
-KEPT_BYTES = 2**25  # of all groups' gathered keys and values under autograd
+CPU_SCORES = 2**19  # scores per head in a group on a CPU, whose cache should hold them
+GPU_KEYS = 2**16  # gathered keys in a group on a GPU
+KEPT_BYTES = 2**25  # of gathered keys and values in all groups: autograd keeps that much
 
 
 def coarse_tokens(x: torch.Tensor, height: int, width: int, factor: int, pool: str) -> torch.Tensor:
@@ -54,8 +63,8 @@ def fine_coarse_attention(
 ) -> torch.Tensor:
     """FFAM on projected queries, keys and values, each `(b f) (h w) c` -> `(b f) (h w) c`.
 
-    `attend(q, k, v)` is multi-head attention on `b n c`. As many frames are attended at once as `frames_at_once` says,
-    and only theirs are the keys and values that exist at a time: besides q, k, v, memory grows with f, not with f².
+    `height`, `width`: of a frame in tokens; `factor`, `pool`: as in `coarse_tokens`; `attend(q, k, v)`: multi-head
+    attention on `b n c`. Beside q, k and v, memory grows with f, not with f².
     """
     coarse_k, coarse_v = (
         rearrange(coarse_tokens(t, height, width, factor, pool), "(b f) n c -> b f n c", f=frames) for t in (k, v)
@@ -74,12 +83,12 @@ def anchored_attention(
     own: Sequence[int | None],
     attend: Attend,
 ) -> torch.Tensor:
-    """FFAM for a window of a long clip: the coarse tokens are those of a anchors, frames spread over the whole clip.
+    """FFAM for a window of a long clip. The coarse tokens are those of a anchors: frames spread over the whole clip.
 
         K_i, V_i = [ fine(z_i) ; coarse_s(z_j) for every anchor j that is not frame i itself ]
 
-    `q`, `k`, `v`: `(b f) n c`, projected, of the window's frames; `anchor_k`, `anchor_v`: `b a m c`; `own`: per frame,
-    which anchor it is, if any. Returns `(b f) n c`. (For long clips; our choice, the paper edits short ones.)
+    `q`, `k`, `v`: projected, `(b f) n c`, of the window's frames; `anchor_k`, `anchor_v`: `b a m c`; `own`: for each
+    frame the number of the anchor that it is, or None. Returns `(b f) n c`. (Our choice: the paper edits short clips.)
     """
     q, k, v = (rearrange(t, "(b f) n c -> b f n c", f=len(own)) for t in (q, k, v))
     kinds = [[i for i, anchor in enumerate(own) if (anchor is None) == plain] for plain in (True, False)]
@@ -92,32 +101,29 @@ def anchored_attention(
 
 
 def _attend_each(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:
-    """Frames `b f n c`, each to its own tokens and to the coarse ones of `b a m c` that `others` picks for it, as many
-    for each; -> `b f n c`."""
-    frames, seen = len(others), k.shape[2] + len(others[0]) * coarse_k.shape[2]
-    group = frames_at_once(frames, k.shape[2], seen - k.shape[2], q.device)
-    if group <= FEW and not torch.is_grad_enabled():
+    """Attends each frame of `b f n c` to its own tokens and to the coarse tokens of `b a m c` whose numbers `others`
+    lists for it, the same number for every frame; -> `b f n c`."""
+    (videos, frames, fine, channels), gradients = k.shape, torch.is_grad_enabled()
+    coarse = len(others[0]) * coarse_k.shape[2]
+    group = frames_at_once(frames, fine, coarse, q.device, gradients)
+    if group == 1 and not gradients:
         return _attend_in_turn(q, k, v, coarse_k, coarse_v, others, attend)
     picks = torch.tensor(others, device=q.device)
 
     def attend_group(q, k, v, coarse_k, coarse_v, picks):
         keys, values = _fine_and_coarse(k, coarse_k, picks), _fine_and_coarse(v, coarse_v, picks)
-        return attend(q.flatten(0, 1), keys, values)
+        return attend(q.flatten(0, 1), keys, values).unflatten(0, q.shape[:2])
 
-    gathered = 2 * q.shape[0] * frames * seen * k.shape[3]
-    # kept for the backward pass, the gathered keys and values would grow with f²: where they are large, make them anew
-    again = torch.is_grad_enabled() and group < frames and gathered * k.element_size() > KEPT_BYTES
+    gathered = 2 * videos * frames * (fine + coarse) * channels * k.element_size()
+    again = gradients and gathers_again(frames, group, gathered)
     run = partial(checkpoint, attend_group, use_reentrant=False) if again else attend_group
-    out = [
-        rearrange(run(q[:, i], k[:, i], v[:, i], coarse_k, coarse_v, picks[i]), "(b f) n c -> b f n c", b=q.shape[0])
-        for i in (slice(start, start + group) for start in range(0, frames, group))
-    ]
-    return torch.cat(out, dim=1)
+    groups = [slice(start, start + group) for start in range(0, frames, group)]
+    return torch.cat([run(q[:, i], k[:, i], v[:, i], coarse_k, coarse_v, picks[i]) for i in groups], dim=1)
 
 
 def _attend_in_turn(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:
-    """The same frame by frame without gradients, which allows to keep one copy of keys and values: from a frame to the
-    next its own tokens are exchanged, and of the coarse ones those that differ, a single frame's of all."""
+    """As `_attend_each`, frame by frame in one copy of keys and values: each frame overwrites the fine tokens, and of
+    the coarse ones those that differ from the frame before, which are a single frame's. Not under gradients."""
     picks = torch.tensor(others[:1], device=q.device)
     keys, values = _fine_and_coarse(k[:, :1], coarse_k, picks), _fine_and_coarse(v[:, :1], coarse_v, picks)
     fine, size = k.shape[2], coarse_k.shape[2]
@@ -132,16 +138,20 @@ def _attend_in_turn(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend
     return torch.stack(out, dim=1)
 
 
-def frames_at_once(frames: int, fine: int, coarse: int, device: torch.device) -> int:
-    """How many frames are attended in one call, by their `fine` queries and `fine + coarse` keys. Few tokens are worth
-    gathering, which saves calls; many fill the device alone, and a CPU's cache holds the maps of one frame."""
-    if device.type == "cpu":
-        return max(1, min(frames, CPU_SCORES // (fine * (fine + coarse))))
-    return max(1, min(frames, GATHERED_TOKENS // (fine + coarse)))
+def frames_at_once(frames: int, fine: int, coarse: int, device: torch.device, gradients: bool = True) -> int:
+    """The number of frames attended in one call. A frame has `fine` queries and `fine + coarse` keys."""
+    if device.type != "cpu":
+        return max(1, min(frames, GPU_KEYS // (fine + coarse)))
+    return max(1, min(frames, CPU_SCORES // (fine * (fine + coarse)))) if gradients else 1
+
+
+def gathers_again(frames: int, group: int, gathered: int) -> bool:
+    """Whether keys and values are gathered again for the backward pass. `gathered`: bytes of all groups' copies."""
+    return group < frames and gathered > KEPT_BYTES
 
 
 def _fine_and_coarse(fine: torch.Tensor, coarse: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """A group's fine tokens `b g n c` beside all frames' coarse ones `b f m c` that `others` `g (f - 1)` picks for
-    each, -> `(b g) (n + (f - 1) m) c`."""
+    """Joins a group's fine tokens `b g n c` with the coarse tokens of `b a m c` whose numbers are in `others` `g o`,
+    -> `(b g) (n + o m) c`."""
     picked = coarse[:, others].flatten(2, 3) if others.numel() else fine[:, :, :0]
     return torch.cat([fine, picked], dim=2).flatten(0, 1)
