@@ -113,8 +113,9 @@ class LiteralUNet(torch.nn.Module):
                 for layers in (module.in_layers, module.out_layers):
                     layers[0] = VideoGroupNorm(layers[0], self.video)
             elif isinstance(module, BasicTransformerBlock):
-                module.attn1.to_q.requires_grad_(True)
-                module.attn2.to_q.requires_grad_(True)
+                for layer, attend in ((module.attn1, self._sparse_causal), (module.attn2, self._cross)):
+                    layer.to_q.requires_grad_(True)
+                    layer.forward = partial(attend, layer)
                 temporal = TemporalAttention(module.norm1.weight.shape[0], module.n_heads).to(device, dtype)
                 self.temporal.append(temporal)
                 module.forward = partial(self._block, module.forward, temporal)
@@ -126,12 +127,8 @@ class LiteralUNet(torch.nn.Module):
     def forward(self, x: torch.Tensor, timestep: torch.Tensor, context: torch.Tensor, frames: int) -> torch.Tensor:
         """ε for latents `(b f) c h w` at one timestep per latent, and prompts `(b f) n c`."""
         self.video.frames = frames
-        options = {
-            "patches_replace": {"attn1": _Everywhere(partial(self._sparse_causal, frames=frames))},
-            "optimized_attention_override": lambda _, q, k, v, heads, *args, **kwargs: attention(q, k, v, heads),
-        }
         y = x.new_zeros(x.shape[0], self.adm_channels) if self.adm_channels else None
-        return self.unet(x, timestep, context, y, transformer_options=options)
+        return self.unet(x, timestep, context, y)
 
     def _checkpointed(self, forward, x, *args, **kwargs):
         if "transformer_options" in kwargs:  # the host keeps changing it
@@ -145,27 +142,18 @@ class LiteralUNet(torch.nn.Module):
     def _block(self, forward, temporal: TemporalAttention, x, **kwargs) -> torch.Tensor:
         return temporal(forward(x, **kwargs), self.video.frames)
 
-    @staticmethod
-    def _sparse_causal(q, k, v, extra_options: dict, frames: int) -> torch.Tensor:
+    def _sparse_causal(self, layer, x, **_) -> torch.Tensor:
         """K, V = [frame 0 ; frame max(i - 1, 0)]."""
+        frames = self.video.frames
         former = (torch.arange(frames) - 1).clamp(min=0)
-        k, v = (rearrange(t, "(b f) d c -> b f d c", f=frames) for t in (k, v))
+        k, v = (rearrange(to(x), "(b f) d c -> b f d c", f=frames) for to in (layer.to_k, layer.to_v))
         k, v = (torch.cat([t[:, [0] * frames], t[:, former]], dim=2) for t in (k, v))
         k, v = (rearrange(t, "b f d c -> (b f) d c") for t in (k, v))
-        return attention(q, k, v, extra_options["n_heads"])
+        return layer.to_out(attention(layer.to_q(x), k, v, layer.heads))
 
-
-class _Everywhere(dict):
-    """The same replacement for every block."""
-
-    def __init__(self, replacement):
-        self.replacement = replacement
-
-    def __contains__(self, place) -> bool:
-        return True
-
-    def __getitem__(self, place):
-        return self.replacement
+    @staticmethod
+    def _cross(layer, x, context, **_) -> torch.Tensor:
+        return layer.to_out(attention(layer.to_q(x), layer.to_k(context), layer.to_v(context), layer.heads))
 
 
 def alphas() -> torch.Tensor:
