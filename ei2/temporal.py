@@ -27,6 +27,7 @@ class TemporalModule(torch.nn.Module, ABC):
     """
 
     output_bias = True
+    gain = 1.0  # of the start of the query, key and value projections, relative to Xavier's
 
     def __init__(self, channels: int, heads: int, linear: LinearFactory = torch.nn.Linear):
         super().__init__()
@@ -38,9 +39,9 @@ class TemporalModule(torch.nn.Module, ABC):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None = None) -> None:
-        """Xavier for the query, key and value projections, zero for the output."""
+        """Xavier times `gain` for the query, key and value projections, zero for the output."""
         for layer in (self.to_q, self.to_k, self.to_v):
-            torch.nn.init.xavier_uniform_(layer.weight, generator=generator)
+            torch.nn.init.xavier_uniform_(layer.weight, self.gain, generator)
         self.to_out.weight.zero_()
         if self.output_bias:
             self.to_out.bias.zero_()
@@ -91,9 +92,12 @@ class TemporalAttention(TemporalModule):
     """Tune-A-Video's temporal attention (Wu et al., ICCV 2023): after a Layer Norm whose affine part stays at γ = 1,
     β = 0 (it is never trained).
 
+    The query, key and value projections start as the source's, at the default of `nn.Linear`: uniform in ±1/√channels.
     The output's bias starts at zero like its weight, so that an untuned UNet is the host's. The source zeroes only the
     weight and leaves the bias at its small random start.
     """
+
+    gain = 3**-0.5
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x, x.shape[-1:])

@@ -24,7 +24,8 @@ from devtools.environment import DEV, ROOT
 from devtools.host import locate
 from miniature.jobs import CLIPS, write_jobs
 
-from ..results_file import write_results
+from ..results import write_rows
+from ..runner import facts
 from .simulation import simulate
 
 RESULTS = ROOT / "benchmarks" / "results" / "batch_cpu.json"
@@ -47,19 +48,20 @@ def main() -> int:
     if "simulation" in options.part:
         clips = 40 if options.quick else 1000
         for workers in options.workers or ((1, 4) if options.quick else WORKERS):
-            found = simulate(workers, clips, 5, seconds)
-            rows.append({"part": "simulation", **asdict(found), "efficiency": found.bound / found.makespan})
+            result = simulate(workers, clips, 5, seconds)
+            efficiency = result.bound / result.makespan
+            rows.append({"part": "simulation", **asdict(result), "efficiency": efficiency})
             print(
-                f"simulation, {workers} workers: {clips} clips x 5 edits in {found.makespan:.1f} s, at best "
-                f"{seconds:.1f} ({found.bound / found.makespan:.3f}); {found.killed} servers and "
-                f"{found.workers_lost} workers killed; {found.lost} edits lost, {found.twice} done twice; driver "
-                f"{found.memory_early / 1e6:.0f} MB after a tenth, {found.memory_late / 1e6:.0f} MB at the end",
+                f"simulation, {workers} workers: {clips} clips x 5 edits in {result.makespan:.1f} s, at best "
+                f"{seconds:.1f} ({efficiency:.3f}); {result.killed} servers and {result.workers_lost} workers killed; "
+                f"{result.lost} edits lost, {result.twice} done twice; driver {result.memory_early / 1e6:.0f} MB after "
+                f"a tenth, {result.memory_late / 1e6:.0f} MB at the end",
                 flush=True,
             )
     if options.quick:
         print("Quick: these figures mean nothing.")
     else:
-        write_results(RESULTS, "batch", "cpu", rows)
+        write_rows(RESULTS, rows, facts("batch", "cpu"))
         print(f"Written to {RESULTS}")
     return 0
 
@@ -106,11 +108,10 @@ def measure(table: Path, workflow: Path, workers: int) -> dict:
     ends = [event for event in events if event["event"] in ("tuned", "edit")]
     # From the moment when all workers are ready, and each worker's own time up to its last result.
     first, last = tasks[0]["time"], ends[-1]["time"]
-    spans = {}
+    times = {}
     for event in [*tasks, *ends]:
-        low, high = spans.get(event["worker"], (event["time"], event["time"]))
-        spans[event["worker"]] = (min(low, event["time"]), max(high, event["time"]))
-    time_of_workers = sum(high - low for low, high in spans.values())
+        times.setdefault(event["worker"], []).append(event["time"])
+    time_of_workers = sum(max(own) - min(own) for own in times.values())
     return {
         "part": "real",
         "workers": workers,

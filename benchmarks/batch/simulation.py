@@ -1,27 +1,27 @@
-"""Many clips on many workers of unequal speed, without the machines: Ray and the schedule are the real ones, the work
-is a stand-in that waits, for durations in the ratio of measured ones, made shorter so that the whole takes as long as
-is wanted. Servers and workers are killed at random."""
+"""Many clips on many workers of unequal speed, without the machines. Ray and the schedule are the real ones. The work
+is a stand-in that waits for durations in the ratio of measured ones. Servers and workers are killed at random."""
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 
-from batch.tasks import OK, SERVER, Outcome, Task
-
-from .stand_in import StandIn
+from batch.tasks import CANCELLED, OK, SERVER, Outcome, Task
 
 TUNE, EDIT = 63.0, 9.4  # seconds: the README's quickstart, tuning with inversion, and an edit
 KILLED, LOST = 0.01, 0.002  # share of clips that a server, that a worker is killed with
 SLOWEST, FASTEST = 0.5, 1.5
+ANSWER = 1024  # bytes that a task gives back
 SEED = 0
 
 
 @dataclass
 class Simulation:
-    """What came of it. Seconds; `bound`: all work divided by all speeds, without failures."""
+    """The result. `makespan` in seconds; `bound`: all work divided by all speeds, without failures."""
 
     workers: int
     clips: int
@@ -35,6 +35,38 @@ class Simulation:
     workers_lost: int
     memory_early: int
     memory_late: int
+
+
+class StandIn:
+    """A worker that waits as long as the work would take. `speed`: the seconds of work that it does in one."""
+
+    def __init__(self, speed: float):
+        self._speed, self._cancelled, self._state = speed, threading.Event(), {}
+
+    def start(self) -> dict:
+        return {"host": "stand-in", "server": os.getpid()}
+
+    def run(self, task: Task) -> Outcome:
+        work, end = task.graph["seconds"], task.graph["end"]
+        start = time.monotonic()
+        self._cancelled.clear()
+        self._state = {"task": task.name, "title": "work", "done": 0, "total": 1}
+        cancelled = self._cancelled.wait(work / self._speed * (1 if end == OK else 0.5))
+        if end == "exit":
+            os._exit(1)
+        kind = CANCELLED if cancelled else end
+        seconds = time.monotonic() - start
+        answer = [("edit", ".bin", bytes(ANSWER))] if kind == OK else []
+        return Outcome(kind, "it was killed" if kind == SERVER else "", answer, seconds=seconds)
+
+    def look(self) -> dict:
+        return self._state
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def take_snapshot(self) -> None:
+        return None
 
 
 class SimulatedUnit:
@@ -72,8 +104,7 @@ class SimulatedUnit:
         self.made = len(self._edits)
         return keys
 
-    def shorten(self, info: dict) -> None:
-        return None
+    def shorten(self) -> None: ...
 
     def keep_snapshot(self, name: str, content: bytes) -> None: ...
 
@@ -84,8 +115,8 @@ class SimulatedUnit:
 def simulate(
     workers: int, clips: int, edits: int, seconds: float, killed: float = KILLED, lost: float = LOST
 ) -> Simulation:
-    """`seconds`: how long it would take at best; the work is made as short as that needs. `killed`, `lost`: shares of
-    clips. Starts a Ray of its own."""
+    """`seconds`: the duration without failures and waits; the work is made as short as that needs. `killed`, `lost`:
+    shares of clips. Starts a Ray of its own."""
     from batch.cluster import make_workers, prepare
 
     prepare(local=True)
@@ -97,37 +128,25 @@ def simulate(
     draw = random.Random(SEED)
     speeds = [1.0] if workers == 1 else [draw.uniform(SLOWEST, FASTEST) for _ in range(workers)]
     lengths = [draw.uniform(0.5, 2.0) for _ in range(clips)]
-    work = sum(length * (TUNE + edits * EDIT) for length in lengths)
-    scale = seconds * sum(speeds) / work
+    scale = seconds * sum(speeds) / sum(length * (TUNE + edits * EDIT) for length in lengths)
     units = []
     for number, length in enumerate(lengths):
         chance = draw.random()
         ends = [SERVER] if chance < killed else ["exit"] if chance < killed + lost else []
         units.append(SimulatedUnit(number, length * TUNE * scale, [length * EDIT * scale] * edits, ends))
     units.sort(key=lambda unit: -unit.cost)
-
-    ended: Counter[str] = Counter()
-    events: Counter[str] = Counter()
-    memory = []
-    process = psutil.Process()
+    ended, events, memory, process = Counter(), Counter(), [], psutil.Process()
 
     def listen(event: str, **about) -> None:
-        events[event] += 1
         if event in ("edit", "failed"):
             ended[about["edit"]] += 1
             if len(ended) in (clips * edits // 10, clips * edits):
                 memory.append(process.memory_info().rss)
         elif event == "requeued":
-            events["again " + about["kind"]] += 1
+            events[about["kind"]] += 1
 
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        object_store_memory=80 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=workers, object_store_memory=80 << 20, **quiet)
     try:
         schedule = Schedule(make_workers(speeds, False, 1, StandIn), units, listen)
         schedule.ready()
@@ -138,17 +157,8 @@ def simulate(
         makespan = time.monotonic() - start
     finally:
         ray.shutdown()
+    counts = {"ended": len(ended), "twice": ended.total() - len(ended), "lost": clips * edits - len(ended)}
+    counts |= {"killed": events["server"], "workers_lost": events["lost"]}
     return Simulation(
-        workers,
-        clips,
-        edits,
-        makespan,
-        seconds,
-        len(ended),
-        sum(count - 1 for count in ended.values()),
-        clips * edits - len(ended),
-        events["again server"],
-        events["again lost"],
-        memory[0],
-        memory[-1],
+        workers, clips, edits, makespan, seconds, **counts, memory_early=memory[0], memory_late=memory[-1]
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy import ndimage
 
 from ei2.measures import flicker, masked_psnr, psnr
 from miniature.judge import Judge
@@ -93,15 +94,10 @@ def _object_weight(pictures: torch.Tensor, scene: Scene) -> torch.Tensor:
 
 def _largest_region(weights: torch.Tensor) -> torch.Tensor:
     """Sets all but the connected region of the largest weight to zero, per picture; `f h w`."""
-    inside = weights > 0
-    number = torch.arange(1, weights[0].numel() + 1, dtype=torch.float32).view(1, *weights.shape[1:])
-    labels = number * inside
-    while True:  # each pixel takes its neighbours' largest number, until every region has one number
-        spread = F.max_pool2d(labels.unsqueeze(1), 3, stride=1, padding=1).squeeze(1) * inside
-        if torch.equal(spread, labels):
-            break
-        labels = spread
-    labels = labels.long()
-    sums = torch.zeros(len(weights), weights[0].numel() + 1).scatter_add_(1, labels.flatten(1), weights.flatten(1))
-    best = sums[:, 1:].argmax(dim=1) + 1
-    return weights * (labels == best.view(-1, 1, 1))
+    kept = torch.zeros_like(weights)
+    for picture, own in zip(weights, kept):
+        labels, count = ndimage.label(picture.numpy() > 0, structure=np.ones((3, 3)))
+        if count:
+            sums = ndimage.sum_labels(picture.double().numpy(), labels, np.arange(1, count + 1))
+            own.copy_(torch.where(torch.from_numpy(labels == 1 + sums.argmax()), picture, 0.0))
+    return kept

@@ -1,13 +1,16 @@
 """The baseline: a tuning step as Tune-A-Video's public training script does it (Wu et al., ICCV 2023).
 
-Written from its description, plainly but with that script's optimisations: fp16 autocast with a GradScaler around
-float32 weights (on a CPU bf16, which needs no scaler: fp16 is several times slower there), every transformer block and
-ResBlock checkpointed, the clip encoded by the half-precision autoencoder in every step, torch's own AdamW, the loss
-read back in every step. It trains what the script trains: the q projections of both attentions in every block, and the
-temporal attention. The script also encodes the prompt in every step; that is left out here, in the baseline's favour.
+It has that script's optimisations: fp16 autocast with a GradScaler around float32 weights (on a CPU bf16, which needs
+no scaler: fp16 is several times slower there), every ResBlock and transformer of the down and up blocks checkpointed,
+the clip encoded in every step by the autoencoder in half precision, torch's own AdamW, the loss read back in every
+step. The script also encodes the prompt in every step; that is left out here, in the baseline's favour.
+
+The script means to train the q projections of both attentions and the temporal attention in every block. As shipped it
+does so only in the middle and up blocks: a reentrant checkpoint passes no gradient on where no input needs one, and
+nothing before the first trained layer does (its issues 18 and 69). Both are here.
 
 Nothing here uses the pack, so that the baseline stays the same when the pack changes. The UNet is the host's class with
-plain torch layers.
+plain torch layers. It was compared with the script's commit 7d4a89a: the same outputs, times within a few per cent.
 """
 
 from __future__ import annotations
@@ -42,7 +45,10 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> 
     if q.is_cuda:
         out = F.scaled_dot_product_attention(q, k, v)
     else:
-        out = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1).to(v.dtype) @ v
+        q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+        empty, scale = torch.empty(len(q), q.shape[1], k.shape[1], dtype=q.dtype), q.shape[-1] ** -0.5
+        scores = torch.baddbmm(empty, q, k.transpose(-1, -2), beta=0, alpha=scale)
+        out = rearrange(scores.softmax(dim=-1).to(v.dtype) @ v, "(b h) n c -> b h n c", h=heads)
     return rearrange(out, "b h n c -> b n (h c)")
 
 
@@ -81,16 +87,17 @@ class VideoGroupNorm(torch.nn.Module):
 class LiteralUNet(torch.nn.Module):
     """The host's UNet inflated as in Tune-A-Video, with trainable layers.
 
-    `config`: the arguments of the host's class; `weights`: its state dict, which is copied. The attribute
-    `checkpointing`, whether activations are recomputed, may change at any time.
+    `config`: the arguments of the host's class; `weights`: its state dict, which is copied. Two attributes may change
+    at any time: `checkpointing`, whether activations are recomputed, and `shipped`, whether the first blocks get no
+    gradient.
     """
 
     def __init__(self, config: dict, weights: dict[str, torch.Tensor], dtype: torch.dtype, device: torch.device):
-        from comfy.ldm.modules.attention import BasicTransformerBlock
+        from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
         from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 
         super().__init__()
-        self.checkpointing, self.video = True, SimpleNamespace(frames=1)
+        self.checkpointing, self.shipped, self.video = True, True, SimpleNamespace(frames=1)
         self.adm_channels = config.get("adm_in_channels")  # SDXL's sizes and pooled prompt
         with torch.device("meta"):
             self.unet = UNetModel(**{**config, "dtype": dtype}, operations=LAYERS)
@@ -98,17 +105,20 @@ class LiteralUNet(torch.nn.Module):
         self.unet.load_state_dict(weights)
         self.unet.to(dtype).requires_grad_(False)
         self.temporal = torch.nn.ModuleList()
+        middle = set(self.unet.middle_block.modules())  # the script does not checkpoint it
         for module in list(self.unet.modules()):
+            if isinstance(module, (ResBlock, SpatialTransformer)) and module not in middle:
+                module.forward = partial(self._checkpointed, module.forward)
             if isinstance(module, ResBlock):
                 for layers in (module.in_layers, module.out_layers):
                     layers[0] = VideoGroupNorm(layers[0], self.video)
-                module.forward = partial(self._checkpointed, module.forward)
             elif isinstance(module, BasicTransformerBlock):
-                module.attn1.to_q.requires_grad_(True)
-                module.attn2.to_q.requires_grad_(True)
+                for layer, attend in ((module.attn1, self._sparse_causal), (module.attn2, self._cross)):
+                    layer.to_q.requires_grad_(True)
+                    layer.forward = partial(attend, layer)
                 temporal = TemporalAttention(module.norm1.weight.shape[0], module.n_heads).to(device, dtype)
                 self.temporal.append(temporal)
-                module.forward = partial(self._checkpointed, partial(self._block, module.forward, temporal))
+                module.forward = partial(self._block, module.forward, temporal)
         self.unet.out[0] = VideoGroupNorm(self.unet.out[0], self.video)
 
     def trainable(self) -> list[torch.nn.Parameter]:
@@ -117,44 +127,33 @@ class LiteralUNet(torch.nn.Module):
     def forward(self, x: torch.Tensor, timestep: torch.Tensor, context: torch.Tensor, frames: int) -> torch.Tensor:
         """ε for latents `(b f) c h w` at one timestep per latent, and prompts `(b f) n c`."""
         self.video.frames = frames
-        options = {
-            "patches_replace": {"attn1": _Everywhere(partial(self._sparse_causal, frames=frames))},
-            "optimized_attention_override": lambda _, q, k, v, heads, *args, **kwargs: attention(q, k, v, heads),
-        }
         y = x.new_zeros(x.shape[0], self.adm_channels) if self.adm_channels else None
-        return self.unet(x, timestep, context, y, transformer_options=options)
+        return self.unet(x, timestep, context, y)
 
-    def _checkpointed(self, forward, *args, **kwargs):
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return forward(*args, **kwargs)
+    def _checkpointed(self, forward, x, *args, **kwargs):
         if "transformer_options" in kwargs:  # the host keeps changing it
             kwargs["transformer_options"] = dict(kwargs["transformer_options"])
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        run = partial(forward, **kwargs)
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(run, x, *args, use_reentrant=self.shipped)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (x.requires_grad or not self.shipped)):
+            return run(x, *args)
 
     def _block(self, forward, temporal: TemporalAttention, x, **kwargs) -> torch.Tensor:
         return temporal(forward(x, **kwargs), self.video.frames)
 
-    @staticmethod
-    def _sparse_causal(q, k, v, extra_options: dict, frames: int) -> torch.Tensor:
+    def _sparse_causal(self, layer, x, **_) -> torch.Tensor:
         """K, V = [frame 0 ; frame max(i - 1, 0)]."""
+        frames = self.video.frames
         former = (torch.arange(frames) - 1).clamp(min=0)
-        k, v = (rearrange(t, "(b f) d c -> b f d c", f=frames) for t in (k, v))
+        k, v = (rearrange(to(x), "(b f) d c -> b f d c", f=frames) for to in (layer.to_k, layer.to_v))
         k, v = (torch.cat([t[:, [0] * frames], t[:, former]], dim=2) for t in (k, v))
         k, v = (rearrange(t, "b f d c -> (b f) d c") for t in (k, v))
-        return attention(q, k, v, extra_options["n_heads"])
+        return layer.to_out(attention(layer.to_q(x), k, v, layer.heads))
 
-
-class _Everywhere(dict):
-    """The same replacement for every block."""
-
-    def __init__(self, replacement):
-        self.replacement = replacement
-
-    def __contains__(self, place) -> bool:
-        return True
-
-    def __getitem__(self, place):
-        return self.replacement
+    @staticmethod
+    def _cross(layer, x, context, **_) -> torch.Tensor:
+        return layer.to_out(attention(layer.to_q(x), layer.to_k(context), layer.to_v(context), layer.heads))
 
 
 def alphas() -> torch.Tensor:
@@ -166,39 +165,37 @@ def alphas() -> torch.Tensor:
 class LiteralTuning:
     """A training run of the script on one clip: `step()` is one step.
 
-    `autoencoder`: the host's, copied in half precision on a GPU; `pixels`: `f 3 h w` in -1..1; `context`: `1 n c`;
-    `half`: the dtype of the autocast, float32 for none; `latents`: `f c h w` of the clip, which the script would encode
-    in every step.
+    `autoencoder`: the host's, copied; `pixels`: `f 3 h w` in -1..1; `context`: `1 n c`; `half`: the dtype of the
+    autocast, the autoencoder, latents and prompt, float32 for none; `once`: encodes the clip in the first step only,
+    the script in every step.
     """
 
-    def __init__(self, unet: LiteralUNet, autoencoder, pixels, context, half: torch.dtype, latents=None):
+    def __init__(self, unet: LiteralUNet, autoencoder, pixels, context, half: torch.dtype, once: bool = False):
         device = next(unet.parameters()).device
-        self.unet, self.half = unet, half
-        weight_dtype = half if device.type == "cuda" else torch.float32
-        self.autoencoder = copy.deepcopy(autoencoder).to(device, weight_dtype)
-        self.pixels, self.context = pixels.to(device), context.to(device)
+        self.unet, self.half, self.once, self.latents = unet, half, once, None
+        self.autoencoder = copy.deepcopy(autoencoder).to(device, half)
+        self.pixels, self.context = pixels.to(device), context.to(device, half)
         self.alphas = alphas().to(device)
         self.optimizer = torch.optim.AdamW(unet.trainable(), lr=3e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
-        self.latents = None if latents is None else latents.to(device)
 
     @torch.no_grad()
     def encode(self) -> torch.Tensor:
-        """Latents `f c h w` of the clip, float32."""
-        weight_dtype = next(self.autoencoder.parameters()).dtype
-        return self.autoencoder.encode(self.pixels.to(weight_dtype)).float() * LATENT_SCALE
+        """Latents `f c h w` of the clip."""
+        return self.autoencoder.encode(self.pixels.to(self.half)) * LATENT_SCALE
 
     def step(self) -> float:
         """Returns the loss."""
         frames, device = len(self.pixels), self.pixels.device
-        latents = self.encode() if self.latents is None else self.latents
+        latents = self.latents if self.latents is not None else self.encode()
+        self.latents = latents if self.once else None
         noise = torch.randn_like(latents)
         timestep = torch.randint(0, 1000, (1,), device=device)
-        alpha = self.alphas[timestep].view(1, 1, 1, 1)
+        alpha = self.alphas[timestep].view(1, 1, 1, 1).to(latents)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         with torch.autocast(device.type, self.half, enabled=self.half != torch.float32):
             predicted = self.unet(noisy, timestep.expand(frames), self.context.expand(frames, -1, -1), frames)
-        loss = F.mse_loss(predicted.float(), noise)
+        loss = F.mse_loss(predicted.float(), noise.float())
         value = loss.item()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)

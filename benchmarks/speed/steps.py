@@ -26,9 +26,10 @@ POOLED = 1280  # channels of SDXL's pooled prompt
 MODELS = ("miniature", "sd15", "sdxl")
 WHAT = ("tune", "invert", "edit")
 OURS, RIVAL = "EI2", "Tune-A-Video"  # presets of the pack
-LITERAL = "Tune-A-Video, literal"
-ENCODED_ONCE = "Tune-A-Video, literal, encoded once"
-LITERALS = (LITERAL, ENCODED_ONCE)
+LITERAL = "Tune-A-Video, literal"  # as shipped
+ENCODED_ONCE = f"{LITERAL}, encoded once"
+MEANT, MEANT_ONCE = f"{LITERAL}, as meant", f"{LITERAL}, as meant, encoded once"
+LITERALS = (ENCODED_ONCE, MEANT, MEANT_ONCE, LITERAL)
 GUIDANCE = 7.5
 
 
@@ -129,8 +130,8 @@ class Steps:
             ways.append(Way(OURS, self.precision, True))
         if full:
             ways += [] if on_gpu else [Way(OURS, half, auto)]
-            ways += [Way(RIVAL, self.precision, auto), Way(ENCODED_ONCE, half, True)]
-        return [*ways, Way(LITERAL, half, True)]
+            ways += [Way(RIVAL, precision, auto) for precision in dict.fromkeys((self.precision, half))]
+        return ways + [Way(name, half, True) for name in (LITERALS if full else (LITERAL,))]
 
     def contender(self, what: str, way: Way, place: Place) -> Contender:
         """Something to `race`."""
@@ -195,10 +196,10 @@ class Steps:
         return LiteralUNet(self.subject.unet_config, weights, dtype, self.subject.device)
 
     def _literal_tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
-        unet, pixels = self._literal_unet(torch.float32), place.clip()
-        unet.checkpointing, context = way.checkpointing, self.subject.prompt()[0][0]
-        latents = place.latents() if way.method == ENCODED_ONCE else None
-        training = LiteralTuning(unet, self.subject.autoencoder, pixels, context, LONG[way.dtype], latents)
+        unet, context = self._literal_unet(torch.float32), self.subject.prompt()[0][0]
+        unet.checkpointing, unet.shipped = way.checkpointing, way.method in (LITERAL, ENCODED_ONCE)
+        once = way.method in (ENCODED_ONCE, MEANT_ONCE)
+        training = LiteralTuning(unet, self.subject.autoencoder, place.clip(), context, LONG[way.dtype], once)
         for _ in range(steps):
             training.step()
             marks()

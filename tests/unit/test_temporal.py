@@ -110,6 +110,16 @@ def test_initial_weights_follow_the_generator():
     assert not torch.equal(weights(3), weights(4))
 
 
+def test_the_rival_starts_as_its_source_does():
+    """At the default of `nn.Linear`, uniform in ±1/√channels; STAM's Xavier start is √3 as large."""
+    channels = 64
+    for kind, limit in ((TemporalAttention, channels**-0.5), (STAM, (3 / channels) ** 0.5)):
+        module = kind(channels, 2)
+        module.initialize(torch.Generator().manual_seed(0))
+        for layer in (module.to_q, module.to_k, module.to_v):
+            assert 0.99 * limit < layer.weight.abs().max() <= limit
+
+
 @pytest.mark.parametrize("frames", [1, 4, 7])
 def test_stam_leaves_a_static_clip_alone(frames):
     """Trained weights or not: without motion there is nothing to mix, and no bias to add."""
