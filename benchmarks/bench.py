@@ -58,7 +58,7 @@ class Bench:
 
     def invert(self, model, latents: torch.Tensor, prompt: list, steps: int):
         """The pack's `Inversion` of a clip, with its trajectory."""
-        return pack("nodes.invert").invert_plainly(model, latents, prompt, steps, 0, keep=True)
+        return pack("host.sampling").inverted_clip(model, latents, prompt, steps, 0, keep=True)
 
     def with_null_text(self, model, inversion, source: list, inner_steps: int, cfg: float):
         """The inversion with unconditional embeddings optimised for `cfg`."""

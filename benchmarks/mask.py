@@ -50,7 +50,7 @@ def measure(bench: Bench, clip: Clip, steps: int, stem: Path) -> Iterator[dict]:
         free = bench.sample(model, inversion, target, GUIDANCE)
         for room in ROOMS:
             mask = mask_of(clip, edit, room)
-            kept = pack("nodes.edit_sample").kept_outside(mask, inversion)
+            kept = pack("ei2.masks").kept_outside(mask, inversion)
             edited = bench.sample(model, inversion, target, GUIDANCE, kept=kept)
             hard, soft = composited(frames, edited, mask), composited(frames, edited, soft_edge(mask))
             outside = (mask == 0).float().unsqueeze(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .inverted_clip import Inversion
+
 PULL = 4  # how strongly cells in part inside the mask are drawn back over a whole sampling
 
 
@@ -38,6 +40,19 @@ class KeptOutside:
 
     def __call__(self, step: int, x: torch.Tensor) -> torch.Tensor:
         return torch.lerp(self.trajectory[step + 1].to(x), x, self.weight.to(x))
+
+
+def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:
+    """What keeps the clip outside of the mask `m H W`, 1 where it may change. Raises `ValueError` for a mask that does
+    not fit the clip or lets nothing change, and for an inversion without its trajectory."""
+    if inversion.trajectory is None:
+        raise ValueError(
+            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or take the mask off."
+        )
+    cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:])
+    if not cells.any():
+        raise ValueError("The mask is black everywhere, so that nothing could change: is it inverted?")
+    return KeptOutside(cells, inversion.trajectory)
 
 
 def _checked(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:

@@ -36,26 +36,37 @@ class ControlledSample:
     maps: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """What one of the two videos is guided by: the host's conditionings, and the strength."""
+
+    positive: list
+    negative: list
+    cfg: float
+
+
 class ControlledGuider(comfy.samplers.CFGGuider):
     """Guides a batch of two videos, source and target, `(2 f) c h w`: each by its own prompt and guidance.
 
     They run one after the other, so that batches, chunks and memory are those of a sampling without control.
     """
 
-    def __init__(self, model, source: tuple[list, list, float], target: tuple[list, list, float], sigmas: torch.Tensor):
-        """`source`, `target`: positive, negative and guidance; `sigmas`: of the sampling."""
+    # "positive" is the name by which the host looks for what it shares with other prompts
+    CONDS = {"source": ("source", "source negative"), "target": ("positive", "negative")}
+
+    def __init__(self, model, source: Guidance, target: Guidance, sigmas: torch.Tensor):
+        """`sigmas`: of the sampling."""
         super().__init__(model)
-        self.guidance = {"source": source[2], "target": target[2]}
-        self.sigmas = sigmas
-        # "positive" is the name by which the host looks for what it shares with other prompts
-        names = ("source", "source negative", "positive", "negative")
-        self.inner_set_conds(dict(zip(names, (*source[:2], *target[:2]))))
+        self.guidance, self.sigmas = {"source": source, "target": target}, sigmas
+        conds = {}
+        for name, (positive, negative) in self.CONDS.items():
+            conds |= {positive: self.guidance[name].positive, negative: self.guidance[name].negative}
+        self.inner_set_conds(conds)
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
         step = int((self.sigmas.to(timestep) - timestep[0]).abs().argmin())
-        names = {"source": ("source", "source negative"), "target": ("positive", "negative")}
         denoised = []
-        for (name, (positive, negative)), video, t in zip(names.items(), x.chunk(2), timestep.chunk(2)):
+        for (name, (positive, negative)), video, t in zip(self.CONDS.items(), x.chunk(2), timestep.chunk(2)):
             options = comfy.model_patcher.create_model_options_clone(model_options or {})
             if name == "source":  # which retraces the inversion, where other nodes' guidance was off
                 options = unguided(options)
@@ -67,7 +78,7 @@ class ControlledGuider(comfy.samplers.CFGGuider):
                     t,
                     self.conds[negative],
                     self.conds[positive],
-                    self.guidance[name],
+                    self.guidance[name].cfg,
                     model_options=options,
                     seed=seed,
                 )
@@ -93,26 +104,16 @@ def sample_controlled(
     """
     check_control(model, inversion, control, positive, negative)
     sigmas, steps = inversion.sigmas, len(inversion.sigmas) - 1
-    plain, source_cfg = negative, 1.0
-    if inversion.unconditional is not None:
-        source_cfg = inversion.null_cfg
-        late = control.unconditional == "late"
-        scheduled = scheduled_negative(model, plain, inversion, cross_steps_of(0.5, steps) if late else 0, positive)
-        source_negative, negative = scheduled, scheduled if late else plain
-    else:
-        source_negative = plain
-    options = {**positive[0][1], **_pooled(control.source_conditioning)}
-    source = [[control.source_conditioning[0][0], options]]
-
+    source, target = _guidances(model, inversion, control, positive, negative, cfg)
     clone = model.clone()
     unet, stack = require_unet(model), require_inflation(model).stack
     controlled = ControlledUNet(control, steps, unet, stack, model.load_device)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
-    guider = ControlledGuider(clone, (source, source_negative, source_cfg), (positive, negative, cfg), sigmas)
+    guider = ControlledGuider(clone, source, target, sigmas)
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
     itemsize = compute_dtype(model).itemsize
     held = lambda clip: controlled.kept_bytes(transformer_blocks(unet), clip, itemsize)
-    guided = not cfg == source_cfg == 1
+    guided = not cfg == source.cfg == 1
     with sampling_within_memory("sampling with attention control", model, noise, positive, guided, held):
         both = run(clone, torch.cat([noise, noise]), guider, sampler, sigmas, preview=lambda x0: x0.chunk(2)[1])
     source_video, target_video = both.chunk(2)
@@ -148,9 +149,19 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
         raise ValueError('unconditional "late" needs an inversion with null_text on: switch it on in EI2 Invert.')
 
 
-def _pooled(conditioning: list) -> dict:
-    """What belongs to the text itself among the options of a prompt."""
-    return {key: value for key, value in conditioning[0][1].items() if key == "pooled_output"}
+def _guidances(
+    model, inversion: Inversion, control: Control, positive: list, negative: list, cfg: float
+) -> tuple[Guidance, Guidance]:
+    """Of source and target. The source's prompt has the options of `positive`, but its own pooled vector."""
+    text, options = control.source_conditioning[0]
+    pooled = {key: value for key, value in options.items() if key == "pooled_output"}
+    source = [[text, {**positive[0][1], **pooled}]]
+    if inversion.unconditional is None:
+        return Guidance(source, negative, 1.0), Guidance(positive, negative, cfg)
+    late = control.unconditional == "late"
+    first_step = cross_steps_of(0.5, len(inversion.sigmas) - 1) if late else 0
+    scheduled = scheduled_negative(model, negative, inversion, first_step, positive)
+    return Guidance(source, scheduled, inversion.null_cfg), Guidance(positive, scheduled if late else negative, cfg)
 
 
 def _after_step(

@@ -1,6 +1,6 @@
 """What newer hosts have and older ones lack, used where it is there: parts of the node API, and dynamic VRAM.
 
-    io.Schema(..., **offered(search_aliases=["ddim"], has_intermediate_output=True))
+    io.Schema(..., **searchable("ddim, inversion", has_intermediate_output=True))
     io.Int.Input(..., **ADVANCED)
 
 Seen in 0.18.1 and 0.33.0, not yet in 0.8.0: `search_aliases` (further words by which the node search finds a node),
@@ -27,6 +27,11 @@ def offered(**fields) -> dict:
     """Those of the fields of a node's schema that this host knows."""
     known = inspect.signature(io.Schema).parameters
     return {name: value for name, value in fields.items() if name in known}
+
+
+def searchable(words: str, **fields) -> dict:
+    """The same, with further words, between commas, by which the node search finds the node."""
+    return offered(search_aliases=words.split(", "), **fields)
 
 
 # For inputs that few users need: arguments of every kind of input with a value.

@@ -24,7 +24,7 @@ from .inflation import inflation_of
 from .inputs import check_one_prompt
 from .memory import explained_out_of_memory
 from .memory_estimate import plan_training
-from .sampling import work_on
+from .sampling import invert, work_on
 from .temporal_stack import TemporalStack
 from .training import (
     Differentiable,
@@ -34,9 +34,39 @@ from .training import (
     training_precision,
     without_inference_tensors,
 )
+from .ui import progress
 from .unet import sigma_schedule
 
 LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count
+
+
+def inverted_for_guidance(
+    model,
+    source: torch.Tensor,
+    positive: list,
+    steps: int,
+    refine: int,
+    keep: bool,
+    prompt: list,
+    empty: list,
+    settings: NullTextSettings,
+) -> Inversion:
+    """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
+    the inversion, `prompt`: of the guided sampling; `keep`: whether the trajectory is kept."""
+    precision = null_text_precision(model)
+    # says at once whether there is memory for it; the inversion alone would fit, and take long
+    plan_training("null-text optimisation", model, source, "auto", precision, prompt, learns=False)
+    trajectory, inner_steps = [], steps * settings.inner_steps
+    on_latents = lambda latents: trajectory.append(latents.cpu())
+    noise, sigmas = invert(model, source, positive, steps, refine, on_latents, inner_steps)
+    trajectory.reverse()
+    advance = progress(steps + inner_steps)
+    advance(steps)
+    on_step = lambda done, loss: advance(steps + done)
+    embeddings, _ = null_text(model, trajectory, sigmas, prompt, empty, settings, on_step=on_step, precision=precision)
+    start = empty[0][0].detach().cpu().float()
+    kept = torch.stack(trajectory).float() if keep else None
+    return Inversion(noise, source, sigmas, embeddings, start, settings.guidance, kept)
 
 
 def null_text(

@@ -10,6 +10,7 @@ import latent_preview
 import torch
 
 from ..ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
+from ..ei2.inverted_clip import Inversion
 from .memory_estimate import sampling_within_memory
 from .ui import extra, progress
 from .unet import check_finite, require_unet, sigma_schedule
@@ -45,6 +46,14 @@ def invert(
     guider = plain_guider(without_guidance(model), positive, None, 1.0)
     with sampling_within_memory("inversion", model, latents, positive):
         return run(model, latents, guider, inverter, sigmas.flip(0)), sigmas
+
+
+def inverted_clip(model, source: torch.Tensor, positive: list, steps: int, refine: int, keep: bool) -> Inversion:
+    """The clip `f c h w` as noise. `keep`: whether the trajectory is kept."""
+    trajectory = []
+    on_latents = lambda latents: keep and trajectory.append(latents.float().cpu())
+    noise, sigmas = invert(model, source, positive, steps, refine, on_latents)
+    return Inversion(noise, source, sigmas, trajectory=torch.stack(trajectory[::-1]) if keep else None)
 
 
 def without_guidance(model):

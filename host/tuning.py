@@ -86,39 +86,51 @@ def tune_model(
         "base": identify(model),
         "picture": latent_picture(model, latents),
     }
-    losses = list(start.losses) if start else []
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
-        schedule, predicts = sigma_schedule(model), prediction(model)
         trained = Trainable(model, start)
-
-        def learned() -> TuneResult:
-            weights = {"temporal": trained.temporal(), "query": trained.query()}
-            return TuneResult(inflation.settings, **weights, losses=[float(loss) for loss in losses], **about)
-
-        def steps(denoise: Callable, clip: torch.Tensor) -> Iterator[TuningStep]:
-            levels = schedule.to(clip.device)
-
-            def picture(window: slice) -> Image.Image | None:
-                with torch.no_grad(), trained.without_trace(), autocast(settings.precision, clip.device.type):
-                    shown = from_noise(denoise, clip, window, levels[PREVIEW_TIMESTEP])
-                return draw(model, [clip[window], shown])
-
-            for step in tune(denoise, clip, levels, trained.parameters(), settings, predicts, start):
-                losses.append(step.loss)
-                state = lambda step=step: trained.with_weights(step.state())
-                look = partial(extra, "preview of the tuning", partial(picture, step.window))
-                yield TuningStep(step.number, state, learned, look)
-
         unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
         clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
+        tuning = Tuning(model, trained, about, start)
 
         def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
-            loop(steps(_denoiser(guider, len(clip), options), clip))
+            loop(tuning.steps(_denoiser(guider, len(clip), options), clip))
 
-        work_on(clone, latents, {"positive": positive}, schedule[-1:], train)
-        return learned()
+        work_on(clone, latents, {"positive": positive}, sigma_schedule(model)[-1:], train)
+        return tuning.learned()
+
+
+class Tuning:
+    """The steps of one run, and what they have taught so far. `about`: what a `TuneResult` says of the run; `start`:
+    where an earlier run stood."""
+
+    def __init__(self, model, trained: Trainable, about: dict, start: TrainingState | None):
+        self.model, self.trained, self.about, self.start = model, trained, about, start
+        self.losses = list(start.losses) if start else []
+
+    def learned(self) -> TuneResult:
+        weights = {"temporal": self.trained.temporal(), "query": self.trained.query()}
+        losses = [float(loss) for loss in self.losses]
+        return TuneResult(self.trained.inflation.settings, **weights, losses=losses, **self.about)
+
+    def steps(self, denoise: Denoise, clip: torch.Tensor) -> Iterator[TuningStep]:
+        """Trains on the clip `f c h w`, in the model's latent scale; `denoise` as `tune` takes it."""
+        schedule, predicts = sigma_schedule(self.model).to(clip.device), prediction(self.model)
+        picture = partial(self._picture, denoise, clip, schedule[PREVIEW_TIMESTEP])
+        for step in tune(
+            denoise, clip, schedule, self.trained.parameters(), self.about["training"], predicts, self.start
+        ):
+            self.losses.append(step.loss)
+            state = lambda step=step: self.trained.with_weights(step.state())
+            look = partial(extra, "preview of the tuning", partial(picture, step.window))
+            yield TuningStep(step.number, state, self.learned, look)
+
+    def _picture(self, denoise: Denoise, clip: torch.Tensor, sigma: torch.Tensor, window: slice) -> Image.Image | None:
+        precision = self.about["training"].precision
+        with torch.no_grad(), self.trained.without_trace(), autocast(precision, clip.device.type):
+            pictured = from_noise(denoise, clip, window, sigma)
+        return draw(self.model, [clip[window], pictured])
 
 
 def from_noise(denoise: Callable, clip: torch.Tensor, window: slice, sigma: torch.Tensor) -> torch.Tensor:

@@ -47,23 +47,16 @@ class ClipWindows:
 
     length: int
     overlap: int
-    cut: Callable[[int, torch.Tensor, torch.Tensor], list[list[int]]] = field(compare=False, default=None)
-    weigh: Callable[[list[int], int], Sequence[float]] = field(compare=False, default=None)
+    cut: Callable[[int, torch.Tensor, torch.Tensor], list[list[int]]] = field(compare=False)
+    weigh: Callable[[list[int], int], Sequence[float]] = field(compare=False)
     node: str = NODE
-
-    def windows(self, frames: int, sigma: torch.Tensor, sigmas: torch.Tensor) -> list[list[int]]:
-        if self.cut is None:
-            return static_windows(frames, self.length, self.overlap)
-        return self.cut(frames, sigma, sigmas)
-
-    def weights(self, window: list[int], frames: int) -> Sequence[float]:
-        return pyramid_weights(len(window)) if self.weigh is None else self.weigh(window, frames)
 
 
 def with_windows(model, length: int, overlap: int):
     """A clone of the MODEL that sees clips longer than `length` frames in windows that share `overlap` of them. Raises
     `ValueError` for numbers that cut no video."""
-    windows = ClipWindows(length, overlap)
+    cut = lambda frames, sigma, sigmas: static_windows(frames, length, overlap)
+    windows = ClipWindows(length, overlap, cut, lambda window, frames: pyramid_weights(len(window)))
     check_windows(windows)
     clone = model.clone()
     without_windows(clone)
@@ -204,7 +197,7 @@ class VideoWindows:
                 tokens = own[WHOLE_CLIP] = CoarseTokens(self._anchors(len(x), windows.length))
                 run(tokens.frames)
                 tokens.recording = False
-            return self._blend(run, conds, x, windows, windows.windows(len(x), timestep[:1], options["sample_sigmas"]))
+            return self._blend(run, conds, x, windows, windows.cut(len(x), timestep[:1], options["sample_sigmas"]))
         finally:
             if tokens is not None:
                 tokens.clear()
@@ -218,7 +211,7 @@ class VideoWindows:
     def _blend(run, conds: list, x: torch.Tensor, windows: ClipWindows, cuts: list[list[int]]) -> list[torch.Tensor]:
         totals, weight = [torch.zeros_like(x) for _ in conds], x.new_zeros(len(x), 1, 1, 1)
         for window in cuts:
-            weights = x.new_tensor(windows.weights(window, len(x))).view(-1, 1, 1, 1)
+            weights = x.new_tensor(windows.weigh(window, len(x))).view(-1, 1, 1, 1)
             weight[window] += weights
             for total, result in zip(totals, run(window)):
                 total[window] += weights * result

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ei2.model_identity import check_base
 from ..host.identity import identify
 from ..host.inflation import apply_tune, inflate, inflation_of
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import shown, warn
 
 
@@ -23,7 +23,7 @@ class ApplyTune(io.ComfyNode):
             category="EI2",
             description="Gives a model what a tune learned, in place of what it learned before: the model that EI2 "
             "One-Shot Tune made, or a weaker one.",
-            **offered(search_aliases=["apply motion", "motion strength", "tune-a-video"], has_intermediate_output=True),
+            **searchable("apply motion, motion strength, tune-a-video", has_intermediate_output=True),
             inputs=[
                 io.Model.Input(
                     "model",

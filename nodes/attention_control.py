@@ -17,7 +17,7 @@ from ..ei2.token_alignment import (
     word_tokens,
 )
 from ..host.clip import encode, read_prompt
-from ..host.newer import ADVANCED, offered
+from ..host.newer import ADVANCED, searchable
 from ..host.ui import plain
 from .pictures.control_report import describe
 
@@ -56,16 +56,9 @@ class AttentionControl(io.ComfyNode):
             category="EI2",
             description="Lets the edit look where the source video looks, so that it changes only what the words "
             "change. The defaults are Video-P2P's.",
-            **offered(
-                search_aliases=[
-                    "prompt to prompt",
-                    "p2p",
-                    "attention replace",
-                    "attention reweight",
-                    "local blend",
-                    "replace object",
-                    "keep background",
-                ]
+            **searchable(
+                "prompt to prompt, p2p, attention replace, attention reweight, local blend, "
+                "replace object, keep background"
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),

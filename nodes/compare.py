@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host.inputs import check_video
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import progress, shown
 from .pictures.fonts import font_advice
 from .pictures.layouts import check_wipe, contact_sheet, fitted, grid, side_by_side, wipe
@@ -38,7 +38,7 @@ class Compare(io.ComfyNode):
             category="EI2",
             description="Several videos in one, frame by frame, with labels: side by side, as a grid or as a wipe. "
             "Save it with Create Video and Save Video at the source's fps.",
-            **offered(search_aliases=["side by side", "contact sheet", "grid", "wipe", "before after", "comparison"]),
+            **searchable("side by side, contact sheet, grid, wipe, before after, comparison"),
             inputs=[
                 *videos,
                 io.String.Input(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host.inflation import require_inflation
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.windows import with_windows
 
 
@@ -20,7 +20,7 @@ class ContextWindows(io.ComfyNode):
             category="EI2",
             description="Inverts and edits a long clip in windows: the model sees context_length frames at a time, and "
             "the windows share coarse tokens of the whole clip. Memory then does not grow with the clip.",
-            **offered(search_aliases=["long clip", "long video", "context length", "sliding window"]),
+            **searchable("long clip, long video, context length, sliding window"),
             inputs=[
                 io.Model.Input("model", tooltip="An inflated model, usually from EI2 One-Shot Tune."),
                 io.Int.Input(

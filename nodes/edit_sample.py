@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..ei2.inverted_clip import Inversion
-from ..ei2.masks import KeptOutside, frame_masks
+from ..ei2.masks import kept_outside
 from ..host.controlled_sampling import sample_controlled
 from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
 from ..host.inputs import check_conditioning, check_frames, check_schedule, clip_latents
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.null_text import scheduled_negative
 from ..host.sampling import sample
 from ..host.ui import drawn, show_text
@@ -30,18 +28,9 @@ class EditSample(io.ComfyNode):
             display_name="EI2 Edit Sample (Vid2Vid)",
             category="EI2",
             description="Makes the edited clip: the inverted noise, sampled with a new prompt.",
-            **offered(
-                search_aliases=[
-                    "vid2vid",
-                    "video to video",
-                    "edit video",
-                    "video editing",
-                    "restyle",
-                    "style transfer",
-                    "replace object",
-                    "temporal consistency",
-                    "tune-a-video",
-                ]
+            **searchable(
+                "vid2vid, video to video, edit video, video editing, restyle, style transfer, "
+                "replace object, temporal consistency, tune-a-video"
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The same tuned model that made the inversion."),
@@ -113,16 +102,3 @@ class EditSample(io.ComfyNode):
         if advice:
             show_text(advice)
         return io.NodeOutput({"samples": edit.target}, {"samples": edit.source}, maps)
-
-
-def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:
-    """What keeps the clip outside of the mask `m H W`, 1 where it may change. Raises `ValueError` for a mask that does
-    not fit the clip or lets nothing change, and for an inversion without its trajectory."""
-    if inversion.trajectory is None:
-        raise ValueError(
-            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or take the mask off."
-        )
-    cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:])
-    if not cells.any():
-        raise ValueError("The mask is black everywhere, so that nothing could change: is it inverted?")
-    return KeptOutside(cells, inversion.trajectory)

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ei2.settings import CHOICES, PRESETS, InflationSettings
 from ..ei2.short_text import short
 from ..host.inflation import inflate
-from ..host.newer import offered
+from ..host.newer import searchable
 
 MODEL_TOOLTIP = "A Stable Diffusion 1.5, 2.x or XL model. It stays as it is: other nodes may go on using it."
 
@@ -36,15 +36,9 @@ class InflateUNet(io.ComfyNode):
             display_name="EI2 Inflate UNet",
             category="EI2",
             description="Makes an image model see all frames of a video at once. EI2 One-Shot Tune comes next.",
-            **offered(
-                search_aliases=[
-                    "tune-a-video",
-                    "video-p2p",
-                    "vid2vid-zero",
-                    "temporal attention",
-                    "temporal consistency",
-                    "image model to video model",
-                ]
+            **searchable(
+                "tune-a-video, video-p2p, vid2vid-zero, temporal attention, temporal consistency, "
+                "image model to video model"
             ),
             inputs=[
                 io.Model.Input("model", tooltip=MODEL_TOOLTIP),
@@ -112,9 +106,7 @@ class InflateUNetAdvanced(io.ComfyNode):
             category="EI2/advanced",
             description="Like EI2 Inflate UNet, with every choice of the method open. The defaults are the preset "
             "EI2. A choice that another one would leave without effect is refused.",
-            **offered(
-                search_aliases=["tune-a-video", "video-p2p", "vid2vid-zero", "temporal attention", "stam", "ffam"]
-            ),
+            **searchable("tune-a-video, video-p2p, vid2vid-zero, temporal attention, stam, ffam"),
             inputs=[io.Model.Input("model", tooltip=MODEL_TOOLTIP), options.pop("spatial"), factor, *options.values()],
             outputs=[io.Model.Output(display_name="model", tooltip="The inflated model, still untuned.")],
         )

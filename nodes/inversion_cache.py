@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ei2.temporary import Litter
 from ..host import inversion_cache as cache
 from ..host.folders import find_litter, inversions_folder, sweep
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import shown
 
 
@@ -23,7 +23,7 @@ class InversionCache(io.ComfyNode):
             description="Shows how many inversions EI2 Invert has kept on disk and where, and deletes them on request. "
             "The least recently used ones are deleted by themselves beyond 2000 MB, or as many as the environment "
             "variable EI2_CACHE_MB says; 0 keeps none.",
-            **offered(search_aliases=["clear cache", "delete inversions", "disk space"]),
+            **searchable("clear cache, delete inversions, disk space"),
             inputs=[
                 io.Boolean.Input(
                     "clear",

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..ei2.inverted_clip import Inversion
 from ..ei2.null_text import NullTextSettings
 from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
 from ..host.inversion_cache import cached_inversion
-from ..host.memory_estimate import plan_training
-from ..host.newer import ADVANCED, check_static_clone, offered
-from ..host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
-from ..host.sampling import invert
-from ..host.ui import progress, shown, warn
+from ..host.newer import ADVANCED, check_static_clone, searchable
+from ..host.null_text import check_null_text, inverted_for_guidance, scheduled_negative
+from ..host.sampling import inverted_clip
+from ..host.ui import shown, warn
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
 ONE_STEP = "With 1 step the clip is hardly noised, so that no edit can change anything: set steps to 12 or more."
@@ -33,15 +30,8 @@ class Invert(io.ComfyNode):
             category="EI2",
             description="Finds the noise from which the tuned model makes this very clip. Sampling from it with "
             "another prompt keeps the motion.",
-            **offered(
-                search_aliases=[
-                    "ddim",
-                    "inversion",
-                    "null text",
-                    "null-text optimization",
-                    "unsample",
-                    "reverse sampling",
-                ],
+            **searchable(
+                "ddim, inversion, null text, null-text optimization, unsample, reverse sampling",
                 has_intermediate_output=True,
             ),
             inputs=[
@@ -169,11 +159,11 @@ class Invert(io.ComfyNode):
             check_null_text(prompt, empty, settings)
             check_static_clone(model)
             parts |= {"null_text": asdict(settings), "null_source": prompt, "empty": empty}
-            compute = lambda: invert_for_guidance(
-                model, source, positive, steps, refine, prompt, empty, settings, trajectory
+            compute = lambda: inverted_for_guidance(
+                model, source, positive, steps, refine, trajectory, prompt, empty, settings
             )
         else:
-            compute = lambda: invert_plainly(model, source, positive, steps, refine, trajectory)
+            compute = lambda: inverted_clip(model, source, positive, steps, refine, trajectory)
         inversion, how = cached_inversion(model, parts, compute) if cache else (compute(), "computed, not kept")
         if null_text:
             negative = scheduled_negative(model, empty, inversion)
@@ -184,48 +174,3 @@ class Invert(io.ComfyNode):
             warn(ONE_STEP)
         latent = {"samples": inversion.noise}
         return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=shown(cls, text=how))
-
-
-def invert_plainly(model, source, positive: list, steps: int, refine: int, keep: bool = False) -> Inversion:
-    """The clip `f c h w` as noise. `keep`: whether the trajectory is kept."""
-    trajectory = []
-    noise, sigmas = invert(
-        model, source, positive, steps, refine, lambda latents: keep and trajectory.append(latents.float().cpu())
-    )
-    return Inversion(noise, source, sigmas, trajectory=torch.stack(trajectory[::-1]) if keep else None)
-
-
-def invert_for_guidance(
-    model,
-    source,
-    positive: list,
-    steps: int,
-    refine: int,
-    prompt: list,
-    empty: list,
-    settings: NullTextSettings,
-    keep: bool = False,
-) -> Inversion:
-    """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
-    the inversion, `prompt`: of the guided sampling; `keep`: whether the trajectory is kept."""
-    # says at once whether there is memory for it; the inversion alone would fit, and take long
-    plan_training("null-text optimisation", model, source, "auto", null_text_precision(model), prompt, learns=False)
-    trajectory, inner_steps = [], steps * settings.inner_steps
-    noise, sigmas = invert(
-        model, source, positive, steps, refine, lambda latents: trajectory.append(latents.cpu()), inner_steps
-    )
-    advance = progress(steps + inner_steps)
-    advance(steps)
-    embeddings, _ = null_text(
-        model,
-        trajectory[::-1],
-        sigmas,
-        prompt,
-        empty,
-        settings,
-        on_step=lambda done, loss: advance(steps + done),
-        precision=null_text_precision(model),
-    )
-    start = empty[0][0].detach().cpu().float()
-    kept = torch.stack(trajectory[::-1]).float() if keep else None
-    return Inversion(noise, source, sigmas, embeddings, start, settings.guidance, kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host.miniature import load_miniature
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import shown
 
 OWN_WORLD = "This model knows only drawn shapes on patterns. For a real film load a Stable Diffusion checkpoint."
@@ -22,7 +22,7 @@ class LoadMini(io.ComfyNode):
             category="EI2",
             description="A tiny Stable Diffusion that comes with the pack, to try everything in minutes on a CPU. It "
             'knows one world, at 128 x 128 pixels: "a red circle on a striped blue background".',
-            **offered(search_aliases=["demo model", "tiny model", "test model"]),
+            **searchable("demo model, tiny model, test model"),
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The UNet."),

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..ei2.tune_file import check_tune, load_tune
 from ..host.folders import list_tunes, resolve_tune, state_of_file
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import decode_picture, plain, shown
 
 
@@ -21,7 +21,7 @@ class LoadTune(io.ComfyNode):
             category="EI2",
             description="Loads what EI2 Save Tune kept, for EI2 Apply Tune: the clip need not be learned again. It "
             "shows a rough picture of the clip.",
-            **offered(search_aliases=["load motion", "import tune", "tune-a-video"], has_intermediate_output=True),
+            **searchable("load motion, import tune, tune-a-video", has_intermediate_output=True),
             inputs=[
                 io.Combo.Input(
                     "tune_name",

@@ -9,7 +9,7 @@ from ..ei2 import PIXELS_PER_LATENT
 from ..ei2.video import FITS, read_audio, read_frames
 from ..host.folders import list_input_videos, resolve_input, state_of_file
 from ..host.memory import free_ram
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import progress, shown, warn
 
 LARGEST_SIZE = 16384  # pixels, the host's own limit for images
@@ -28,7 +28,7 @@ class LoadVideo(io.ComfyNode):
             category="EI2",
             description="Load the frames and the sound of a part of a video, scaled to the size to edit. "
             "Only the chosen frames take memory, however long the video is.",
-            **offered(search_aliases=["import video", "video to frames", "extract frames", "trim video", "video clip"]),
+            **searchable("import video, video to frames, extract frames, trim video, video clip"),
             inputs=[
                 io.Combo.Input(
                     "video",

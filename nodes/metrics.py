@@ -18,7 +18,7 @@ from ..ei2.measures import (
 from ..ei2.ssim import WINDOW, masked_ssim
 from ..host.clip import image_embeddings, text_embedding
 from ..host.inputs import check_same_clip, check_video
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import drawn, progress, shown
 from .pictures.score_plots import Panel, plot_metrics
 from .pictures.score_table import ScoreTable
@@ -36,16 +36,7 @@ class Metrics(io.ComfyNode):
             description="Scores an edit against its source: flicker; with clip_vision how alike the frames are; with "
             "clip and prompt too, how well they show the prompt; with mask, how well the rest was kept. Made to "
             "compare edits of one clip: a score alone says little.",
-            **offered(
-                search_aliases=[
-                    "flicker",
-                    "temporal consistency",
-                    "frame consistency",
-                    "clip score",
-                    "text alignment",
-                    "evaluate",
-                ]
-            ),
+            **searchable("flicker, temporal consistency, frame consistency, clip score, text alignment, evaluate"),
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames before the edit."),
                 io.Image.Input("edit", tooltip="The edited frames, as many and of the same size."),

@@ -12,7 +12,7 @@ from ..host.folders import list_snapshots, resolve_snapshot, snapshot_path
 from ..host.graph import warn_of_words
 from ..host.inflation import apply_tune, require_inflation
 from ..host.inputs import check_conditioning, clip_latents
-from ..host.newer import ADVANCED, check_static_clone, offered
+from ..host.newer import ADVANCED, check_static_clone, searchable
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
 from ..host.training import training_precision
 from ..host.tuning import TuningStep, tune_model
@@ -33,9 +33,8 @@ class OneShotTune(io.ComfyNode):
             display_name="EI2 One-Shot Tune",
             category="EI2",
             description="Teaches an inflated model the motion of one clip. Done once per clip; every edit reuses it.",
-            **offered(
-                search_aliases=["tune-a-video", "one-shot tuning", "fine-tune", "train", "learn motion", "motion"],
-                has_intermediate_output=True,
+            **searchable(
+                "tune-a-video, one-shot tuning, fine-tune, train, learn motion, motion", has_intermediate_output=True
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A model from EI2 Inflate UNet."),

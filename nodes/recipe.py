@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 
 from ..ei2.short_text import short
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import shown
 
 MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
@@ -85,17 +85,8 @@ class RecipeNode(io.ComfyNode):
             category="EI2",
             description="Starting values for a kind of edit, to be wired into EI2 One-Shot Tune, EI2 Attention Control "
             "and EI2 Edit Sample, and a note that says what to do when they fail.",
-            **offered(
-                search_aliases=[
-                    "restyle",
-                    "style transfer",
-                    "recolour",
-                    "recolor",
-                    "replace object",
-                    "swap object",
-                    "background",
-                    "starting values",
-                ],
+            **searchable(
+                "restyle, style transfer, recolour, recolor, replace object, swap object, background, starting values",
                 has_intermediate_output=True,
             ),
             inputs=[

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..ei2.measures import PSNR_LIMIT, psnr
 from ..ei2.ssim import ssim
 from ..host.inputs import check_same_clip, check_video
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import drawn, progress, shown
 from .pictures.attention_maps import HEAT
 from .pictures.score_plots import Panel, plot_reconstruction
@@ -32,7 +32,7 @@ class ReconstructionCheck(io.ComfyNode):
             category="EI2",
             description="Compares the reconstruction (EI2 Edit Sample with the source prompt at cfg 1, decoded) with "
             "the clip. What the inversion loses, no edit can keep: look here before editing.",
-            **offered(search_aliases=["inversion quality", "psnr", "ssim"]),
+            **searchable("inversion quality, psnr, ssim"),
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames, as they were encoded for the inversion."),
                 io.Image.Input(

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..ei2.tensor_file import NotWritten
 from ..ei2.tune_file import save_new_tune
 from ..host.folders import check_prefix, new_tune_paths, short_path
-from ..host.newer import offered
+from ..host.newer import searchable
 from ..host.ui import shown
 
 
@@ -22,7 +22,7 @@ class SaveTune(io.ComfyNode):
             category="EI2",
             description="Keeps what EI2 One-Shot Tune learned, in ComfyUI's models/ei2_tunes, to use it again another "
             "day: EI2 Load Tune, then EI2 Apply Tune.",
-            **offered(search_aliases=["save motion", "export tune", "tune-a-video"]),
+            **searchable("save motion, export tune, tune-a-video"),
             inputs=[
                 io.Custom("EI2_TUNE").Input("tune", tooltip="From EI2 One-Shot Tune."),
                 io.String.Input(

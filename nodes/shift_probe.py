@@ -10,7 +10,7 @@ from ..ei2.settings import PRESETS
 from ..ei2.short_text import short
 from ..host.inflation import require_inflation
 from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
-from ..host.newer import ADVANCED, offered
+from ..host.newer import ADVANCED, searchable
 from ..host.shift import TIMESTEPS, block_names, check_timesteps, covariate_shift
 from ..host.ui import drawn, progress
 from ..host.unet import require_unet, transformer_blocks
@@ -28,7 +28,7 @@ class ShiftProbe(io.ComfyNode):
             category="EI2",
             description="Shows how far an inflated model moves the features that the image model's frozen layers "
             "expect: the covariate shift, which makes edits flicker and ignore words. Lower is better.",
-            **offered(search_aliases=["covariate shift", "feature shift", "flicker", "diagnose"]),
+            **searchable("covariate shift, feature shift, flicker, diagnose"),
             inputs=[
                 io.Model.Input("model", tooltip="An inflated model, as a rule a tuned one from EI2 One-Shot Tune."),
                 io.Latent.Input("latent", tooltip="The clip to look at: the one that was tuned on."),

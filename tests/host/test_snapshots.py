@@ -56,7 +56,7 @@ def node(pack, source):
         samples = {"samples": latents}
         training = (steps, learning_rate, seed, "auto", checkpointing)
         output = execute(model, samples, positive or source, *training, **others)
-        return output.args[1], output.ui.as_dict()["text"][0]
+        return output.args[1], output.ui["text"][0]
 
     return node
 

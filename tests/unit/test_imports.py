@@ -12,6 +12,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("ei2", "host", "nodes", "miniature", "batch", "devtools", "benchmarks")
 PACK = ("ei2", "host", "nodes")  # what runs in a user's ComfyUI
+COMFYUI = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "folder_paths",
+    "latent_preview",
+    "node_helpers",
+    "server",
+}
 MAY_IMPORT = {"ei2": set(), "host": {"ei2", "miniature"}, "nodes": {"host", "ei2"}}
 OF_MINIATURE = {"miniature.architecture", "miniature.world"}  # what describes the bundled weights and their words
 
@@ -84,6 +94,16 @@ def test_inside_the_pack_imports_are_relative(folder):
                 assert folder_of(statement.module) not in FOLDERS, f"{file}: {statement.module}"
             elif isinstance(statement, ast.Import):
                 assert not {folder_of(alias.name) for alias in statement.names} & set(FOLDERS), file
+
+
+def test_comfyui_beyond_its_public_api_is_for_host_alone():
+    ours = {"comfy_api.latest", "comfy_execution.graph_utils"}  # its node API
+    for folder, allowed in (("ei2", set()), ("nodes", ours)):
+        for file in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+            names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+            assert {name for name in names if folder_of(name) in COMFYUI} <= allowed, file
 
 
 def test_no_circles():

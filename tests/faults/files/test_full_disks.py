@@ -109,8 +109,8 @@ def test_a_tuning_goes_on_without_snapshots(pack, no_room, model, inflate, sourc
         output = node.execute(
             inflate(model), {"samples": learned[2]}, source, 2, 1e-2, 0, "auto", "off", snapshot_every=1
         )
-    assert "no snapshot at step 2, the tuning goes on: " in output.ui.as_dict()["text"][0]
-    assert "the disk is full" in output.ui.as_dict()["text"][0] and len(output.args[1].losses) == 2
+    assert "no snapshot at step 2, the tuning goes on: " in output.ui["text"][0]
+    assert "the disk is full" in output.ui["text"][0] and len(output.args[1].losses) == 2
     assert not files(tune_folder(pack))
 
 
