@@ -22,7 +22,7 @@ WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 SOME = ("compare_tune_a_video", "ei2_control_blend", "quickstart", "reuse_tune", "sd15_object_swap")
 RUN = NAMES if os.environ.get("EI2_ALL_LAYOUTS") else SOME
-BLUEPRINT = "Edit video (EI²)"
+BLUEPRINT = "Edit video (EI2)"
 RENDERERS = {"classic": {}, "nodes-2": NODES_2}
 
 

@@ -13,7 +13,7 @@ from .short_run import run_short
 WORKFLOWS = ROOT / "workflows"
 INVERTED = ("computed", "from the cache")  # what EI2 Invert says
 BOX = "[data-ei2-text]"
-BLUEPRINT = WORKFLOWS.parent / "subgraphs" / "Edit video (EI²).json"
+BLUEPRINT = WORKFLOWS.parent / "subgraphs" / "Edit video (EI2).json"
 LOADERS = (
     ("EI2_LoadVideo", {"width": 128, "height": 128, "max_frames": 4}, {"images": "images"}),
     ("EI2_LoadMini", {}, {"model": "model", "clip": "clip", "vae": "vae"}),

@@ -16,7 +16,7 @@ from .hand import Hand
 WORKFLOWS = ROOT / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE = 8  # node of the quickstart
-BLUEPRINT = "Edit video (EI²)"
+BLUEPRINT = "Edit video (EI2)"
 SHOWN = ("video-preview", "preview")  # the editor's own inputs
 
 

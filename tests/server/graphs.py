@@ -161,9 +161,9 @@ def bundled(name: str = "quickstart", frames: int = 4, tune_steps: int = 10, inv
 
 def names(graph: Graph, *class_types: str) -> list[str]:
     """The nodes of these types, of which there must be some."""
-    found = [name for name, entry in graph.items() if entry["class_type"] in class_types]
-    assert found, class_types
-    return found
+    matches = [name for name, entry in graph.items() if entry["class_type"] in class_types]
+    assert matches, class_types
+    return matches
 
 
 def only(graph: Graph, class_type: str) -> str:
@@ -239,8 +239,8 @@ def fail(client: Client, graph: Graph, timeout: float = 300) -> Failure | None:
     try:
         client.run(graph, events.append, timeout)
     except PromptError as error:
-        blamed = {name: found["errors"] for name, found in error.node_errors.items() if found["errors"]}
-        texts = [f"{one['message']} {one['details']}" for errors in blamed.values() for one in errors]
+        blamed = {name: answer["errors"] for name, answer in error.node_errors.items() if answer["errors"]}
+        texts = [f"{fault['message']} {fault['details']}" for faults in blamed.values() for fault in faults]
         return Failure("node_errors", ", ".join(blamed), " | ".join(texts), "", events)
     except ExecutionError as error:
         return Failure("execution_error", error.node, error.message, error.kind, events)

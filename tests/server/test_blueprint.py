@@ -1,4 +1,4 @@
-"""The subgraph blueprint "Edit video (EI²)": the server offers it, and what is inside runs."""
+"""The subgraph blueprint "Edit video (EI2)": the server offers it, and what is inside runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .graphs import EDIT_PROMPT, ROOT, SOURCE_PROMPT, Graph, node
 
 pytestmark = pytest.mark.server
 
-NAME = "Edit video (EI²)"
+NAME = "Edit video (EI2)"
 OUTSIDE = -10  # the id of a subgraph's own inputs in its links
 
 

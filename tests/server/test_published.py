@@ -35,6 +35,11 @@ def test_what_builds_tests_and_measures_it_is_left_out(published):
     assert not list(pack.glob("miniature/train_*.py"))
 
 
+def test_no_file_is_lost_for_its_name(published):
+    """git quotes names that are not ASCII, and `comfy node pack` leaves such files out."""
+    assert not [path.name for path in published.rglob("*") if not path.name.isascii()]
+
+
 def test_every_node_is_there_and_the_quickstart_runs(published, session_client):
     ours = {name for name in session_client.object_info() if name.startswith("EI2_")}
     with Server(base=published, link=False) as server, Client(server.url) as client:
