@@ -61,7 +61,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
     in_process.import_pack()
     pack = in_process.pack
     settings, tuning, sampling = pack("ei2.settings"), pack("nodes.host.tuning"), pack("nodes.host.sampling")
-    estimates, inflation = pack("nodes.host.memory_estimate"), pack("nodes.host.inflation")
+    estimates, inflation = pack("nodes.host.memory"), pack("nodes.host.inflation")
     precision, dtype = ("fp32", torch.float32) if device == "cpu" else ("bf16", torch.float16)
     rows = []
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .short_text import short
+from .user_text import short
 
 MATCH, MISMATCH = 1, -1  # of the alignment; a gap counts 0
 MODES = ("auto", "replace", "refine")

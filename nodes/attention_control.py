@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ei2.short_text import short
 from ..ei2.token_alignment import (
     MODES,
     Prompt,
@@ -15,6 +14,7 @@ from ..ei2.token_alignment import (
     token_map,
     word_tokens,
 )
+from ..ei2.user_text import short
 from .control import SELF_MAPS, UNCONDITIONAL, Blend, Control
 from .control_report import describe
 from .host.newer_api import ADVANCED, offered

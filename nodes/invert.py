@@ -12,7 +12,7 @@ from ..ei2.null_text import NullTextSettings
 from .host.checks import check_conditioning, check_frames, check_whole, clip_latents
 from .host.dynamic_vram import check_static_clone
 from .host.inversion_cache import cached_inversion
-from .host.memory_estimate import plan_training
+from .host.memory import plan_training
 from .host.newer_api import ADVANCED, offered
 from .host.null_text import check_null_text, null_text, null_text_precision, scheduled_negative
 from .host.plain_text import warn

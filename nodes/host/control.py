@@ -24,7 +24,7 @@ from ...ei2.attention_control import (
     steps_of,
 )
 from ...ei2.local_blend import MapSum
-from ...ei2.unet_shape import Clip
+from ...ei2.memory_estimate import Clip
 from ..control import Control
 from .temporal_stack import TemporalStack
 from .unet import Block, Call, transformer_blocks

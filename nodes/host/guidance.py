@@ -19,7 +19,7 @@ from ..inversion import Inversion
 from .checks import check_one_prompt, check_whole
 from .control import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
-from .memory_estimate import sampling_within_memory
+from .memory import sampling_within_memory
 from .null_text import scheduled_negative
 from .prompts import same_text
 from .sampling import run, unguided

@@ -15,8 +15,8 @@ from numbers import Integral, Real
 import torch
 from comfy_api.latest import io
 
-from ...ei2.short_text import short
-from ...ei2.tune_result import TuneResult
+from ...ei2.tune_file import TuneResult
+from ...ei2.user_text import short
 from ..control import Control
 from ..inversion import Inversion
 from .memory import OutOfMemory, is_out_of_memory, release

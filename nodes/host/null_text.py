@@ -28,8 +28,7 @@ from .differentiable import (
     without_inference_tensors,
 )
 from .inflation import inflation_of
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
+from .memory import explained_out_of_memory, plan_training
 from .precision import training_precision
 from .prompts import same_text
 from .temporal_stack import TemporalStack

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 
-from ...ei2.printable import printable
+from ...ei2.user_text import printable
 
 MOST = 8000  # letters; the longest report of ours has half of that
 

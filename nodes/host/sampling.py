@@ -11,7 +11,7 @@ import torch
 
 from ...ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
 from .extras import extra
-from .memory_estimate import sampling_within_memory
+from .memory import sampling_within_memory
 from .progress import progress
 from .unet import require_unet, sigma_schedule
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ...ei2.printable import printable_name
-from ...ei2.short_text import short
 from ...ei2.tensor_file import NotWritten, why_not_written
+from ...ei2.user_text import printable_name, short
 from .plain_text import is_markup
 
 KEY = "ei2_tunes"

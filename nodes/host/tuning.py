@@ -15,7 +15,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from PIL import Image
 
-from ...ei2.tune_result import TuneResult
+from ...ei2.tune_file import TuneResult
 from ...ei2.tuning import TrainingState, TuneSettings, autocast, tune
 from .differentiable import (
     Differentiable,
@@ -29,8 +29,7 @@ from .extras import extra
 from .fingerprint import identify
 from .inflation import KEY, require_inflation
 from .latent_picture import draw, latent_picture
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
+from .memory import explained_out_of_memory, plan_training
 from .trainable import Trainable
 from .unet import prediction, sigma_schedule
 from .windows import at_frames, room_for
