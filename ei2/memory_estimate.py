@@ -19,7 +19,9 @@ from .settings import InflationSettings
 
 FULL = 4  # bytes of float32
 LEARNED = 4 * FULL  # AdamW: a trained number, its gradient and two moments
-FEED_FORWARD = 12  # numbers per pixel and channel: both halves of the GEGLU's input, and the GELU
+FEED_FORWARD = 12  # numbers per pixel and channel kept: both halves of the GEGLU's input, and the GELU
+RUNNING = 24  # the same at the GEGLU's product without gradients: its parts, what waits around it
+SCRATCH = 1.2  # a CPU's kernels allocate this much in all without gradients, torch's tensors being 1
 BACKWARD = 0.1  # a module's gradients take at most this fraction of what it kept, which they free as they go
 QUERY_CHUNK = 1024  # queries whose scores exist at once without gradients, when memory is short
 MOST_FRAMES = 100_000
@@ -134,7 +136,8 @@ class Estimate:
         waiting = sum(layer.channels * clip.pixels(layer.downsampling) for layer in skips) * self.arithmetic.low
         working = max(self._running(layer, clip) for layer in self.shape.layers)
         weights = self.shape.weight_bytes + self._temporal_weights() * self.arithmetic.low
-        return Need(weights, 0, 0, round(waiting + working))
+        scratch = SCRATCH if self.arithmetic.device.type == "cpu" else 1
+        return Need(weights, 0, 0, round(scratch * (waiting + working)))
 
     def frames_that_fit(self, clip: Clip, limit: float, need: Callable[[Clip], Need]) -> int:
         """The most frames of a clip's size whose `need` stays within `limit` bytes; 0 when not even one does."""
@@ -226,4 +229,5 @@ class Estimate:
         spatial = 8 * channels * pixels + together * (2 * keys * channels + scores)
         temporal = 2 * layer.heads * clip.frames * self.arithmetic.scored(clip.frames) + 8 * channels
         temporal *= self.settings.temporal != "none"
-        return low * max((6 + FEED_FORWARD) * channels * pixels, spatial, temporal * pixels)
+        text = 4 * clip.chunks * clip.frames * self.text * channels  # the prompt, repeated for every frame
+        return low * max(RUNNING * channels * pixels + text, spatial, temporal * pixels)
