@@ -156,7 +156,7 @@ def _count(record: dict, tensors: dict) -> int:
 
 
 def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings, count: int) -> None:
-    """What can be told without the model: names, shapes, that every block has the same layers, and numbers."""
+    """Checks what needs no model: names, shapes, that every block has the same layers, and finite numbers."""
     if len(tensors) != count:
         raise Damaged(f"it holds {len(tensors)} tensors instead of {count}")
     blocks: dict[str, set[str]] = {}
@@ -175,9 +175,9 @@ def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings
         if name != "base.sample":  # of the model, whatever that holds
             finite(name, weight)
     layers = set().union(*blocks.values())
-    for block, found in blocks.items():
-        if found != layers:
-            raise Damaged(f"it lacks {sorted(layers - found)[0]} of {block}")
+    for block, present in blocks.items():
+        if present != layers:
+            raise Damaged(f"it lacks {sorted(layers - present)[0]} of {block}")
     if bool(blocks) != (settings.temporal != "none"):
         raise Damaged(f"it holds {len(blocks)} temporal modules, but was made with temporal {settings.temporal}")
 

@@ -39,9 +39,9 @@ def _plan(request: Request, plan: _Replan) -> tuple[Packets, Even | None, float]
     """What is known before the decoding: the packets, the even rate of the span (None: frames are only counted) and the
     span's beginning in seconds."""
     ticks = request.start + max(0, request.most - 1) * request.stride + 1 if request.most else 0
-    wanted = ticks
+    count = ticks
     while True:
-        packets = read_packets(request.path, wanted, plan.hidden, plan.timed, request.tick)
+        packets = read_packets(request.path, count, plan.hidden, plan.timed, request.tick)
         if packets.count == 0:
             with opened(request.path) as container:
                 video_stream(container, request.path)
@@ -50,12 +50,12 @@ def _plan(request: Request, plan: _Replan) -> tuple[Packets, Even | None, float]
             return packets, None, 0.0
         even, base = evened(request, packets.times, packets.rates, None)
         covered = even.end if even else 0
-        ticks_wanted = max(0, request.most - 1) * request.stride + 1
-        if packets.whole or not request.most or (even and covered >= ticks_wanted):
+        last_tick = max(0, request.most - 1) * request.stride + 1
+        if packets.whole or not request.most or (even and covered >= last_tick):
             if even is None:
                 raise beyond_end(request, packets.times, packets.rates)
             return packets, even, base
-        wanted *= 2
+        count *= 2
 
 
 def _decode_film(request: Request, packets: Packets, even: Even | None, base: float, plan: _Replan) -> VideoClip:
@@ -129,7 +129,7 @@ class _Seen:
                 number = self.packets.place(frame.pts, self.last)
             if number is None:
                 if frame.pts in self.packets.places and damage:
-                    continue  # out of order behind the damage
+                    continue  # out of order after the damage
                 if self.key[0] and self.count == 0:
                     continue  # shown before the frame that was sought
                 if not self.packets.whole and frame.pts is not None and frame.pts > max(self.packets.stamps):
@@ -176,14 +176,14 @@ def _sound_bytes(sound: av.AudioStream | None, fps: Fraction) -> float:
 
 
 def _check_cut_off(request: Request, packets: Packets, seen: _Seen, span: Span) -> None:
-    """Raise ValueError where the file's index names many more of the wanted frames than can be read."""
+    """Raise ValueError where the file's index names many more of the expected frames than can be read."""
     if not packets.whole or not packets.missing:
         return
-    wanted = packets.count + packets.missing
+    expected = packets.count + packets.missing
     if request.most:
-        wanted = min(wanted, request.start + (request.most - 1) * request.stride + 1)
+        expected = min(expected, request.start + (request.most - 1) * request.stride + 1)
     readable = len(seen.numbers)
-    if request.start < wanted and seen.last + 1 < READABLE * wanted:
+    if request.start < expected and seen.last + 1 < READABLE * expected:
         raise ValueError(
             f"'{request.path.name}' is damaged or cut off after {readable} readable frames: upload it "
             "again, or choose a span before the damage with start_frame and max_frames."
@@ -191,22 +191,22 @@ def _check_cut_off(request: Request, packets: Packets, seen: _Seen, span: Span) 
 
 
 def _warnings(request: Request, packets: Packets, span: Span, damage: Damage, counted: bool) -> list[str]:
-    name, found = request.path.name, []
+    name, warnings = request.path.name, []
     if damage:
-        found.append(
+        warnings.append(
             f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
             "where a frame was lost, the one before stands in its place."
         )
     elif packets.whole and (packets.missing or packets.damaged):
-        found.append(f"'{name}' is cut off at its end; the frames before were loaded.")
+        warnings.append(f"'{name}' is cut off at its end; the frames before were loaded.")
     if len(packets.starts) > 1:
         jumps = len(packets.starts) - 1
-        found.append(
+        warnings.append(
             f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
             "they were put one after the other."
         )
     if not counted:
-        found += uneven_warnings(request, span.even, span)
+        warnings += uneven_warnings(request, span.even, span)
     if span.hdr:
-        found.append(f"'{name}' is an HDR video (BT.2100); its colours were mapped to SDR, white at 203 cd/m².")
-    return found
+        warnings.append(f"'{name}' is an HDR video (BT.2100); its colours were mapped to SDR, white at 203 cd/m².")
+    return warnings

@@ -81,7 +81,7 @@ def evened(
     base = times[request.start]
     span = times[request.start :]
     if request.most:
-        # the usual rate in the span, not that of what is read behind it
+        # the usual rate in the span, not that of what is read after it
         span = span[: max(2, (request.most - 1) * request.stride + 2)]
     return even_out(times, base, even_rate(span, stated), last_duration), base
 
