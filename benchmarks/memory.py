@@ -61,7 +61,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
     in_process.import_pack()
     pack = in_process.pack
     settings, tuning, sampling = pack("ei2.settings"), pack("host.tuning"), pack("host.sampling")
-    estimates, inflation = pack("host.memory_estimate"), pack("host.inflation")
+    estimates, inflation = pack("host.memory"), pack("host.inflation")
     precision, dtype = ("fp32", torch.float32) if device == "cpu" else ("bf16", torch.float16)
     rows = []
     with torch.inference_mode():

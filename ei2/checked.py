@@ -19,7 +19,7 @@ WORDS = {
     list: "a list",
     dict: "a record",
 }
-MOST = 1_000_000  # numbers in a list; no tuning has so many steps
+MOST = 1_000_000  # numbers in a list; no tuning has that many steps
 MOST_TEXT = 1000  # letters of a name
 
 
@@ -36,10 +36,10 @@ def value(record: object, key: str, kind: type[T]) -> T:
 
 def numbers(record: object, key: str) -> list[float]:
     """`record[key]`, a list of finite numbers."""
-    found = value(record, key, list)
-    if len(found) > MOST:
-        raise Damaged(f"{key} holds {len(found)} numbers")
-    return [_of_kind(one, key, float) for one in found]
+    items = value(record, key, list)
+    if len(items) > MOST:
+        raise Damaged(f"{key} holds {len(items)} numbers")
+    return [_of_kind(item, key, float) for item in items]
 
 
 def made(kind: type[T], values: dict, **others) -> T:
@@ -50,9 +50,9 @@ def made(kind: type[T], values: dict, **others) -> T:
         if name not in known:
             raise Damaged(f"it holds {str(name)[:40]!r}, which is unknown")
     plain = {name: value(values, name, KINDS[known[name].type]) for name in values}
-    for name, one in plain.items():
-        if isinstance(one, str) and len(one) > MOST_TEXT:
-            raise Damaged(f"{name} has {len(one)} letters")
+    for name, text in plain.items():
+        if isinstance(text, str) and len(text) > MOST_TEXT:
+            raise Damaged(f"{name} has {len(text)} letters")
     for name, field in known.items():
         if field.default is MISSING and name not in plain:
             raise Damaged(f"it lacks {name}")
@@ -63,41 +63,41 @@ def tensor(tensors: dict[str, torch.Tensor], name: str, dims: int | None = None)
     """`tensors[name]`, of real numbers. `dims`: how many dimensions it is to have."""
     if name not in tensors:
         raise Damaged(f"it lacks {name[:80]!r}")
-    found = tensors[name]
-    if not found.is_floating_point():
-        raise Damaged(f"{name[:80]!r} holds {found.dtype} instead of real numbers")
-    if dims is not None and found.ndim != dims:
-        raise Damaged(f"{name[:80]!r} has the shape {list(found.shape)[:8]}")
-    return found
+    result = tensors[name]
+    if not result.is_floating_point():
+        raise Damaged(f"{name[:80]!r} holds {result.dtype} instead of real numbers")
+    if dims is not None and result.ndim != dims:
+        raise Damaged(f"{name[:80]!r} has the shape {list(result.shape)[:8]}")
+    return result
 
 
-def finite(name: str, found: torch.Tensor) -> None:
+def finite(name: str, values: torch.Tensor) -> None:
     """Nothing is NaN or infinite. A tensor on torch's meta device has no values to look at."""
-    if not found.is_meta and found.is_floating_point() and not torch.isfinite(found).all():
+    if not values.is_meta and values.is_floating_point() and not torch.isfinite(values).all():
         raise Damaged(f"{name[:80]!r} holds NaN or infinite values")
 
 
-def same_shapes(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], what: str) -> None:
+def same_shapes(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str) -> None:
     """The same names and shapes. `what`: what the tensors are, for the message."""
-    for name in wanted:
-        if name not in found:
+    for name in expected:
+        if name not in tensors:
             raise Damaged(f"{what} lack {name!r}")
-    for name, one in found.items():
-        if name not in wanted:
+    for name, tensor in tensors.items():
+        if name not in expected:
             raise Damaged(f"{what} hold {name[:80]!r}, which the model does not have")
-        if one.shape != wanted[name].shape:
+        if tensor.shape != expected[name].shape:
             raise Damaged(
-                f"{what} have {name!r} of the shape {list(one.shape)[:8]} instead of {list(wanted[name].shape)}"
+                f"{what} have {name!r} of the shape {list(tensor.shape)[:8]} instead of {list(expected[name].shape)}"
             )
 
 
-def _of_kind(found: object, key: str, kind: type[T]) -> T:
-    if kind is float and isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**64:
-        found = float(found)
-    if not isinstance(found, kind) or isinstance(found, bool):
-        raise Damaged(f"{key[:40]} is {WORDS.get(type(found), 'something else')} instead of {WORDS[kind]}")
-    if isinstance(found, int) and not -(2**63) <= found < 2**64:
-        raise Damaged(f"{key[:40]} is a number of {found.bit_length()} bits")
-    if isinstance(found, float) and not math.isfinite(found):
-        raise Damaged(f"{key[:40]} is {found}")
-    return found
+def _of_kind(item: object, key: str, kind: type[T]) -> T:
+    if kind is float and isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**64:
+        item = float(item)
+    if not isinstance(item, kind) or isinstance(item, bool):
+        raise Damaged(f"{key[:40]} is {WORDS.get(type(item), 'something else')} instead of {WORDS[kind]}")
+    if isinstance(item, int) and not -(2**63) <= item < 2**64:
+        raise Damaged(f"{key[:40]} is a number of {item.bit_length()} bits")
+    if isinstance(item, float) and not math.isfinite(item):
+        raise Damaged(f"{key[:40]} is {item}")
+    return item

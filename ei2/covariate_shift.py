@@ -1,4 +1,4 @@
-"""Covariate shift: how far a temporal module moves the features that the frozen layers behind it expect.
+"""Covariate shift: how far a temporal module moves the features that the frozen layers after it expect.
 
 EI² (Zhang et al., NeurIPS 2023, arXiv 2305.17431) traces flicker and ignored words to this shift. Per channel, over
 all frames and tokens:
@@ -67,7 +67,7 @@ def feature_shift(changed: FeatureStatistics, reference: FeatureStatistics) -> t
 class CovariateShift:
     """The shifts of every transformer block in the order they run, averaged over channels and `timesteps`.
 
-    `mean`, `log_std`: features behind the temporal module against the plain image model's at the same place.
+    `mean`, `log_std`: features after the temporal module against the plain image model's at the same place.
     `module_mean`, `module_log_std`: the temporal module's output against its own input, which leaves out what spatial
     attention, joint GroupNorms and the blocks before do; zero where there is no module.
     """

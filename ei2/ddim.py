@@ -27,7 +27,7 @@ def ddim_sigmas(steps: int, schedule: torch.Tensor) -> torch.Tensor:
 def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None, after_step=lambda i, x: x):
     """Walks noise latents down to clean ones, over descending `sigmas`, in the form of k-diffusion's samplers.
 
-    `after_step(i, x)` gives what the latents become behind step i.
+    `after_step(i, x)` returns the latents to go on with after step i.
     """
     per_frame = x.new_ones(x.shape[0])
     for i, (start, end) in enumerate(zip(sigmas[:-1], sigmas[1:])):

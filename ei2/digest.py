@@ -11,7 +11,7 @@ PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.Size)
 
 
 class Unhashable(TypeError):
-    """A value whose content cannot be told from outside."""
+    """A value whose content is not accessible."""
 
 
 def digest(value, foreign: Callable[[object], object] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Which model something was learned on, told from its weights, so that it is not used on another one unawares."""
+"""Which model a tune was learned on, recognised by its weights, so that it is not used on another by mistake."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class ModelIdentity:
         return bool(((self.sample - other.sample).abs() <= rounding * size + smallest).all())
 
 
-def check_base(made_on: ModelIdentity, given: ModelIdentity, what: str = "tune") -> str:
+def check_base(made_on: ModelIdentity, model: ModelIdentity, what: str = "tune") -> str:
     """A warning where `what` was made on another checkpoint of the same family or with other LoRAs; empty where not.
     Raises `ValueError`, naming both, for another family."""
-    if made_on.family != given.family:
+    if made_on.family != model.family:
         raise ValueError(
-            f"The {what} was made on {made_on.name}, but this model is {given.name}: load a checkpoint of the family "
+            f"The {what} was made on {made_on.name}, but this model is {model.name}: load a checkpoint of the family "
             "it was made on, or tune again on this one."
         )
-    if not given.has_weights_of(made_on):
+    if not model.has_weights_of(made_on):
         return (
             f"The {what} was made on another checkpoint of the same family ({made_on.name}): it usually works, but the "
             "clip may come back less exactly. Tune again on this checkpoint if it does."
         )
-    if made_on.patches != given.patches:
+    if made_on.patches != model.patches:
         had = "with other LoRAs or patches than this one has" if made_on.patches else "without LoRA or patches"
         return f"The {what} was made on a model {had}: the clip may come back less exactly."
     return ""

@@ -19,7 +19,7 @@ from .tuning import NonFiniteLoss
 # (latents `f c h w`, σ, text `1 l c` or None for the source prompt) -> ε `f c h w`
 PredictNoise = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
-SOURCE_STEPS = 50  # learning rate and early stop are published for so many
+SOURCE_STEPS = 50  # learning rate and early stop are published for 50
 LEARNING_RATE = 1e-2
 LEARNING_RATE_FALL = 1 / 100  # per step, of the first rate
 EARLY_STOP = 1e-5
@@ -28,7 +28,7 @@ EARLY_STOP_RISE = 2e-5  # per step
 
 @dataclass(frozen=True)
 class NullTextSettings:
-    """`inner_steps`: at most so many optimiser steps per sampling step, 10 in Video-P2P, 1 in Vid2Vid-zero;
+    """`inner_steps`: the most optimiser steps per sampling step, 10 in Video-P2P, 1 in Vid2Vid-zero;
     `guidance`: the one that the edit will use."""
 
     inner_steps: int = 10
@@ -63,7 +63,7 @@ def optimize_unconditional(
     latents, embedding = trajectory[0].to(sigmas.device), start.detach().to(sigmas.device, torch.float32)
     embeddings, losses = [], []
     for i in range(steps):
-        wanted = trajectory[i + 1].to(latents)
+        target = trajectory[i + 1].to(latents)
         with torch.no_grad(), autocast():
             conditional = predict(latents, sigmas[i], None).float()
 
@@ -76,7 +76,7 @@ def optimize_unconditional(
         embedding = embedding.clone().requires_grad_()
         optimizer = torch.optim.Adam([embedding], lr=learning_rate(i, steps))
         for inner in range(settings.inner_steps):
-            loss = ((advance() - wanted) ** 2).mean() / (1 + sigmas[i + 1] ** 2)
+            loss = ((advance() - target) ** 2).mean() / (1 + sigmas[i + 1] ** 2)
             value = loss.item()
             if not math.isfinite(value):
                 raise NonFiniteLoss(_breakdown(f"loss became {value}", i, steps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from .short_text import check_choice
+from .user_text import check_choice
 
 SPATIAL = ("ffam", "sca", "first_frame", "dense", "dense_sca", "none")
 COARSE_POOL = ("average", "stride")

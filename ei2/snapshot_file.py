@@ -45,11 +45,11 @@ class Run:
 
     def check(self, snapshot: Run, name: str) -> None:
         """Raises `ValueError`, naming both sides, unless the snapshot of that name is of this run."""
-        found, wanted = snapshot._settings(), self._settings()
-        for key in wanted:
-            if found.get(key) != wanted[key]:
+        theirs, ours = snapshot._settings(), self._settings()
+        for key in ours:
+            if theirs.get(key) != ours[key]:
                 raise ValueError(
-                    f"The snapshot {name} was made with {key} {found.get(key)}, but this tuning has {wanted[key]}: set "
+                    f"The snapshot {name} was made with {key} {theirs.get(key)}, but this tuning has {ours[key]}: set "
                     "it back, or set resume_from to none to start anew."
                 )
         size = lambda clip: [PIXELS_PER_LATENT * clip.shape[axis] for axis in (3, 2)]
@@ -113,8 +113,8 @@ def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameter
         if len(state.moments) != len(parameters):
             raise Damaged(f"it holds moments of {len(state.moments)} weights instead of {len(parameters)}")
         for moments, parameter in zip(state.moments, parameters):
-            wanted = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-            same_shapes(moments, wanted, "its moments")
+            expected = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            same_shapes(moments, expected, "its moments")
 
 
 def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:

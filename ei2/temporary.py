@@ -1,4 +1,4 @@
-"""Where files lie while they are written: folders that no other writer can have, and that can be told from litter."""
+"""Where files lie while they are written: folders of one writer each, which can be distinguished from leftovers."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from . import VERSION
 from .checked import Damaged, value
-from .printable import printable_name
 from .temporary import writing_folder
+from .user_text import printable_name
 
 FORMAT = 1  # of the records; a newer one may hold what this version cannot read
 MOST_TENSORS = 50_000  # SDXL with everything that is trained in it has some two thousand

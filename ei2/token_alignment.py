@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .short_text import check_choice, short
+from .user_text import check_choice, short
 
 MATCH, MISMATCH = 1, -1  # of the alignment; a gap counts 0
 MODES = ("auto", "replace", "refine")
@@ -138,7 +138,7 @@ def replace_map(source: Prompt, target: Prompt) -> TokenMap:
 
     Token by token where both words have equally many; otherwise each token of the source word is spread evenly over
     the target word's tokens. Every row of the matrix sums to 1, so the maps still sum to 1 over tokens. (The public
-    code loses this behind a word that changes its number of tokens: it maps later tokens by position.)
+    code loses this after a word that changes its number of tokens: it maps later tokens by position.)
 
     Raises `ValueError` when the prompts have different numbers of words.
     """
@@ -163,7 +163,7 @@ def refine_map(source: Prompt, target: Prompt) -> TokenMap:
     """Tokens that both prompts share, by global alignment, take the source's map; new ones keep their own.
 
     Start, end and padding are mapped to each other by kind. (The public code maps the padding by position, which
-    behind a shorter target prompt gives padding the maps of the source's last words.)
+    after a shorter target prompt gives padding the maps of the source's last words.)
     """
     old, new = source.content, target.content
     matrix = torch.zeros(len(source), len(target))
@@ -226,7 +226,7 @@ def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
 
 
 def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) -> torch.Tensor:
-    """`l`, the factor of each token's map; 1 where nothing is said. Raises `ValueError` for words not in the target
+    """`l`, the factor of each token's map; 1 where none is given. Raises `ValueError` for words not in the target
     prompt, and for two factors on one word."""
     result, given = torch.ones(len(prompt)), set()
     for word, factor in factors:

@@ -1,4 +1,4 @@
-"""Tunes on disk: one safetensors file each, with everything that tells where it fits."""
+"""Tunes: what one-shot tuning learned, apart from any loaded model, and the safetensors file that holds it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,6 @@ from . import PIXELS_PER_LATENT, tensor_file
 from .checked import Damaged, finite, made, numbers, tensor, value
 from .model_identity import ModelIdentity
 from .settings import PRESETS, InflationSettings
-from .tune_result import TuneResult
 from .tuning import TuneSettings
 
 KIND = "ei2_tune"
@@ -25,6 +24,37 @@ MOST_PICTURE = 2_000_000  # letters of base64; ours have a tenth of it
 
 TEMPORAL = re.compile(r"(?P<block>[A-Za-z0-9_]+)\.(?P<layer>to_[qkv]\.weight|to_out\.(weight|bias))")
 QUERY = re.compile(r"[A-Za-z0-9_.]+\.attn[12]\.to_q\.weight")
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """Weights that, applied to an inflated model with the same settings, give the tuned one.
+
+    `temporal`: effective weights of the temporal modules, by block and layer; `query`: what was added to the q
+    projections, by the UNet's weight name, with what earlier tunings of the same model added; all on the CPU.
+    For the record: `losses` of every step, `frames` and `size` (height, width in latent pixels) of the clip, how it was
+    trained, the model it was `base`d on, a small PNG `picture` of the clip, and the name of the `file` it came from.
+    """
+
+    settings: InflationSettings
+    temporal: dict[str, torch.Tensor]
+    query: dict[str, torch.Tensor]
+    losses: list[float] = field(default_factory=list)
+    frames: int = 0
+    size: tuple[int, int] = (0, 0)
+    training: TuneSettings | None = None
+    base: ModelIdentity | None = None
+    picture: bytes = b""
+    file: str = ""
+
+    def scaled(self, strength: float, query_strength: float | None = None) -> TuneResult:
+        """The same at another strength: 1 is this one, 0 leaves nothing of it. What the temporal modules add to the
+        features is multiplied by `strength`, what was added to the q projections by `query_strength`, which without
+        it is the same."""
+        query_strength = strength if query_strength is None else query_strength
+        outputs = {name: weight * strength for name, weight in self.temporal.items() if ".to_out." in name}
+        query = {name: weight * query_strength for name, weight in self.query.items()}
+        return replace(self, temporal={**self.temporal, **outputs}, query=query)
 
 
 @dataclass(frozen=True)
@@ -125,7 +155,7 @@ def _count(record: dict, tensors: dict) -> int:
 
 
 def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings, count: int) -> None:
-    """What can be told without the model: names, shapes, that every block has the same layers, and numbers."""
+    """Checks what needs no model: names, shapes, that every block has the same layers, and finite numbers."""
     if len(tensors) != count:
         raise Damaged(f"it holds {len(tensors)} tensors instead of {count}")
     blocks: dict[str, set[str]] = {}
@@ -144,9 +174,9 @@ def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings
         if name != "base.sample":  # of the model, whatever that holds
             finite(name, weight)
     layers = set().union(*blocks.values())
-    for block, found in blocks.items():
-        if found != layers:
-            raise Damaged(f"it lacks {sorted(layers - found)[0]} of {block}")
+    for block, present in blocks.items():
+        if present != layers:
+            raise Damaged(f"it lacks {sorted(layers - present)[0]} of {block}")
     if bool(blocks) != (settings.temporal != "none"):
         raise Damaged(f"it holds {len(blocks)} temporal modules, but was made with temporal {settings.temporal}")
 

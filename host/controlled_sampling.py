@@ -20,7 +20,7 @@ from .clip import same_text
 from .controlled_unet import BRANCH, Branch, ControlledUNet
 from .inflation import require_inflation
 from .inputs import check_one_prompt, check_whole
-from .memory_estimate import sampling_within_memory
+from .memory import sampling_within_memory
 from .null_text import scheduled_negative
 from .sampling import run, unguided
 from .unet import compute_dtype, require_unet, transformer_blocks

@@ -17,8 +17,8 @@ import torch
 
 from ..ei2.local_blend import MapSum
 from ..ei2.map_edit import MapEdit, attention_maps, controlled_attention, cross_steps_of, edited_maps, steps_of
+from ..ei2.memory_estimate import Clip
 from ..ei2.prompt_control import Control
-from ..ei2.unet_shape import Clip
 from .unet import Block, Call, attend_by_host, transformer_blocks
 
 BRANCH = "EI2 control"  # names the wrapper, and the running `Branch` among the transformer options

@@ -12,10 +12,9 @@ import folder_paths
 import psutil
 
 from ..ei2 import temporary
-from ..ei2.printable import printable_name
-from ..ei2.short_text import short
 from ..ei2.temporary import Litter
 from ..ei2.tensor_file import NotWritten, why_not_written
+from ..ei2.user_text import printable_name, short
 from .ui import is_markup
 
 # What FFmpeg and Pillow read. The host goes by the machine's own list of file types, which lacks some on most machines.

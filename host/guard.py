@@ -17,8 +17,8 @@ from comfy_api.latest import io
 
 from ..ei2.inverted_clip import Inversion
 from ..ei2.prompt_control import Control
-from ..ei2.short_text import check_choice, short
-from ..ei2.tune_result import TuneResult
+from ..ei2.tune_file import TuneResult
+from ..ei2.user_text import check_choice, short
 from .memory import OutOfMemory, is_out_of_memory, release
 from .ui import plain
 

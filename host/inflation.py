@@ -17,9 +17,9 @@ from torch.utils.hooks import RemovableHandle
 from ..ei2.checked import Damaged, same_shapes
 from ..ei2.ffam import anchored_attention, coarse_tokens, fine_coarse_attention
 from ..ei2.frame_attention import dense_attention, dense_places, first_frame_attention, sparse_causal_attention
-from ..ei2.printable import printable_name
 from ..ei2.settings import InflationSettings
-from ..ei2.tune_result import TuneResult
+from ..ei2.tune_file import TuneResult
+from ..ei2.user_text import printable_name
 from ..ei2.video_group_norm import hook_group_norm
 from ..ei2.windows import CoarseTokens
 from .graph import running_node

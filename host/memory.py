@@ -1,16 +1,31 @@
-"""How much memory there is, and what happens when it runs out."""
+"""Memory: what there is, what long work will need of it, and what happens when it runs out.
+
+What is needed is estimated and logged before long work starts, and decides on gradient checkpointing.
+"""
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import comfy.model_management
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
+
+from ..ei2 import PIXELS_PER_LATENT
+from ..ei2.memory_estimate import Arithmetic, Clip, Estimate, Layer, Need, UNetShape
+from ..ei2.settings import PRESETS
+from ..ei2.tuning import PRECISIONS
+from .inflation import inflation_of
+from .unet import require_unet
+from .windows import context_windows
 
 FEWER = "fewer frames (max_frames of EI2 Load Video) or smaller ones (width and height)"
-CELL = 8  # pixels to a latent's edge, in all models this pack can inflate
+MARGIN, CPU_MARGIN = 1.2, 1.5  # over the estimate, for holes in the heap: torch's on a GPU has fewer than C's
 
 # Only CUDA has its own exception. What allocators say otherwise: torch's for main memory (Linux, Windows), MPS, C++,
 # the libraries of matrix products and convolutions, and the host's attention.
@@ -42,9 +57,9 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cpu":
         return free
     return free + sum(
-        one.model_loaded_memory()
-        for one in management.current_loaded_models
-        if one.device == device and one.model is not None
+        loaded.model_loaded_memory()
+        for loaded in management.current_loaded_models
+        if loaded.device == device and loaded.model is not None
     )
 
 
@@ -60,7 +75,7 @@ def gigabytes(count: float) -> str:
 def size_of(latents: torch.Tensor) -> str:
     """A clip `f c h w` in words."""
     frames, _, height, width = latents.shape
-    return f"{frames} frames of {CELL * width} x {CELL * height} pixels"
+    return f"{frames} frames of {PIXELS_PER_LATENT * width} x {PIXELS_PER_LATENT * height} pixels"
 
 
 @contextmanager
@@ -94,3 +109,161 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return any(words.lower() in str(error).lower() for words in EXHAUSTED)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """`checkpointing`: whether activations are recomputed; `reserve`: bytes to be free on the device beside the model;
+    `lower`: what helps, besides fewer and smaller frames, if the memory runs out all the same."""
+
+    checkpointing: bool
+    reserve: int
+    lower: str
+
+
+def plan_training(
+    doing: str, model, latents: torch.Tensor, choice: str, precision: str, prompt: list, learns: bool
+) -> TrainingPlan:
+    """Decides how to do work with gradients on `latents` `f c h w`, and logs what it needs and what is free.
+
+    `doing`: the work, as a noun; `choice`: checkpointing on, off, or auto (only where it would not fit otherwise);
+    `precision`: of the arithmetic; `learns`: weights of the model learn, not only the text. Raises `ValueError` when
+    the device has less memory in all than is needed.
+    """
+    estimate, clip = training_estimate(model, precision, prompt), clip_of(latents)
+    needs = {on: estimate.training(clip, on, learns) for on in (False, True)}
+    device = model.load_device
+    free, total = available_memory(device), total_memory(device)
+    loaded = needs[True].weights if device.type == "cpu" else 0  # there, the model's weights are in memory already
+    margin = CPU_MARGIN if device.type == "cpu" else MARGIN
+    checkpointing = choice == "on" if choice != "auto" else margin * needs[False].total - loaded > free
+    need = needs[checkpointing]
+    how = f" {'with' if checkpointing else 'without'} gradient checkpointing"
+    _log(doing, latents, need, free + loaded, how, device)
+    if need.total <= total:
+        remedy = f"Set window_frames below {clip.frames}" if learns else ""
+        remedy = remedy if checkpointing else "Set gradient_checkpointing to on"
+        return TrainingPlan(checkpointing, need.total - need.weights, remedy)
+    most = estimate.frames_that_fit(clip, total, lambda clip: estimate.training(clip, True, learns))
+    remedy = "" if checkpointing else "set gradient_checkpointing to auto, "
+    remedy += "set precision to auto, " if learns and precision == "fp32" and device.type != "cpu" else ""
+    remedy += f"set window_frames to {most} or fewer, or " if learns and most > 1 else ""
+    raise ValueError(_cannot_fit(doing, latents, need, total, remedy, most))
+
+
+@contextmanager
+def sampling_within_memory(
+    doing: str,
+    model,
+    latents: torch.Tensor,
+    prompt: list,
+    guided: bool = False,
+    kept: Callable[[Clip], float] = lambda clip: 0.0,
+) -> Iterator[None]:
+    """Logs what inverting or sampling `latents` `f c h w` needs and what is free, then runs the body.
+
+    `guided`: the host runs two prompts at once where there is room, else one after the other; `kept`: bytes that stay
+    from call to call. Raises `ValueError` when the device has less memory in all than one prompt needs, and
+    `OutOfMemory`.
+    """
+    latents, device = _seen_at_once(model, latents), model.load_device
+    estimate, clip = inference_estimate(model, prompt), clip_of(latents)
+    need = lambda clip: replace(estimate.inference(clip), kept=round(kept(clip)))
+    expected = need(replace(clip, chunks=1 + guided))
+    free, total = available_memory(device), total_memory(device)
+    _log(doing, latents, expected, free + (expected.weights if device.type == "cpu" else 0), "", device)
+    least = lambda clip: replace(need(clip), weights=0)  # the host keeps weights elsewhere where there is no room
+    if least(clip).total > total:
+        most = estimate.frames_that_fit(clip, total, least)
+        raise ValueError(_cannot_fit(doing, latents, need(clip), total, "", most))
+    with explained_out_of_memory(doing, latents, ""):
+        yield
+
+
+def training_estimate(model, precision: str, prompt: list) -> Estimate:
+    """Of work with gradients on a MODEL, inflated or not."""
+    low, device = PRECISIONS.get(precision, torch.float32), model.load_device
+    norms = low.itemsize if device.type == "cpu" else torch.float32.itemsize
+    return _estimate(model, Arithmetic(device, low.itemsize, norms, model.model_dtype() != low), prompt)
+
+
+def inference_estimate(model, prompt: list) -> Estimate:
+    """Of calls of a MODEL without gradients, inflated or not."""
+    management = comfy.model_management
+    fused = management.pytorch_attention_enabled() or management.xformers_enabled()
+    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
+    return _estimate(model, Arithmetic(model.load_device, dtype.itemsize, dtype.itemsize, fused=fused), prompt)
+
+
+def clip_of(latents: torch.Tensor) -> Clip:
+    """The size of a clip `f c h w`."""
+    frames, _, height, width = latents.shape
+    return Clip(frames, height, width)
+
+
+def unet_shape(unet: UNetModel, weight_bytes: int) -> UNetShape:
+    """The layers of the host's UNet, as the estimate counts them."""
+    layers, downsampling, channels = [], 1.0, unet.model_channels
+    middle = [] if unet.middle_block is None else [unet.middle_block]
+    for groups, going_down in ((unet.input_blocks, True), (middle, False), (unet.output_blocks, False)):
+        dense = True  # Vid2Vid-zero's first attention on the way down, in the middle, and on the way up
+        for group in groups:
+            for module in group:
+                if isinstance(module, ResBlock):
+                    channels = module.out_channels
+                    layers.append(Layer("res", channels, downsampling, _count(module), inputs=module.channels))
+                elif isinstance(module, SpatialTransformer):
+                    blocks = module.transformer_blocks
+                    sizes = {"heads": blocks[0].n_heads, "depth": len(blocks), "dense": dense}
+                    layers.append(Layer("transformer", channels, downsampling, _count(blocks[0]), **sizes))
+                    dense = False
+                elif isinstance(module, (Downsample, Upsample)):
+                    down = isinstance(module, Downsample)
+                    downsampling *= 1 if down else 0.5
+                    layers.append(Layer("sample", module.channels, downsampling, _count(module)))
+                    downsampling *= 2 if down else 1
+            if going_down:
+                layers.append(Layer("skip", channels, downsampling))
+    return UNetShape((*layers, Layer("out", unet.model_channels, 1.0)), weight_bytes)
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _seen_at_once(model, latents: torch.Tensor) -> torch.Tensor:
+    """The clip, or as much of it as the host's context windows show the model."""
+    windows = context_windows(model.model_options, len(latents))
+    return latents if windows is None else latents[: windows.length]
+
+
+def _estimate(model, arithmetic: Arithmetic, prompt: list) -> Estimate:
+    inflation = inflation_of(model)
+    settings = inflation.settings if inflation else PRESETS["Per-frame"]
+    text = max(tokens.shape[1] for tokens, _ in prompt)
+    return Estimate(unet_shape(require_unet(model), model.model_size()), settings, arithmetic, text)
+
+
+def _log(doing: str, latents: torch.Tensor, need: Need, free: int, how: str, device: torch.device) -> None:
+    parts = {"the model": need.weights, "what is learned": need.learned, "activations": need.kept + need.working}
+    detail = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items() if size)
+    log = logging.warning if need.total > free else logging.info
+    log(
+        "EI2: %s of %s%s will need about %s of %s memory (%s); %s are free%s",
+        doing,
+        size_of(latents),
+        how,
+        gigabytes(need.total),
+        "main" if device.type == "cpu" else "GPU",
+        detail,
+        gigabytes(free),
+        f". It may not fit: load {FEWER}." if need.total > free else ".",
+    )
+
+
+def _cannot_fit(doing: str, latents: torch.Tensor, need: Need, total: int, remedy: str, frames: int) -> str:
+    most = f"about {frames} frames of this size would fit" if frames else "not even one frame of this size would fit"
+    return (
+        f"{doing.capitalize()} of {size_of(latents)} would need about {gigabytes(need.total)} of memory, and there are "
+        f"only {gigabytes(total)} in all: {remedy}load {FEWER}; {most}."
+    )

@@ -22,8 +22,7 @@ from ..ei2.tuning import autocast
 from .clip import same_text
 from .inflation import inflation_of
 from .inputs import check_one_prompt
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
+from .memory import explained_out_of_memory, plan_training
 from .sampling import invert, work_on
 from .temporal_stack import TemporalStack
 from .training import (

@@ -11,7 +11,7 @@ import torch
 
 from ..ei2.ddim import ddim_sigmas, sample_ddim, sample_ddim_inversion
 from ..ei2.inverted_clip import Inversion
-from .memory_estimate import sampling_within_memory
+from .memory import sampling_within_memory
 from .ui import extra, progress
 from .unet import check_finite, require_unet, sigma_schedule
 

@@ -19,12 +19,11 @@ from PIL import Image
 from ..ei2.snapshot_file import check_fits
 from ..ei2.temporal import STAM
 from ..ei2.tensor_file import part
-from ..ei2.tune_result import TuneResult
+from ..ei2.tune_file import TuneResult
 from ..ei2.tuning import Denoise, TrainingState, TuneSettings, autocast, tune
 from .identity import identify
 from .inflation import KEY, QUERIES, LayerHook, require_inflation
-from .memory import explained_out_of_memory
-from .memory_estimate import plan_training
+from .memory import explained_out_of_memory, plan_training
 from .sampling import work_on
 from .temporal_stack import TemporalStack, effective_state
 from .training import (

@@ -22,7 +22,7 @@ from comfy_api.latest import ui
 from comfy_execution.utils import get_executing_context
 from PIL import Image
 
-from ..ei2.printable import printable
+from ..ei2.user_text import printable
 
 MOST_LETTERS = 8000  # letters; the longest report of ours has half of that
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.prompt_control import SELF_MAPS, UNCONDITIONAL, Blend, Control
-from ..ei2.short_text import short
 from ..ei2.token_alignment import (
     MODES,
     Prompt,
@@ -16,6 +15,7 @@ from ..ei2.token_alignment import (
     token_map,
     word_tokens,
 )
+from ..ei2.user_text import short
 from ..host.clip import encode, read_prompt
 from ..host.newer import ADVANCED, searchable
 from ..host.ui import plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.settings import CHOICES, PRESETS, InflationSettings
-from ..ei2.short_text import short
+from ..ei2.user_text import short
 from ..host.inflation import inflate
 from ..host.newer import searchable
 

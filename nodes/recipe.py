@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ..ei2.short_text import short
+from ..ei2.user_text import short
 from ..host.newer import searchable
 from ..host.ui import shown
 

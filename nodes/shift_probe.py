@@ -7,7 +7,7 @@ import re
 from comfy_api.latest import io
 
 from ..ei2.settings import PRESETS
-from ..ei2.short_text import short
+from ..ei2.user_text import short
 from ..host.inflation import require_inflation
 from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
 from ..host.newer import ADVANCED, searchable

@@ -162,7 +162,7 @@ class Steps:
 
     def _recomputes(self, place: Place) -> bool:
         """Whether the pack chooses by itself to recompute activations."""
-        plan = pack("host.memory_estimate").plan_training
+        plan = pack("host.memory").plan_training
         inputs = (self.inflated[OURS], place.latents(), "auto", self.precision, self.subject.prompt())
         try:
             return plan("tuning", *inputs, learns=True).checkpointing

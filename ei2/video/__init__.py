@@ -5,7 +5,8 @@
     timing      which frame is shown when, at an even rate
     decoding    packets into frames; a broken one is skipped
     interlacing, picture, hdr, sizes    a frame into RGB of the wanted size
-    animation   animated WebP, PNG and GIF
+    span, request    the kept frames; what is asked for, and what comes back
+    film, animation  the frames of a film; of an animated WebP, PNG or GIF
     frames, sound    what the rest of the pack calls
 
 The pictures are made by FFmpeg's filters (`bwdif`, `premultiply`, `scale`, `crop`, `pad`, `transpose`, `hflip`,
@@ -24,7 +25,8 @@ several: 24 frames of 1920 x 1080 at 512 x 512 2.9 s (before: 4.1 s), 12 frames 
 Every error is a `ValueError` with one sentence that says what is wrong and what to do.
 """
 
-from .frames import VideoClip, read_frames
+from .frames import read_frames
+from .request import VideoClip
 from .sizes import FITS, check_fit, check_size
 from .sound import read_audio
 

@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from .opening import check_file
+from .request import Request, VideoClip, beyond_end, evened, uneven_warnings, video_clip
+from .span import Span
+from .timing import even_rate
 
 SIGNATURES = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")  # only these: Pillow would start programs for some formats
 SHORTEST, INSTEAD = 0.011, 0.1  # seconds: what browsers show a frame that states less
 STILL = 0.04  # seconds: a picture that does not move
-
-
 ERRORS = (OSError, EOFError, SyntaxError, ValueError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
 
 
@@ -68,14 +69,14 @@ class Animation:
 
     def durations(self, frames: int, tick: Callable[[], object]) -> list[float]:
         """How long each of the first `frames` frames is shown, in seconds; fewer where the file is damaged."""
-        found = []
+        seconds = []
         for index in range(min(frames, self.count)):
             tick()
-            one = self.frame(index)
-            if one is None:
+            shown = self.frame(index)
+            if shown is None:
                 break
-            found.append(one[1])
-        return found
+            seconds.append(shown[1])
+        return seconds
 
 
 @contextmanager
@@ -91,3 +92,41 @@ def opened_animation(path: Path) -> Iterator[Animation]:
         raise UnreadableAnimation from error
     with file:
         yield animation
+
+
+def read_animation(request: Request) -> VideoClip:
+    needed = request.start + (request.most - 1) * request.stride + 2 if request.most else 0
+    while True:
+        with opened_animation(request.path) as animation:
+            count = min(needed or animation.count, animation.count)
+            durations, total = animation.durations(count, request.tick), animation.count
+        times = [sum(durations[:index]) for index in range(len(durations))]
+        even, base = evened(request, times, [], durations[-1])
+        ticks = max(0, request.most - 1) * request.stride + 1
+        if count == total or len(durations) < count or (even and even.end >= ticks):
+            break
+        needed *= 2
+    if even is None:
+        raise beyond_end(request, times, [])
+    span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
+    with opened_animation(request.path) as animation:  # anew: Pillow 13 goes wrong when it goes back in a PNG
+        _collect(request, animation, span)
+    warnings = uneven_warnings(request, even, span)
+    if len(durations) < count:
+        warnings.append(
+            f"'{request.path.name}' is damaged from frame {len(durations)} on; the frames before were loaded."
+        )
+    return video_clip(span, float(even.rate / request.stride), base, float(even_rate(times, [])), warnings, ())
+
+
+def _collect(request: Request, animation: Animation, span: Span) -> None:
+    first = max((n for n, slot in enumerate(span.even.slots) if slot <= 0), default=0)
+    for number in range(first, len(span.even.slots)):
+        shown = animation.frame(number)
+        if shown is not None:
+            span.add(number, shown[0])
+        if request.on_frame is not None:
+            request.on_frame(number + 1 - first, max(1, span.last + 1 - first))
+        if span.full:
+            return
+    span.finish()

@@ -25,7 +25,7 @@ TICK = 500  # packets between two calls of `tick`
 class Packets:
     """The frames of a video track in the order they are shown, as far as they were read.
 
-    times: seconds from the first one, joined recordings behind one another. stamps: their time stamps in the file.
+    times: seconds from the first one, joined recordings one after another. stamps: their time stamps in the file.
     starts: (file's seconds, our seconds) at the beginning of each recording. keys: (place in the order of decoding,
     place in the order shown, time stamp) of the frames that can be decoded alone. order: time stamp -> place in the
     order of decoding. places: time stamp -> places in the order shown. whole: the file ends with them.
@@ -117,19 +117,19 @@ def _demuxed(container: av.container.InputContainer):
         return
 
 
-def _order(result: Packets, found: list[tuple], time_base: Fraction, sounds: list[float] | None, jumps: bool) -> None:
-    """Fills in times, stamps, starts, keys and order from `found` (pts, dts, key, duration), in order of decoding."""
-    recordings, behind = [[]], None
-    for number, (pts, dts, key, duration) in enumerate(found):
+def _order(result: Packets, entries: list[tuple], time_base: Fraction, sounds: list[float] | None, jumps: bool) -> None:
+    """Fills in times, stamps, starts, keys and order from `entries` (pts, dts, key, duration), in order of decoding."""
+    recordings, previous = [[]], None
+    for number, (pts, dts, key, duration) in enumerate(entries):
         stamp = dts if dts is not None else pts
-        if behind is not None:
-            step = float((stamp - behind) * time_base)
+        if previous is not None:
+            step = float((stamp - previous) * time_base)
             back = step < -STEP_BACK if dts is not None else pts < min(p for p, *_ in recordings[-1][:1])
-            if back or _is_jump(step, float(behind * time_base), sounds, jumps):
+            if back or _is_jump(step, float(previous * time_base), sounds, jumps):
                 recordings.append([])
-                behind = None
-        if dts is not None or behind is None:
-            behind = stamp
+                previous = None
+        if dts is not None or previous is None:
+            previous = stamp
         recordings[-1].append((pts, number, key, duration))
         result.order.setdefault(pts, number)
     end = 0.0

@@ -131,7 +131,7 @@ class Lab:
             for name in self.pack("host.inflation").QUERIES
         }
         query = {name: torch.zeros_like(weight) for name, weight in layers.items()}
-        return self.pack("ei2.tune_result").TuneResult(settings, stacks.effective_state(stack), query, frames=3)
+        return self.pack("ei2.tune_file").TuneResult(settings, stacks.effective_state(stack), query, frames=3)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def prompt() -> list:
 @pytest.fixture
 def tunes(pack, tmp_path):
     """A folder of tunes and snapshots that holds the saved ones."""
-    key = pack("nodes.host.tune_folder").KEY
+    key = pack("host.folders").TUNES
     (tmp_path / "snapshots").mkdir()
     shutil.copy(SAVED / "tune.safetensors", tmp_path)
     shutil.copy(SAVED / "snapshot.safetensors", tmp_path / "snapshots")
@@ -95,7 +95,7 @@ def test_a_snapshot_goes_on_to_the_same_end(pack, small, inflate, tunes, random_
 
 def test_an_inversion_is_found_in_the_cache(pack, small, inflate, invert, tmp_path, monkeypatch, random_clip, prompt):
     file = SAVED / VALUES["inversion file"]
-    cache = pack("nodes.host.inversion_cache")
+    cache = pack("host.inversion_cache")
     tensors, record, _ = pack("ei2.tensor_file").read(file, cache.KIND)
     assert sorted(tensors) == VALUES["inversion tensors"] and record["values"] == {"null_cfg": 7.5}
     same(torch.cat([some(tensor) for _, tensor in sorted(tensors.items())]), "inversion values")

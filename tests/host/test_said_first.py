@@ -166,7 +166,7 @@ def test_an_inversion_of_one_step_says_so(model, inflate, source, random_clip, p
 def test_null_text_asks_for_memory_before_the_inversion(model, inflate, source, encode, pack, monkeypatch, random_clip):
     ran = []
     monkeypatch.setattr(pack("host.null_text"), "invert", lambda *args: ran.append(args))
-    monkeypatch.setattr(pack("host.memory_estimate"), "total_memory", lambda device: 2**20)
+    monkeypatch.setattr(pack("host.memory"), "total_memory", lambda device: 2**20)
     with pytest.raises(ValueError, match="Null-text optimisation of .* would need about"):
         pack("nodes.invert").Invert.execute(
             inflate(model), {"samples": random_clip()}, source, 2, 0, null_text=True, empty=encode("")

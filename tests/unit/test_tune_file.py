@@ -17,8 +17,7 @@ from ei2 import VERSION
 from ei2.model_identity import ModelIdentity, check_base
 from ei2.settings import PRESETS
 from ei2.tensor_file import BadFile
-from ei2.tune_file import COVERS, KIND, check_tune, load_tune, save_tune
-from ei2.tune_result import TuneResult
+from ei2.tune_file import COVERS, KIND, TuneResult, check_tune, load_tune, save_tune
 from ei2.tuning import TuneSettings
 
 SAMPLE = torch.randn(50, generator=torch.Generator().manual_seed(1))

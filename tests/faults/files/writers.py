@@ -20,8 +20,7 @@ from devtools import in_process
 from ei2.model_identity import ModelIdentity
 from ei2.settings import PRESETS
 from ei2.snapshot_file import Run, save_snapshot
-from ei2.tune_file import save_tune
-from ei2.tune_result import TuneResult
+from ei2.tune_file import TuneResult, save_tune
 from ei2.tuning import TrainingState, TuneSettings
 
 Write = Callable[[Path, int], object]  # to a folder, for the so-manieth time
@@ -53,7 +52,7 @@ def tunes() -> Write:
     import folder_paths
 
     key, known = in_process.pack("host.folders").TUNES, folder_paths.folder_names_and_paths
-    node, kind = in_process.pack("nodes.save_tune").SaveTune, in_process.pack("ei2.tune_result").TuneResult
+    node, kind = in_process.pack("nodes.save_tune").SaveTune, in_process.pack("ei2.tune_file").TuneResult
     tune = kind(**vars(a_tune()))
 
     def write(folder: Path, i: int) -> None:

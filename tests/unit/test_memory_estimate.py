@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ei2.memory_need import Arithmetic, Estimate
+from ei2.memory_estimate import Arithmetic, Clip, Estimate, Layer, UNetShape
 from ei2.settings import PRESETS
-from ei2.unet_shape import Clip, ResLayer, SampleLayer, TransformerLayer, UNetShape
 
-BLOCK = TransformerLayer(8, heads=2, depth=1, downsampling=1.0, convolutions=False, dense=True, weights=100)
-SMALL = UNetShape((ResLayer(8, 8, 1.0, weights=50), BLOCK), channels=8, skips=((8, 1.0),), weight_bytes=400)
+BLOCK = Layer("transformer", 8, 1.0, heads=2, depth=1, dense=True, weights=100)
+OUT = Layer("out", 8, 1.0)
+SMALL = UNetShape((Layer("res", 8, 1.0, inputs=8, weights=50), Layer("skip", 8, 1.0), BLOCK, OUT), weight_bytes=400)
 GPU = Arithmetic(torch.device("cuda"), low=2, norms=4)
 CPU = Arithmetic(torch.device("cpu"), low=4, norms=4, fused=False)
 CLIP = Clip(frames=2, height=4, width=4)
@@ -24,7 +24,7 @@ def estimate(preset="EI2", arithmetic=GPU, shape=SMALL, **options) -> Estimate:
 
 def test_counted_by_hand():
     """32 pixels in all, 8 channels: 256 numbers to a feature map; nothing is trained before the transformer."""
-    around = 256 * 4  # its norm
+    around = 256 * 4 + 2 * 256 * 2  # its norm and projections
     self_attention = 4 * 256 * 2  # queries, keys, values, output
     cross_attention = 2 * 256 * 2 + 2 * 2 * 77 * 8 * 2  # queries, output; keys and values of the text for each frame
     block = 3 * 256 * 4 + 2 * 256 * 2 + 12 * 256 * 2  # norms, inputs of two projections, feed-forward
@@ -38,7 +38,7 @@ def test_counted_by_hand():
 
 
 def test_a_trained_resblock_keeps_its_norms_and_convolutions():
-    layers = (BLOCK, ResLayer(8, 16, 1.0, weights=50), SampleLayer(16, 1.0, weights=10))
+    layers = (BLOCK, Layer("res", 16, 1.0, inputs=8, weights=50), Layer("sample", 16, 1.0, weights=10))
     more = estimate("Per-frame", shape=replace(SMALL, layers=layers)).training(CLIP, False).kept
     less = estimate("Per-frame", shape=replace(SMALL, layers=layers[:1])).training(CLIP, False).kept
     assert more - less == 32 * ((8 + 16) * (4 + 4 + 2) + 8 * 2) + 32 * 16 * 2

@@ -1,11 +1,26 @@
-"""Names and texts that come from outside, made so that every log, terminal, JSON file and browser can take them."""
+"""Texts and values that come from the user, made fit for messages, logs, terminals, JSON files and browsers."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 
+LETTERS = 60  # of a value in a message
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control and format characters, surrogates, separators of lines
 KEPT = "\n\t\u200c\u200d"  # lines, and what joins letters and emoji
+
+
+def short(value, quotes: bool = True) -> str:
+    """A value as Python writes it, `'red = 3'`, `-1` or `nan`, cut to `LETTERS`. Without `quotes`, texts have none."""
+    if isinstance(value, (str, bytes)):
+        cut = value[:LETTERS]
+        text = repr(cut) if quotes or isinstance(value, bytes) else cut
+        return text if len(value) <= LETTERS else f"{text[:-1]}…{text[-1]}" if quotes else f"{text}…"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
 
 
 def printable(text: str) -> str:
@@ -32,3 +47,9 @@ def _escaped(character: str) -> str:
     if code < 0x100:
         return rf"\x{code:02x}"
     return rf"\u{code:04x}" if code < 0x10000 else rf"\U{code:08x}"
+
+
+def check_choice(name: str, value, choices: Collection) -> None:
+    """Raises `ValueError` unless the value of that name is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {short(value)}: choose one of {', '.join(map(str, choices))}.")

@@ -1,0 +1,233 @@
+"""How much memory it takes to train or run a UNet on a clip.
+
+A backward pass needs what the forward pass computed: a known count of numbers per pixel, channel and layer. What is
+allocated besides at the worst moment is a multiple of that, found by measurement (`dev.py bench memory` shows both).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+
+import torch
+
+from .attention import MAX_TOKENS
+from .ffam import frames_at_once, gathers_again
+from .settings import InflationSettings
+
+FULL = 4  # bytes of float32
+LEARNED = 4 * FULL  # AdamW: a trained number, its gradient and two moments
+FEED_FORWARD = 12  # numbers per pixel and channel kept: both halves of the GEGLU's input, and the GELU
+RUNNING = 24  # the same at the GEGLU's product without gradients: its parts, what waits around it
+SCRATCH = 1.2  # a CPU's kernels allocate this much in all without gradients, torch's tensors being 1
+BACKWARD = 0.1  # a module's gradients take at most this fraction of what it kept, which they free as they go
+QUERY_CHUNK = 1024  # queries whose scores exist at once without gradients, when memory is short
+MOST_FRAMES = 100_000
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video by the size of its latents. `chunks`: the number of prompts at once."""
+
+    frames: int
+    height: int
+    width: int
+    chunks: int = 1
+
+    def tokens(self, downsampling: float) -> int:
+        """The tokens of one frame where features are that much smaller than the latents."""
+        return ceil(self.height / downsampling) * ceil(self.width / downsampling)
+
+    def pixels(self, downsampling: float) -> int:
+        """The same of all frames and chunks."""
+        return self.chunks * self.frames * self.tokens(downsampling)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A part of a UNet.
+
+    `kind`: `res` (a ResBlock), `transformer`, `sample` (the convolution of a Downsample or Upsample), `skip` (features
+    that wait for the way up) or `out` (the last norm and convolution). `channels`: of its output; `inputs`: channels of
+    a ResBlock's input; `downsampling`: of its input against the latents, of a `sample` what its convolution sees;
+    `weights`: how many numbers, of a transformer in one of its `depth` blocks; `dense`: Vid2Vid-zero attends densely in
+    the first block.
+    """
+
+    kind: str
+    channels: int
+    downsampling: float
+    weights: int = 0
+    inputs: int = 0
+    heads: int = 0
+    depth: int = 1
+    dense: bool = False
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """A UNet. `layers`: in the order they run; `weight_bytes`: what its weights take."""
+
+    layers: tuple[Layer, ...]
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """`low`: bytes of the numbers that matrix products take; `norms`: of the numbers that norms see and give, which
+    autocast keeps in float32 on GPUs; `casts`: weights are cast for each use; `fused`: without gradients, the host's
+    attention makes no matrix of scores."""
+
+    device: torch.device
+    low: int
+    norms: int
+    casts: bool = False
+    fused: bool = True
+
+    def scored(self, queries: int) -> bool:
+        """Whether attention under gradients keeps its matrix of scores, as `ei2.attention` does."""
+        return self.device.type == "cpu" and queries <= MAX_TOKENS
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes. `weights`: of the model; `learned`: of what is trained, with gradients and the optimiser's state; `kept`:
+    what the forward pass keeps for the backward pass; `working`: allocated besides at the worst moment."""
+
+    weights: int
+    learned: int
+    kept: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.learned + self.kept + self.working
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one inflated UNet needs. `text`: tokens of the prompt."""
+
+    shape: UNetShape
+    settings: InflationSettings
+    arithmetic: Arithmetic
+    text: int = 77
+
+    def training(self, clip: Clip, checkpointing: bool, learns: bool = True) -> Need:
+        """Of a training step. `learns`: the temporal modules and the query projections learn, as in one-shot tuning;
+        otherwise gradients only pass through, as in null-text optimisation."""
+        kept, largest, again, reached = 0.0, 0.0, 0.0, False
+        for layer in self.shape.layers:
+            reached = reached or layer.kind == "transformer"  # no gradients pass the layers before the first one
+            if reached:
+                around, inputs, modules = self._kept(layer, clip, learns)
+                kept += around + layer.depth * (inputs if checkpointing else sum(modules))
+                largest = max(largest, *modules)
+                again = max(again, self._spatial(layer, clip)[1]) if layer.kind == "transformer" else again
+        learned = LEARNED * (self._temporal_weights() + 2 * self._squares()) * learns
+        working = largest * (BACKWARD + checkpointing) + again
+        return Need(self.shape.weight_bytes, learned, round(kept), round(working))
+
+    def inference(self, clip: Clip) -> Need:
+        """Of a call of the UNet without gradients."""
+        skips = [layer for layer in self.shape.layers if layer.kind == "skip"]
+        waiting = sum(layer.channels * clip.pixels(layer.downsampling) for layer in skips) * self.arithmetic.low
+        working = max(self._running(layer, clip) for layer in self.shape.layers)
+        weights = self.shape.weight_bytes + self._temporal_weights() * self.arithmetic.low
+        scratch = SCRATCH if self.arithmetic.device.type == "cpu" else 1
+        return Need(weights, 0, 0, round(scratch * (waiting + working)))
+
+    def frames_that_fit(self, clip: Clip, limit: float, need: Callable[[Clip], Need]) -> int:
+        """The most frames of a clip's size whose `need` stays within `limit` bytes; 0 when not even one does."""
+        size = lambda frames: need(replace(clip, frames=frames)).total
+        return bisect_right(range(MOST_FRAMES + 1), limit, lo=1, key=size) - 1
+
+    def _squares(self) -> int:
+        """The numbers in one square matrix of every transformer block."""
+        return sum(layer.depth * layer.channels**2 for layer in self.shape.layers if layer.kind == "transformer")
+
+    def _temporal_weights(self) -> int:
+        return 0 if self.settings.temporal == "none" else 4 * self._squares()
+
+    def _kept(self, layer: Layer, clip: Clip, learns: bool) -> tuple[float, float, list[float]]:
+        """Bytes kept around a layer's modules, by the modules' inputs with checkpointing, by each module without."""
+        low, norms, casts = self.arithmetic.low, self.arithmetic.norms, self.arithmetic.low * self.arithmetic.casts
+        pixels, channels = clip.pixels(layer.downsampling), layer.channels
+        if layer.kind == "res":  # twice norm, SiLU and convolution, and a convolution around where channels change
+            around = layer.inputs * low if layer.inputs != channels else 0
+            inside = pixels * ((layer.inputs + channels) * (2 * norms + low) + around)
+            return 0.0, pixels * layer.inputs * low, [inside + layer.weights * casts]
+        if layer.kind == "transformer":
+            around = pixels * channels * (norms + 2 * low) + 2 * channels**2 * casts
+            rest = pixels * channels * (3 * norms + (FEED_FORWARD + 2 * learns) * low)
+            rest += 2 * channels**2 * low * (learns and low != FULL) + layer.weights * casts
+            block = rest + self._spatial(layer, clip)[0] + self._text(layer, clip, learns)
+            temporal = self.settings.temporal != "none"
+            return (
+                around,
+                (1 + temporal) * pixels * channels * low,
+                [block, temporal * self._temporal(layer, clip, learns)],
+            )
+        around = {"sample": pixels * channels * low, "out": pixels * channels * (2 * norms + low)}.get(layer.kind, 0.0)
+        return around + layer.weights * casts, 0.0, [0.0]
+
+    def _attended(self, layer: Layer, queries: int, keys: int) -> int:
+        """Numbers that attention keeps for each query: its scores or its output."""
+        return layer.heads * keys if self.arithmetic.scored(queries) else layer.channels
+
+    def _view(self, layer: Layer, clip: Clip) -> tuple[str, int, int, int]:
+        """A block's self-attention: its kind, the tokens of a frame, and the keys and queries of one attention."""
+        kind, factor, tokens = self.settings.spatial, self.settings.coarse_factor, clip.tokens(layer.downsampling)
+        kind = {"dense_sca": "dense" if layer.dense else "sca"}.get(kind, kind)
+        coarse = (clip.frames - 1) * ceil(ceil(clip.height / layer.downsampling) / factor)
+        coarse *= ceil(ceil(clip.width / layer.downsampling) / factor)
+        keys = {"ffam": tokens + coarse, "sca": 2 * tokens, "dense": clip.frames * tokens}.get(kind, tokens)
+        return kind, tokens, keys, keys if kind == "dense" else tokens
+
+    def _spatial(self, layer: Layer, clip: Clip) -> tuple[float, float]:
+        """Bytes that self-attention keeps, and those that FFAM needs to gather a group's keys and values again."""
+        low, (kind, tokens, keys, queries) = self.arithmetic.low, self._view(layer, clip)
+        pixels, channels = clip.pixels(layer.downsampling), layer.channels
+        attended = self._attended(layer, queries, keys)
+        gathered = 2 * clip.chunks * (1 if kind == "dense" else clip.frames) * keys * channels * low
+        group = frames_at_once(clip.frames, tokens, keys - tokens, self.arithmetic.device)
+        if kind == "ffam" and gathers_again(clip.frames, group, gathered):
+            coarse = clip.chunks * clip.frames * (keys - tokens) / (clip.frames - 1)
+            copies = group * clip.chunks * (2 * keys * channels + tokens * attended)
+            return low * channels * (3 * pixels + 2 * coarse), 2 * low * copies  # with their gradients
+        pools = kind == "ffam" and self.settings.coarse_factor > 1 and self.settings.coarse_pool == "average"
+        return low * pixels * ((3 if pools else 1) * channels + attended) + gathered, 0.0
+
+    def _text(self, layer: Layer, clip: Clip, learns: bool) -> float:
+        """Bytes that cross-attention keeps. Without learning queries it is the text that learns."""
+        tokens, rows = clip.tokens(layer.downsampling), clip.chunks * clip.frames
+        queries = 0 if learns and self.arithmetic.scored(tokens) else layer.channels
+        attended = self._attended(layer, tokens, self.text)
+        return self.arithmetic.low * rows * (tokens * (attended + queries) + 2 * self.text * layer.channels)
+
+    def _temporal(self, layer: Layer, clip: Clip, learns: bool) -> float:
+        """Bytes that the temporal module keeps: inputs of the projections, queries, keys, values, scores or output."""
+        low, settings, square = self.arithmetic.low, self.settings, layer.channels**2
+        normalized = settings.temporal == "attention" or settings.centering == "layer_norm"
+        per_pixel = layer.channels * (self.arithmetic.norms * normalized + (3 + 4 * learns) * low)
+        per_pixel += self._attended(layer, clip.frames, clip.frames) * low
+        restricted = learns and settings.temporal == "stam" and settings.normalization != "off"
+        weights = (4 if settings.normalization_scope == "qkvo" else 2) * FULL * restricted + 4 * low * (low != FULL)
+        return clip.pixels(layer.downsampling) * per_pixel + square * weights
+
+    def _running(self, layer: Layer, clip: Clip) -> float:
+        """Bytes that a layer has at once without gradients, the features around it included."""
+        low, pixels, channels = self.arithmetic.low, clip.pixels(layer.downsampling), layer.channels
+        if layer.kind != "transformer":
+            return low * pixels * {"res": 4 * layer.inputs + channels, "sample": 2 * channels}.get(layer.kind, 0)
+        kind, tokens, keys, queries = self._view(layer, clip)
+        group = frames_at_once(clip.frames, tokens, keys - tokens, self.arithmetic.device, gradients=False)
+        together = clip.chunks * {"ffam": group, "dense": 1}.get(kind, clip.frames)
+        scores = 0 if self.arithmetic.fused else 3 * layer.heads * min(queries, QUERY_CHUNK) * keys
+        spatial = 8 * channels * pixels + together * (2 * keys * channels + scores)
+        temporal = 2 * layer.heads * clip.frames * self.arithmetic.scored(clip.frames) + 8 * channels
+        temporal *= self.settings.temporal != "none"
+        text = 4 * clip.chunks * clip.frames * self.text * channels  # the prompt, repeated for every frame
+        return low * max(RUNNING * channels * pixels + text, spatial, temporal * pixels)

@@ -1,0 +1,130 @@
+"""What is asked for of a video file, what comes back, and the frames at an even rate that both mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import torch
+
+from .picture import Pictures
+from .span import Span
+from .timing import Even, even_out, even_rate, has_holes
+
+Starts = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """A span of a video.
+
+    images: `f h w 3`, float32, 0..1. fps: frames per second after the stride. start_seconds, end_seconds: the span,
+    counted from the file's first frame. source_width, source_height: pixels as displayed (rotated, square pixels).
+    source_fps: the rate of the file's frames. mask: `f h w`, float32, 1 where the video is transparent. warnings: one
+    sentence each about what is not as the file says. starts: for each of the recordings that were joined into the file,
+    its clock and ours at its beginning (seconds), for `read_audio`; empty where the file has no times.
+    """
+
+    images: torch.Tensor
+    fps: float
+    start_seconds: float
+    end_seconds: float
+    source_width: int
+    source_height: int
+    source_fps: float
+    mask: torch.Tensor
+    warnings: tuple[str, ...] = ()
+    starts: Starts = ()
+
+    @property
+    def frame_count(self) -> int:
+        return self.images.shape[0]
+
+
+@dataclass(frozen=True)
+class Request:
+    path: Path
+    start: int
+    stride: int
+    most: int
+    width: int
+    height: int
+    fit: str
+    rate: Fraction | None
+    background: tuple[int, int, int]
+    room: float | None
+    on_frame: Callable[[int, int], object] | None
+
+    def pictures(self, first: av.VideoFrame, aspect: Fraction | None) -> Pictures:
+        return Pictures.of(first, self.width, self.height, self.fit, aspect, self.background, self.path.name)
+
+    def tick(self) -> None:
+        """Lets the caller end the reading before the first frame."""
+        if self.on_frame is not None:
+            self.on_frame(0, 1)
+
+
+def evened(
+    request: Request, times: list[float], stated: list[Fraction], last_duration: float | None
+) -> tuple[Even | None, float]:
+    """The frames at an even rate, and the span's beginning; None for a start beyond the end."""
+    rate = _tick_rate(request, times, stated)
+    if rate is not None:
+        base = float(request.start / rate)
+        even = even_out(times, base, rate, last_duration)
+        return (even if even.end > 0 else None), base
+    if request.start >= len(times):
+        return None, 0.0
+    base = times[request.start]
+    span = times[request.start :]
+    if request.most:
+        # the usual rate in the span, not that of what is read after it
+        span = span[: max(2, (request.most - 1) * request.stride + 2)]
+    return even_out(times, base, even_rate(span, stated), last_duration), base
+
+
+def _tick_rate(request: Request, times: list[float], stated: list[Fraction]) -> Fraction | None:
+    """The rate whose ticks `start_frame` counts; None: it counts the frames that are there."""
+    if request.rate is not None:
+        return request.rate
+    own = even_rate(times, stated)
+    return own if has_holes(times, own) else None
+
+
+def video_clip(
+    span: Span, fps: float, base: float, source_fps: float, warnings: list[str], starts: Starts
+) -> VideoClip:
+    count = span.count
+    mask = span.mask()
+    return VideoClip(
+        span.images(), fps, base, base + count / fps, *span.pictures.source, source_fps, mask, tuple(warnings), starts
+    )
+
+
+def no_frames(request: Request) -> ValueError:
+    return ValueError(f"'{request.path.name}' has no frames: choose another video or export it again.")
+
+
+def beyond_end(request: Request, times: list, stated: list[Fraction]) -> ValueError:
+    rate, count = _tick_rate(request, times, stated), len(times)
+    if rate is not None:
+        count = max(1, even_out(times, 0.0, rate, None).end)
+    return ValueError(
+        f"start_frame {request.start} is beyond the end of '{request.path.name}', which has {count} "
+        f"frames: use 0 to {count - 1}."
+    )
+
+
+def uneven_warnings(request: Request, even: Even, span: Span) -> list[str]:
+    last = (span.count - 1) * span.stride
+    slots = [slot for slot in even.slots if 0 <= slot <= last]
+    gaps = last + 1 - len(set(slots))
+    if request.rate is not None or not (gaps or len(slots) != len(set(slots))):
+        return []
+    return [
+        f"The frames of '{request.path.name}' come at a variable rate, or some are missing; they were made even at "
+        f"{float(even.rate):.6g} per second, {gaps} of them repeated. frame_rate sets another rate."
+    ]
