@@ -105,8 +105,8 @@ def test_an_inversion_is_found_in_the_cache(pack, small, inflate, invert, tmp_pa
     user = folder_paths.get_user_directory()
     folder_paths.set_user_directory(str(tmp_path))
     try:
-        cache.folder().mkdir(parents=True)
-        shutil.copy(file, cache.folder())
+        pack("host.folders").inversions_folder().mkdir(parents=True)
+        shutil.copy(file, pack("host.folders").inversions_folder())
         calls = []
         handle = small.model.diffusion_model.time_embed.register_forward_hook(lambda *_: calls.append(1))
         inversion = invert(inflate(small, "EI2"), random_clip(4, 8, 8), prompt, steps=STEPS, trajectory=True)[0]
