@@ -21,27 +21,28 @@ class ApplyTune(io.ComfyNode):
             node_id="EI2_ApplyTune",
             display_name="EI2 Apply Tune",
             category="EI2",
-            description="Gives a model what a tune learned, in place of what it learned before: the model that EI2 "
-            "One-Shot Tune made, or a weaker one.",
+            description="Applies a tune to a model, replacing any earlier tune. The result is the model that EI2 "
+            "One-Shot Tune made, or a weaker version of it.",
             **searchable("apply motion, motion strength, tune-a-video", has_intermediate_output=True),
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The model that was tuned, straight from its loader: it is inflated as the tune needs it. "
-                    "Inflated already, it has to be inflated in the same way.",
+                    tooltip="The model that was tuned, straight from its loader: the node inflates it as the tune "
+                    "requires. A model that is already inflated must be inflated in the same way.",
                 ),
                 io.Custom("EI2_TUNE").Input("tune", tooltip="From EI2 Load Tune or EI2 One-Shot Tune."),
                 io.Float.Input(
                     "temporal_strength",
                     **strength,
-                    tooltip="How much of the learned attention over time to use. Lower it when the edit moves like the "
-                    "source where it should not; 0 leaves none, and frames drift apart.",
+                    tooltip="How much of the learned temporal attention to use. Lower it when the edit copies the "
+                    "source's motion where it should not. At 0 there is none, and frames drift apart.",
                 ),
                 io.Float.Input(
                     "query_strength",
                     **strength,
-                    tooltip="How much of what the model's own attention learned to use. Lower it, 0.5 for instance, "
-                    "when the source comes back whatever the new prompt says; 0 leaves the model's own.",
+                    tooltip="How much of the tuned queries of the model's own attention to use. Lower it, for "
+                    "instance to 0.5, when the source comes back whatever the new prompt says. 0 uses the "
+                    "model's own queries.",
                 ),
             ],
             outputs=[

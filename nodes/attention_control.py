@@ -24,23 +24,23 @@ from .pictures.control_report import describe
 THRESHOLD, START = 0.3, 0.2  # LocalBlend's defaults
 
 MODE_TOOLTIP = (
-    "How attention follows the source. replace: word for word, for prompts with equally many words; a word is what "
-    "stands between spaces. refine: words that both prompts share follow the source, new ones go their own way. auto: "
-    "replace when the prompts have equally many words and the shared ones stand at the same places, else refine; the "
-    "report says which."
+    "How attention follows the source. replace: word for word, for prompts with the same number of words; a word is "
+    "whatever stands between spaces. refine: words that both prompts share follow the source, new ones are free. "
+    "auto: replace if both prompts have the same number of words and the shared ones are in the same places, "
+    "otherwise refine; the report says which."
 )
 CROSS_TOOLTIP = (
-    "For which first share of the steps words look where they look in the source. More keeps shapes and places, less "
-    "gives the edit freedom. Video-P2P: 0.2. Vid2Vid-zero: 0.8 with replace, 0.4 with refine."
+    "Fraction of the steps, from the start, that reuse the source's cross-attention. More keeps shapes and places; "
+    "less gives the edit more freedom. Video-P2P: 0.2. Vid2Vid-zero: 0.8 with replace, 0.4 with refine."
 )
 SELF_TOOLTIP = (
-    "For which first share of the steps self_maps come from the source. More keeps its motion. Video-P2P: 0.5. "
+    "Fraction of the steps, from the start, that reuse the source's self_maps. More keeps its motion. Video-P2P: 0.5. "
     "Vid2Vid-zero: 0."
 )
 UNCONDITIONAL_TOOLTIP = (
-    "Where embeddings from a null-text inversion are used; without one it makes no difference. decoupled: the source "
-    "uses them, the edit the plain negative prompt (Video-P2P). late: both use them, from half of the steps on "
-    "(Vid2Vid-zero)."
+    "Where the embeddings of a null-text inversion are used; without one it makes no difference. decoupled: the "
+    "source uses them, the edit uses the plain negative prompt (Video-P2P). late: both use them, from half of the "
+    "steps on (Vid2Vid-zero)."
 )
 
 
@@ -54,8 +54,8 @@ class AttentionControl(io.ComfyNode):
             node_id="EI2_AttentionControl",
             display_name="EI2 Attention Control (Prompt-to-Prompt)",
             category="EI2",
-            description="Lets the edit look where the source video looks, so that it changes only what the words "
-            "change. The defaults are Video-P2P's.",
+            description="Reuses the source video's attention in the edit, so that only what the changed words "
+            "describe changes. The defaults are Video-P2P's.",
             **searchable(
                 "prompt to prompt, p2p, attention replace, attention reweight, local blend, "
                 "replace object, keep background"
@@ -69,7 +69,7 @@ class AttentionControl(io.ComfyNode):
                     "target_prompt",
                     multiline=True,
                     default="",
-                    tooltip="What the edited clip shows: the source prompt with a few other words.",
+                    tooltip="What the edited clip shows: the source prompt with a few words changed.",
                 ),
                 io.Combo.Input("mode", options=list(MODES), default="auto", tooltip=MODE_TOOLTIP),
                 io.Float.Input("cross_replace", default=0.2, **share, tooltip=CROSS_TOOLTIP),
@@ -78,27 +78,28 @@ class AttentionControl(io.ComfyNode):
                     "self_maps",
                     options=list(SELF_MAPS),
                     default="temporal",
-                    tooltip="What self_replace takes from the source. temporal: how frames look at each other, its "
-                    "motion. spatial: how places look at each other, its layout. both: both.",
+                    tooltip="Which maps self_replace takes from the source. temporal: attention between frames, its "
+                    "motion. spatial: attention within a frame, its layout. both: both.",
                 ),
                 io.String.Input(
                     "reweight",
                     multiline=True,
                     default="",
-                    tooltip="Words of the target prompt that shall count more or less, on lines of their own or with "
-                    'commas between: "red: 2" doubles red, "red: 0.5" halves it. Acts in all steps, where the original '
-                    "methods stop it after the share cross_replace. Empty: all as they are.",
+                    tooltip="Words of the target prompt to strengthen or weaken, on separate lines or separated by "
+                    'commas: "red: 2" doubles red, "red: 0.5" halves it. Acts in all steps; the original '
+                    "methods stop it after the fraction cross_replace. Empty: no change.",
                 ),
                 io.String.Input(
                     "blend_source",
                     default="",
-                    tooltip="LocalBlend: only where these words of the source prompt and those of blend_target are is "
-                    'anything changed; the rest stays the source. Commas between them, such as "square". Empty: off.',
+                    tooltip="LocalBlend: the picture changes only where these words of the source prompt or those of "
+                    "blend_target are; the rest stays the source. Separate words with commas, such as "
+                    '"square". Empty: off.',
                 ),
                 io.String.Input(
                     "blend_target",
                     default="",
-                    tooltip='The same for words of the target prompt, such as "circle". Needed with blend_source.',
+                    tooltip='The same for words of the target prompt, such as "circle". Required with blend_source.',
                 ),
                 io.Float.Input(
                     "blend_threshold",
@@ -106,8 +107,8 @@ class AttentionControl(io.ComfyNode):
                     min=0.0,
                     max=0.99,
                     step=0.01,
-                    tooltip="Only with blend words, else leave it at 0.3. How sure attention must be that a word is "
-                    "there, as a share of its highest value. Lower changes a larger region.",
+                    tooltip="Only with blend words; otherwise leave it at 0.3. How strongly a place must attend to a "
+                    "word to count, as a fraction of the highest value. Lower changes a larger region.",
                 ),
                 io.Float.Input(
                     "blend_start",
@@ -116,8 +117,8 @@ class AttentionControl(io.ComfyNode):
                     max=0.99,
                     step=0.01,
                     **ADVANCED,
-                    tooltip="Only with blend words, else leave it at 0.2. After which share of the steps LocalBlend "
-                    "begins. Earlier keeps more of the source.",
+                    tooltip="Only with blend words; otherwise leave it at 0.2. Fraction of the steps after which "
+                    "LocalBlend begins. Earlier keeps more of the source.",
                 ),
                 io.Combo.Input(
                     "unconditional",
@@ -133,7 +134,7 @@ class AttentionControl(io.ComfyNode):
                     display_name="positive", tooltip="The target prompt, for EI2 Edit Sample's positive."
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="Which words stand for which, and what was chosen; for a preview."
+                    display_name="report", tooltip="Which words map to which, and which mode was chosen; for a preview."
                 ),
             ],
         )

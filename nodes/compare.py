@@ -25,10 +25,10 @@ class Compare(io.ComfyNode):
             io.Image.Input(
                 f"video_{i}",
                 optional=i > 1,
-                tooltip="The frames of the first video, as a rule the source; the others are brought to its size."
+                tooltip="The frames of the first video, usually the source; the others are scaled to its size."
                 if i == 1
-                else "Another video's frames; may stay empty. Of another size, it is scaled to fit the first one's, "
-                "with bars where its shape differs. The shortest video sets the number of frames.",
+                else "Another video's frames; optional. A video of a different size is scaled to fit the first one, "
+                "with bars if its shape differs. The shortest video sets the number of frames.",
             )
             for i in range(1, MOST_VIDEOS + 1)
         ]
@@ -36,8 +36,8 @@ class Compare(io.ComfyNode):
             node_id="EI2_Compare",
             display_name="EI2 Compare (Side by Side)",
             category="EI2",
-            description="Several videos in one, frame by frame, with labels: side by side, as a grid or as a wipe. "
-            "Save it with Create Video and Save Video at the source's fps.",
+            description="Combines several videos into one, frame by frame, with labels: side by side, as a grid or as "
+            "a wipe. Save it with Create Video and Save Video at the source's fps.",
             **searchable("side by side, contact sheet, grid, wipe, before after, comparison"),
             inputs=[
                 *videos,
@@ -45,8 +45,9 @@ class Compare(io.ComfyNode):
                     "labels",
                     multiline=True,
                     default=LABELS,
-                    tooltip="What stands above each video, a line each, in the order of the inputs. An empty line "
-                    'leaves a video without one; where lines are missing it says "video 3". All empty: no labels.',
+                    tooltip="The label above each video, one per line, in the order of the inputs. An empty line "
+                    'leaves a video without a label. Missing lines become "video 3" and so on. Empty: no '
+                    "labels.",
                 ),
                 io.Combo.Input(
                     "layout",
@@ -60,7 +61,7 @@ class Compare(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The comparison's frames, for Create Video."),
                 io.Image.Output(
                     display_name="contact_sheet",
-                    tooltip="One picture: a row per video, at most eight frames of each, evenly chosen.",
+                    tooltip="One picture with one row per video and up to eight evenly spaced frames of each.",
                 ),
             ],
             is_output_node=True,

@@ -18,8 +18,9 @@ class ContextWindows(io.ComfyNode):
             node_id="EI2_ContextWindows",
             display_name="EI2 Context Windows (long clips)",
             category="EI2",
-            description="Inverts and edits a long clip in windows: the model sees context_length frames at a time, and "
-            "the windows share coarse tokens of the whole clip. Memory then does not grow with the clip.",
+            description="Inverts and edits a long clip in windows. The model sees context_length frames at a time, "
+            "and the windows share coarse tokens of the whole clip. Memory then does not grow with the "
+            "clip.",
             **searchable("long clip, long video, context length, sliding window"),
             inputs=[
                 io.Model.Input("model", tooltip="An inflated model, usually from EI2 One-Shot Tune."),
@@ -28,16 +29,16 @@ class ContextWindows(io.ComfyNode):
                     default=16,
                     min=2,
                     max=10_000,
-                    tooltip="Frames the model sees at a time. Use the value of window_frames in EI2 One-Shot Tune. "
-                    "Clips that are no longer than this are not cut.",
+                    tooltip="The number of frames the model sees at a time. Use the value of window_frames in EI2 "
+                    "One-Shot Tune. Clips up to this length are not split.",
                 ),
                 io.Int.Input(
                     "context_overlap",
                     default=4,
                     min=0,
                     max=9_999,
-                    tooltip="Frames that neighbouring windows share, where their results are blended. A quarter of "
-                    "context_length works well; more is smoother and slower.",
+                    tooltip="The number of frames that neighbouring windows share. Their results are blended there. A "
+                    "quarter of context_length works well; more is smoother and slower.",
                 ),
             ],
             outputs=[

@@ -27,7 +27,7 @@ class EditSample(io.ComfyNode):
             node_id="EI2_EditSample",
             display_name="EI2 Edit Sample (Vid2Vid)",
             category="EI2",
-            description="Makes the edited clip: the inverted noise, sampled with a new prompt.",
+            description="Generates the edit: samples the inverted noise with a new prompt.",
             **searchable(
                 "vid2vid, video to video, edit video, video editing, restyle, style transfer, "
                 "replace object, temporal consistency, tune-a-video"
@@ -36,7 +36,7 @@ class EditSample(io.ComfyNode):
                 io.Model.Input("model", tooltip="The same tuned model that made the inversion."),
                 io.Custom("EI2_INVERSION").Input("inversion", tooltip="From EI2 Invert."),
                 io.Conditioning.Input(
-                    "positive", tooltip="What the edited clip shows: the source prompt with other words."
+                    "positive", tooltip="What the edited clip shows: the source prompt with a few words changed."
                 ),
                 io.Conditioning.Input("negative", tooltip="What to avoid; usually an empty prompt."),
                 io.Float.Input(
@@ -45,36 +45,37 @@ class EditSample(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How strongly the prompt rules. 1 with the source prompt gives the clip back; 7.5 to 12.5 "
+                    tooltip="How strongly the prompt acts. 1 with the source prompt gives the clip back; 7.5 to 12.5 "
                     "edits. Too high burns colours.",
                 ),
                 io.Custom("EI2_CONTROL").Input(
                     "control",
                     optional=True,
-                    tooltip="From EI2 Attention Control: keeps where and how things are, changes what they are. Then "
-                    "the source is sampled beside the edit, which takes up to twice as long.",
+                    tooltip="From EI2 Attention Control: keeps where and how things are, changes what they are. The "
+                    "source is then sampled alongside the edit, which takes up to twice as long.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where the edit may change the clip, one for all frames or one per frame, at the "
-                    "clip's size; grey changes in part. Black comes back exactly as it was encoded, at any cfg; VAE "
-                    "Decode then blurs some pixels across the edge. For the clip's own pixels outside, put edit and "
-                    "clip together with this mask by ImageCompositeMasked behind it. Needs trajectory on in EI2 "
-                    "Invert. With LocalBlend, only what both allow changes.",
+                    tooltip="White where the edit may change the clip, at the clip's size; one mask for all frames or "
+                    "one per frame. Grey allows a partial change. Black comes back exactly as it was encoded, "
+                    "at any cfg; VAE Decode then blurs a few pixels across the edge. To keep the clip's own "
+                    "pixels outside, combine edit and clip with this mask in ImageCompositeMasked after VAE "
+                    "Decode. Needs trajectory on in EI2 Invert. With LocalBlend, only what both allow "
+                    "changes.",
                 ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The edited clip, for VAE Decode."),
                 io.Latent.Output(
                     display_name="source_latent",
-                    tooltip="Only with control: the source clip as the same run gives it back. What differs from the "
-                    "clip here will differ in the edit, too.",
+                    tooltip="Only with control: the source clip as the same run reconstructs it. Its errors also "
+                    "appear in the edit.",
                 ),
                 io.Image.Output(
                     display_name="attention_maps",
                     tooltip="Only with control: where in each frame the edit attends to each word of its prompt. A "
-                    "word that looks elsewhere than at its object is edited there.",
+                    "word changes the places it attends to.",
                 ),
             ],
         )

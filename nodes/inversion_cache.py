@@ -20,9 +20,9 @@ class InversionCache(io.ComfyNode):
             node_id="EI2_InversionCache",
             display_name="EI2 Inversion Cache",
             category="EI2/advanced",
-            description="Shows how many inversions EI2 Invert has kept on disk and where, and deletes them on request. "
-            "The least recently used ones are deleted by themselves beyond 2000 MB, or as many as the environment "
-            "variable EI2_CACHE_MB says; 0 keeps none.",
+            description="Shows how many inversions EI2 Invert keeps on disk and where, and can delete them. Above "
+            "2000 MB the least recently used ones are deleted automatically. The environment variable "
+            "EI2_CACHE_MB sets another limit; 0 keeps none.",
             **searchable("clear cache, delete inversions, disk space"),
             inputs=[
                 io.Boolean.Input(
@@ -30,8 +30,9 @@ class InversionCache(io.ComfyNode):
                     default=False,
                     label_on="delete all",
                     label_off="only look",
-                    tooltip="Deletes all kept inversions, and what writing of inversions, tunes and snapshots left "
-                    "when ComfyUI was killed. As long as it is on, it does so in every run that finds any.",
+                    tooltip="Deletes all kept inversions, and leftovers of inversions, tunes and snapshots whose "
+                    "writing was cut off when ComfyUI was killed. While it is on, every run that finds any "
+                    "deletes them.",
                 )
             ],
             outputs=[io.String.Output(display_name="report", tooltip="Number, size and folder.")],

@@ -28,7 +28,7 @@ class Invert(io.ComfyNode):
             node_id="EI2_Invert",
             display_name="EI2 Invert (DDIM Inversion)",
             category="EI2",
-            description="Finds the noise from which the tuned model makes this very clip. Sampling from it with "
+            description="Finds the noise from which the tuned model generates this clip. Sampling from it with "
             "another prompt keeps the motion.",
             **searchable(
                 "ddim, inversion, null text, null-text optimization, unsample, reverse sampling",
@@ -36,24 +36,24 @@ class Invert(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The tuned model from EI2 One-Shot Tune."),
-                io.Latent.Input("latent", tooltip="The same clip that was tuned on."),
+                io.Latent.Input("latent", tooltip="The same clip that was used for tuning."),
                 io.Conditioning.Input(
-                    "positive", tooltip="The source prompt, or an empty one as in Tune-A-Video; guidance is off here."
+                    "positive", tooltip="The source prompt, or an empty one as in Tune-A-Video. Guidance is off here."
                 ),
                 io.Int.Input(
                     "steps",
                     default=50,
                     min=1,
                     max=999,
-                    tooltip="Steps of the inversion; the edit takes the same. More steps reconstruct more exactly.",
+                    tooltip="The number of steps; the edit uses the same. More steps reconstruct more exactly.",
                 ),
                 io.Int.Input(
                     "refine",
                     default=0,
                     min=0,
                     max=10,
-                    tooltip="Extra passes per step that make the inversion more exact; each costs as much as the "
-                    "step itself. Try 1 or 2 when the reconstruction differs from the clip.",
+                    tooltip="Extra passes per step for a more exact inversion. Each costs as much as the step itself. "
+                    "Try 1 or 2 when the reconstruction differs from the clip.",
                 ),
                 io.Boolean.Input(
                     "null_text",
@@ -61,9 +61,9 @@ class Invert(io.ComfyNode):
                     label_on="on",
                     label_off="off",
                     optional=True,
-                    tooltip="Null-text optimisation: learns for every step what to use in place of the empty prompt, "
-                    "so that sampling with guidance still gives the clip back. Needs empty. Slow: with 10 inner steps "
-                    "about thirty times as long as the inversion alone.",
+                    tooltip="Null-text optimisation: learns for every step a replacement for the empty prompt, so "
+                    "that sampling with guidance still gives the clip back. Needs empty. Slow: with 10 inner "
+                    "steps, about thirty times as long as the inversion alone.",
                 ),
                 io.Int.Input(
                     "null_inner_steps",
@@ -71,8 +71,9 @@ class Invert(io.ComfyNode):
                     min=1,
                     max=100,
                     optional=True,
-                    tooltip="For null_text: at most so many learning steps per sampling step. 10 in Video-P2P, 1 in "
-                    "Vid2Vid-zero. More come closer to the clip and take longer; where steps is 12, say, 20 pay off.",
+                    tooltip="For null_text: the maximum number of learning steps per sampling step. 10 in Video-P2P, "
+                    "1 in Vid2Vid-zero. More come closer to the clip and take longer. With few steps, such as "
+                    "12, try 20.",
                 ),
                 io.Float.Input(
                     "null_cfg",
@@ -81,19 +82,20 @@ class Invert(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     optional=True,
-                    tooltip="For null_text: the guidance to be made up for. Set it to the cfg of the edit; 7.5 in "
+                    tooltip="For null_text: the guidance to compensate for. Set it to the cfg of the edit; 7.5 in "
                     "Video-P2P and Vid2Vid-zero.",
                 ),
                 io.Conditioning.Input(
                     "null_source",
                     optional=True,
-                    tooltip="For null_text: what the clip shows, the prompt that guidance leads to. Without it that is "
-                    "positive. Vid2Vid-zero inverts with an empty positive and takes the source prompt here.",
+                    tooltip="For null_text: the prompt that guidance leads to, which describes the clip. If it is not "
+                    "connected, positive is used. Vid2Vid-zero inverts with an empty positive and uses the "
+                    "source prompt here.",
                 ),
                 io.Conditioning.Input(
                     "empty",
                     optional=True,
-                    tooltip="For null_text: an empty prompt to start from, the same one as the edit's negative.",
+                    tooltip="For null_text: an empty prompt to start from. Use the same one as the edit's negative.",
                 ),
                 io.Boolean.Input(
                     "cache",
@@ -102,9 +104,9 @@ class Invert(io.ComfyNode):
                     label_off="off",
                     optional=True,
                     **ADVANCED,
-                    tooltip="Keeps the inversion on disk and takes it from there when clip, model, prompts and all "
-                    "settings are the same, after a restart, too. The node shows what it did; EI2 Inversion Cache "
-                    "shows how much is kept, and deletes it.",
+                    tooltip="Keeps the inversion on disk and reuses it when clip, model, prompts and all settings are "
+                    "the same, even after a restart. The node shows what it did. EI2 Inversion Cache shows "
+                    "how much is kept, and deletes it.",
                 ),
                 io.Boolean.Input(
                     "trajectory",
@@ -112,7 +114,7 @@ class Invert(io.ComfyNode):
                     label_on="kept",
                     label_off="dropped",
                     optional=True,
-                    tooltip="Keeps the latents of every step, which a mask at EI2 Edit Sample needs. Takes memory: 80 "
+                    tooltip="Keeps the latents of every step, which a mask in EI2 Edit Sample needs. Takes memory: 80 "
                     "MB for 24 frames of 512 x 512 pixels and 50 steps. It changes nothing else.",
                 ),
             ],
@@ -122,11 +124,14 @@ class Invert(io.ComfyNode):
                     display_name="noise_latent",
                     tooltip="The same noise for SamplerCustom, KSampler (Advanced) and others, without added noise.",
                 ),
-                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels belonging to it, for SamplerCustom."),
+                io.Sigmas.Output(
+                    display_name="sigmas", tooltip="The noise levels that belong to it, for SamplerCustom."
+                ),
                 io.Conditioning.Output(
                     display_name="negative",
                     tooltip="What null_text learned, as a negative prompt for SamplerCustom, KSampler (Advanced) and "
-                    "others; EI2 Edit Sample does not need it. Without null_text it is empty.",
+                    "others. EI2 Edit Sample does not need it. Without null_text it is what is connected to "
+                    "empty.",
                 ),
             ],
         )

@@ -20,8 +20,9 @@ class LoadMini(io.ComfyNode):
             node_id="EI2_LoadMini",
             display_name="EI2 Load Miniature Model",
             category="EI2",
-            description="A tiny Stable Diffusion that comes with the pack, to try everything in minutes on a CPU. It "
-            'knows one world, at 128 x 128 pixels: "a red circle on a striped blue background".',
+            description="A tiny Stable Diffusion that comes with the pack, for trying everything in minutes on a CPU. "
+            'It draws only one kind of picture, at 128 x 128 pixels: "a red circle on a striped blue '
+            'background".',
             **searchable("demo model, tiny model, test model"),
             inputs=[],
             outputs=[

@@ -19,8 +19,8 @@ class LoadTune(io.ComfyNode):
             node_id="EI2_LoadTune",
             display_name="EI2 Load Tune",
             category="EI2",
-            description="Loads what EI2 Save Tune kept, for EI2 Apply Tune: the clip need not be learned again. It "
-            "shows a rough picture of the clip.",
+            description="Loads a tune that EI2 Save Tune saved, for EI2 Apply Tune: the clip does not have to be "
+            "learned again. Shows a rough picture of the clip.",
             **searchable("load motion, import tune, tune-a-video", has_intermediate_output=True),
             inputs=[
                 io.Combo.Input(
@@ -33,7 +33,7 @@ class LoadTune(io.ComfyNode):
                 io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="For EI2 Apply Tune."),
                 io.String.Output(
                     display_name="info",
-                    tooltip="How it was made: inflation, clip, training, model, prompt. Shown in the node, too.",
+                    tooltip="How it was made: inflation, clip, training, model, prompt. The node shows it too.",
                 ),
             ],
         )

@@ -26,15 +26,15 @@ class LoadVideo(io.ComfyNode):
             node_id="EI2_LoadVideo",
             display_name="Load Video (EI2)",
             category="EI2",
-            description="Load the frames and the sound of a part of a video, scaled to the size to edit. "
-            "Only the chosen frames take memory, however long the video is.",
+            description="Loads the frames and the sound of part of a video, scaled to the size to edit. Only the "
+            "chosen frames take memory, however long the video is.",
             **searchable("import video, video to frames, extract frames, trim video, video clip"),
             inputs=[
                 io.Combo.Input(
                     "video",
                     options=list_input_videos(),
                     upload=io.UploadType.video,
-                    tooltip="The video to edit: upload one, or choose a file of ComfyUI's input folder.",
+                    tooltip="The video to edit. Upload one, or choose a file from ComfyUI's input folder.",
                 ),
                 io.Int.Input(
                     "width",
@@ -42,9 +42,9 @@ class LoadVideo(io.ComfyNode):
                     min=0,
                     max=LARGEST_SIZE,
                     step=PIXELS_PER_LATENT,
-                    tooltip="Width of the frames in pixels, a multiple of 8. 0 = follow height and the "
-                    "video's shape; with both 0, the video's own size, its edges cut to a multiple "
-                    "of 8. Use the size the model was made for: 512 for SD 1.5, 768 for SD 2.",
+                    tooltip="Width of the frames in pixels, a multiple of 8. 0: follow height and the video's shape. "
+                    "If both are 0: the video's own size, with its edges cut to a multiple of 8. Use the size "
+                    "the model was made for: 512 for SD 1.5, 768 for SD 2.",
                 ),
                 io.Int.Input(
                     "height",
@@ -52,17 +52,16 @@ class LoadVideo(io.ComfyNode):
                     min=0,
                     max=LARGEST_SIZE,
                     step=PIXELS_PER_LATENT,
-                    tooltip="Height of the frames in pixels, a multiple of 8. 0 = follow width and the "
-                    "video's shape; with both 0, the video's own size, its edges cut to a multiple "
-                    "of 8.",
+                    tooltip="Height of the frames in pixels, a multiple of 8. 0: follow width and the video's shape. "
+                    "If both are 0: the video's own size, with its edges cut to a multiple of 8.",
                 ),
                 io.Combo.Input(
                     "fit",
                     options=list(FITS),
                     default=FITS[0],
-                    tooltip="What to do when the video has another shape than width x height. crop: fill "
-                    "the frame and cut what sticks out. pad: show everything between black bars. "
-                    "stretch: show everything, distorted.",
+                    tooltip="What to do when the video's shape differs from width x height. crop: fill the frame and "
+                    "cut off the rest. pad: show everything between black bars. stretch: show everything, "
+                    "distorted.",
                 ),
                 io.Int.Input(
                     "start_frame",
@@ -77,17 +76,17 @@ class LoadVideo(io.ComfyNode):
                     default=1,
                     min=1,
                     max=1000,
-                    tooltip="Load every n-th frame: 1 = every frame, 2 = every second one. Higher values "
-                    "cover more time with the same number of frames; fps is lowered to match, so "
-                    "that the clip still plays at its natural speed.",
+                    tooltip="Load every n-th frame: 1 = every frame, 2 = every second one. Higher values cover more "
+                    "time with the same number of frames. fps is lowered to match, so the clip still plays at "
+                    "its natural speed.",
                 ),
                 io.Int.Input(
                     "max_frames",
                     default=24,
                     min=0,
                     max=MOST_FRAMES,
-                    tooltip="The most frames to load; 0 = up to the end of the video. Time and memory of "
-                    "tuning and editing grow with it: start with 8 to 24.",
+                    tooltip="The maximum number of frames to load; 0 = up to the end of the video. Time and memory "
+                    "for tuning and editing grow with it. Start with 8 to 24.",
                 ),
                 # Sockets, not widgets: the editor's own upload button is the last widget, and workflows are saved with
                 # their widgets' values in order.
@@ -98,9 +97,9 @@ class LoadVideo(io.ComfyNode):
                     max=MOST_RATE,
                     step=0.01,
                     optional=True,
-                    tooltip="Frames per second before frame_stride; 0 = the video's. Phones and screen "
-                    "recorders write frames at a variable rate: they are made even, at the usual "
-                    "rate or this one, and a frame is repeated where there is a pause.",
+                    tooltip="Frames per second before frame_stride; 0 = the video's own. Videos with a variable rate "
+                    "(phones, screen recorders) are made even, at their usual rate or this one. During a "
+                    "pause, a frame is repeated.",
                     force_input=True,
                 ),
                 io.String.Input(
@@ -115,12 +114,11 @@ class LoadVideo(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The frames, in order."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second of the loaded frames."),
                 io.Int.Output(display_name="frame_count", tooltip="How many frames were loaded."),
-                io.Audio.Output(display_name="audio", tooltip="The sound of the same span; empty if there is none."),
+                io.Audio.Output(display_name="audio", tooltip="The sound of the same part; empty if there is none."),
                 io.Mask.Output(
                     display_name="mask",
-                    tooltip="The transparent parts of the frames, as ComfyUI's Load "
-                    "Image gives them: 1 where the video is transparent, 0 "
-                    "everywhere if it is opaque.",
+                    tooltip="The transparent parts of the frames, as in ComfyUI's Load Image: 1 where the video is "
+                    "transparent, 0 where it is opaque.",
                 ),
             ],
         )

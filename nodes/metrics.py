@@ -33,13 +33,13 @@ class Metrics(io.ComfyNode):
             node_id="EI2_Metrics",
             display_name="EI2 Metrics (Flicker, CLIP)",
             category="EI2",
-            description="Scores an edit against its source: flicker; with clip_vision how alike the frames are; with "
-            "clip and prompt too, how well they show the prompt; with mask, how well the rest was kept. Made to "
-            "compare edits of one clip: a score alone says little.",
+            description="Scores an edit against its source. Flicker always; with clip_vision, how similar the frames "
+            "are; with clip and prompt too, how well they match the prompt; with mask, how well the rest "
+            "was kept. For comparing edits of one clip: a single score says little.",
             **searchable("flicker, temporal consistency, frame consistency, clip score, text alignment, evaluate"),
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames before the edit."),
-                io.Image.Input("edit", tooltip="The edited frames, as many and of the same size."),
+                io.Image.Input("edit", tooltip="The edited frames, the same number and size."),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
@@ -49,22 +49,23 @@ class Metrics(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="From Load CLIP: the text half of the very CLIP that clip_vision is the other half of. For "
-                    "clip-vit-large-patch14 the complete file serves both loaders; the text model inside a Stable "
-                    "Diffusion 1.5 or XL checkpoint lacks the projection for it. Needs prompt and clip_vision.",
+                    tooltip="From Load CLIP: the text half of the same CLIP model as clip_vision. For "
+                    "clip-vit-large-patch14 the complete file works in both loaders; the text model inside a "
+                    "Stable Diffusion 1.5 or XL checkpoint lacks the projection. Needs prompt and "
+                    "clip_vision.",
                 ),
                 io.String.Input(
                     "prompt",
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="What the edit should show: the edit prompt. Only used with clip.",
+                    tooltip="The edit prompt: what the edit should show. Used only with clip.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where the edit may change the clip, one for all frames or one per frame. Outside it "
-                    "source and edit are compared. Without it there are no rows on the background.",
+                    tooltip="White where the edit may change the clip; one mask for all frames or one per frame. "
+                    "Source and edit are compared outside it. Without it there are no rows on the background.",
                 ),
             ],
             outputs=[

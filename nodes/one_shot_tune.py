@@ -32,7 +32,8 @@ class OneShotTune(io.ComfyNode):
             node_id="EI2_OneShotTune",
             display_name="EI2 One-Shot Tune",
             category="EI2",
-            description="Teaches an inflated model the motion of one clip. Done once per clip; every edit reuses it.",
+            description="Trains an inflated model on the motion of one clip. Tune once per clip; every edit reuses "
+            "the result.",
             **searchable(
                 "tune-a-video, one-shot tuning, fine-tune, train, learn motion, motion", has_intermediate_output=True
             ),
@@ -45,7 +46,7 @@ class OneShotTune(io.ComfyNode):
                     default=TuneSettings.steps,
                     min=1,
                     max=10_000,
-                    tooltip="How long to learn. Too few: the motion is lost. Too many: the source comes back whatever "
+                    tooltip="How long to train. Too few: the motion is lost. Too many: the source comes back whatever "
                     "the new prompt says; then try 200 to 300.",
                 ),
                 io.Float.Input(
@@ -55,7 +56,7 @@ class OneShotTune(io.ComfyNode):
                     max=1e-1,
                     step=1e-6,  # the editor shows and keeps as many decimals as the step has
                     round=False,
-                    tooltip="How big each step of learning is. 3e-5 suits Stable Diffusion; the miniature wants 1e-3.",
+                    tooltip="The size of each training step. 3e-5 suits Stable Diffusion, 1e-3 the miniature.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -63,23 +64,23 @@ class OneShotTune(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
-                    tooltip="The noise of the training. The same seed gives the same result.",
+                    tooltip="The seed for the training noise. The same seed gives the same result.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISION),
                     default="auto",
                     **ADVANCED,
-                    tooltip="Arithmetic of the model while it learns. auto: bf16 or fp16 on a GPU, fp32 on a CPU. What "
-                    "is learned is always kept in fp32.",
+                    tooltip="The model's arithmetic during training. auto: bf16 or fp16 on a GPU, fp32 on a CPU. The "
+                    "tune itself is always kept in fp32.",
                 ),
                 io.Combo.Input(
                     "gradient_checkpointing",
                     options=list(CHECKPOINTING),
                     default="auto",
                     **ADVANCED,
-                    tooltip="Saves memory by computing things twice, about a third slower. auto: only when memory is "
-                    "short.",
+                    tooltip="Saves memory by computing activations twice; about a third slower. auto: only when "
+                    "memory is short.",
                 ),
                 io.Int.Input(
                     "snapshot_every",
@@ -88,10 +89,10 @@ class OneShotTune(io.ComfyNode):
                     max=10_000,
                     optional=True,
                     **ADVANCED,
-                    tooltip="Every so many steps, and at the end, the state of the tuning is written to a file in "
-                    "models/ei2_tunes/snapshots, so that a crash or cancelling costs at most so many steps. One file "
-                    "per clip and settings, about three times as large as a tune, overwritten each time and kept until "
-                    "you delete it. 0: never.",
+                    tooltip="Save the state every N steps, and at the end, to a file in models/ei2_tunes/snapshots; a "
+                    "crash or a cancelled run then loses at most N steps. One file per clip and settings, "
+                    "about three times as large as a tune. It is overwritten each time and kept until you "
+                    "delete it. 0: never.",
                 ),
                 io.Combo.Input(
                     "resume_from",
@@ -99,8 +100,9 @@ class OneShotTune(io.ComfyNode):
                     default=NONE,
                     optional=True,
                     **ADVANCED,
-                    tooltip="A snapshot to go on from, to what an unbroken run gives. Everything but steps has to be "
-                    "as it was; with more steps a finished run goes on, too. Press R to find new ones.",
+                    tooltip="A snapshot to continue from; the result is that of an unbroken run. Everything except "
+                    "steps must be the same as before. With more steps, a finished run continues too. Press R "
+                    "to find new snapshots.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -109,9 +111,9 @@ class OneShotTune(io.ComfyNode):
                     max=10_000,
                     optional=True,
                     **ADVANCED,
-                    tooltip="Every so many steps the node shows three frames of the clip and, below, what the model "
-                    "makes of them out of much noise: they grow alike while it learns. A look takes about a third of "
-                    "a step. 0: never.",
+                    tooltip="Every N steps, the node shows three frames of the clip and, below, how the model "
+                    "denoises them from strong noise. They become more alike as it learns. A preview takes "
+                    "about a third of a step. 0: never.",
                 ),
                 io.Int.Input(
                     "window_frames",
@@ -119,15 +121,17 @@ class OneShotTune(io.ComfyNode):
                     min=0,
                     max=10_000,
                     optional=True,
-                    tooltip="For clips too long to fit at once: each step learns from so many frames that follow each "
-                    "other, anywhere in the clip. 0: from the whole clip. To invert and edit, put an EI2 Context "
-                    "Windows node after this one, with this context_length.",
+                    tooltip="For clips too long to fit in memory: each step learns from this many consecutive frames, "
+                    "anywhere in the clip. 0: from the whole clip. To invert and edit, add an EI2 Context "
+                    "Windows node after this one, with this number as its context_length.",
                 ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample."),
-                io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="What was learned, apart from the model."),
-                io.Image.Output(display_name="loss_plot", tooltip="The loss over the steps: it should fall and level."),
+                io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="What was learned, separate from the model."),
+                io.Image.Output(
+                    display_name="loss_plot", tooltip="The loss over the steps. It should fall and level off."
+                ),
             ],
         )
 

@@ -34,19 +34,19 @@ SELF_REPLACE = 0.5  # Video-P2P's; it acts on the temporal maps, which carry the
 RECIPES = {
     "recolour / restyle": Recipe(
         "other colours, materials or a style; every outline stays",
-        "write both prompts with the same words but the new colour or style; leave the blend words empty for a style, "
-        "name the object in both for a colour",
-        "the old colour shines through: raise cfg, then reweight the new word with 1.5 to 2; outlines drift: raise "
-        "cross_replace; a style that needs other outlines (pixel art, cubism) wants the recipe 'swap the object'",
+        "use the same words in both prompts except the new colour or style; for a style leave the blend words empty, "
+        "for a colour name the object in both",
+        "the old colour shows through: raise cfg, then reweight the new word with 1.5 to 2; outlines drift: raise "
+        "cross_replace; a style that needs other outlines (pixel art, cubism): use the recipe 'swap the object'",
         (300, 200),
         (7.5, 2.0),
         (0.6, 0.4),
     ),
     "swap the object": Recipe(
         "another object that moves as the old one did",
-        "replace the object's words and nothing else; name the old ones in blend_source and the new ones in "
-        "blend_target, so that the rest stays",
-        "the old form comes back: lower cross_replace to 0, then tune with fewer steps; the new object strays or "
+        "replace only the object's words; name the old ones in blend_source and the new ones in blend_target to keep "
+        "the rest",
+        "the old shape comes back: lower cross_replace to 0, then tune with fewer steps; the new object strays or "
         "flickers: raise cross_replace; it cannot fill another outline (a bus for a bicycle): leave the blend words "
         "empty",
         (300, 200),
@@ -55,16 +55,16 @@ RECIPES = {
     ),
     "new background": Recipe(
         "another place around the same object",
-        "replace the background's words and nothing else; leave the blend words empty",
-        "the old background's pattern comes back, since the inverted noise holds it: raise cfg, then tune with fewer "
-        "steps; the object changes, too: raise cross_replace, or describe it more closely in both prompts",
+        "replace only the background's words; leave the blend words empty",
+        "the old background's pattern comes back, because the inverted noise holds it: raise cfg, then tune with "
+        "fewer steps; the object changes too: raise cross_replace, or describe it in more detail in both prompts",
         (300, 200),
         (10.0, 4.0),
         (0.4, 0.4),
     ),
     "subtle": Recipe(
         "as little change as possible: a detail, a season, a light",
-        "change a single word and name it in both blend fields, or what it belongs to",
+        "change a single word, and name it (or what it belongs to) in both blend fields",
         "nothing changes: lower cross_replace in steps of 0.2, then raise cfg; too much changes: raise blend_threshold "
         "to 0.5 or 0.7",
         (500, 200),
@@ -83,8 +83,8 @@ class RecipeNode(io.ComfyNode):
             node_id="EI2_Recipe",
             display_name="EI2 Recipe (Restyle, Swap, Background)",
             category="EI2",
-            description="Starting values for a kind of edit, to be wired into EI2 One-Shot Tune, EI2 Attention Control "
-            "and EI2 Edit Sample, and a note that says what to do when they fail.",
+            description="Starting values for a kind of edit. Connect them to EI2 One-Shot Tune, EI2 Attention Control "
+            "and EI2 Edit Sample. A note says what to do if the edit fails.",
             **searchable(
                 "restyle, style transfer, recolour, recolor, replace object, swap object, background, starting values",
                 has_intermediate_output=True,
@@ -96,7 +96,7 @@ class RecipeNode(io.ComfyNode):
                     options=list(MODEL_KINDS),
                     default=MODEL_KINDS[0],
                     tooltip="Stable Diffusion: any checkpoint of yours. bundled miniature: EI2 Load Miniature Model, "
-                    "which learns faster and wants less guidance.",
+                    "which learns faster and needs less guidance.",
                 ),
             ],
             outputs=[
@@ -105,7 +105,9 @@ class RecipeNode(io.ComfyNode):
                 io.Float.Output(display_name="cfg", tooltip="For cfg of EI2 Edit Sample, of the edit."),
                 io.Float.Output(display_name="cross_replace", tooltip="For cross_replace of EI2 Attention Control."),
                 io.Float.Output(display_name="self_replace", tooltip="For self_replace of EI2 Attention Control."),
-                io.String.Output(display_name="note", tooltip="What was set, and when it fails; for a preview."),
+                io.String.Output(
+                    display_name="note", tooltip="What was set, and what to do if the edit fails; for a preview."
+                ),
             ],
         )
 
@@ -139,4 +141,4 @@ def describe(name: str, kind: int) -> str:
 
 
 def _tooltip() -> str:
-    return "What kind of edit it is. " + " ".join(f"{name}: {recipe.purpose}." for name, recipe in RECIPES.items())
+    return "The kind of edit. " + " ".join(f"{name}: {recipe.purpose}." for name, recipe in RECIPES.items())

@@ -31,7 +31,7 @@ class ReconstructionCheck(io.ComfyNode):
             display_name="EI2 Reconstruction Check",
             category="EI2",
             description="Compares the reconstruction (EI2 Edit Sample with the source prompt at cfg 1, decoded) with "
-            "the clip. What the inversion loses, no edit can keep: look here before editing.",
+            "the clip. No edit can keep what the inversion loses, so check this before editing.",
             **searchable("inversion quality, psnr, ssim"),
             inputs=[
                 io.Image.Input("source", tooltip="The clip's frames, as they were encoded for the inversion."),
@@ -42,19 +42,19 @@ class ReconstructionCheck(io.ComfyNode):
                 io.Image.Input(
                     "vae_only",
                     optional=True,
-                    tooltip="The clip through VAE Encode and VAE Decode with nothing between: the best that can be "
-                    "reached. With it the advice is about what the inversion loses, not the VAE.",
+                    tooltip="The clip through VAE Encode and VAE Decode with nothing in between: the best possible "
+                    "result. The advice then covers only what the inversion loses, not the VAE.",
                 ),
             ],
             outputs=[
                 io.String.Output(display_name="advice", tooltip="How good it is, and what to do."),
-                io.Float.Output(display_name="psnr", tooltip="In dB over all frames, at most 100; more is better."),
-                io.Float.Output(display_name="ssim", tooltip="The mean structural similarity; 1 is equal."),
+                io.Float.Output(display_name="psnr", tooltip="In dB over all frames, at most 100; higher is better."),
+                io.Float.Output(display_name="ssim", tooltip="The mean structural similarity; 1 means equal."),
                 io.Image.Output(
                     display_name="difference",
-                    tooltip="Each frame's difference, dark where equal, white from a quarter of the full range on.",
+                    tooltip="The difference per frame: dark where equal, white from a quarter of the full range.",
                 ),
-                io.Image.Output(display_name="plot", tooltip="The worst frame, and PSNR and SSIM of every frame."),
+                io.Image.Output(display_name="plot", tooltip="The worst frame, and PSNR and SSIM for every frame."),
             ],
             is_output_node=True,
         )

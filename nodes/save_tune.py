@@ -20,23 +20,24 @@ class SaveTune(io.ComfyNode):
             node_id="EI2_SaveTune",
             display_name="EI2 Save Tune",
             category="EI2",
-            description="Keeps what EI2 One-Shot Tune learned, in ComfyUI's models/ei2_tunes, to use it again another "
-            "day: EI2 Load Tune, then EI2 Apply Tune.",
+            description="Saves what EI2 One-Shot Tune learned in ComfyUI's models/ei2_tunes. To reuse it another day: "
+            "EI2 Load Tune, then EI2 Apply Tune.",
             **searchable("save motion, export tune, tune-a-video"),
             inputs=[
                 io.Custom("EI2_TUNE").Input("tune", tooltip="From EI2 One-Shot Tune."),
                 io.String.Input(
                     "filename_prefix",
                     default="tune",
-                    tooltip="The beginning of the file's name; a number follows, so that nothing is overwritten. A / "
-                    "makes subfolders, %year%, %month% and %day% the date.",
+                    tooltip="The start of the file name; a number is added, so nothing is overwritten. A / makes "
+                    "subfolders; %year%, %month% and %day% become the date.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="What the clip shows, kept in the file and shown by EI2 Load Tune: best the source prompt.",
+                    tooltip="What the clip shows, best the source prompt. It is stored in the file and shown by EI2 "
+                    "Load Tune.",
                 ),
             ],
             outputs=[],

@@ -26,32 +26,33 @@ class ShiftProbe(io.ComfyNode):
             node_id="EI2_ShiftProbe",
             display_name="EI2 Shift Probe",
             category="EI2",
-            description="Shows how far an inflated model moves the features that the image model's frozen layers "
-            "expect: the covariate shift, which makes edits flicker and ignore words. Lower is better.",
+            description="Measures how far an inflated model moves the features that the image model's frozen layers "
+            "expect. This covariate shift makes edits flicker and ignore words. Lower is better.",
             **searchable("covariate shift, feature shift, flicker, diagnose"),
             inputs=[
-                io.Model.Input("model", tooltip="An inflated model, as a rule a tuned one from EI2 One-Shot Tune."),
-                io.Latent.Input("latent", tooltip="The clip to look at: the one that was tuned on."),
+                io.Model.Input("model", tooltip="An inflated model, usually a tuned one from EI2 One-Shot Tune."),
+                io.Latent.Input("latent", tooltip="The clip to measure on: the one that was used for tuning."),
                 io.Conditioning.Input("positive", tooltip="What the clip shows: the source prompt. Guidance is off."),
                 io.String.Input(
                     "timesteps",
                     default=", ".join(map(str, TIMESTEPS)),
                     **ADVANCED,
-                    tooltip="Noise levels to look at and average over, 0 (clean) to 999 (noise), with commas between. "
-                    "The plain and the inflated model run once for each.",
+                    tooltip="Noise levels to average over, from 0 (clean) to 999 (noise), separated by commas. The "
+                    "plain and the inflated model run once for each.",
                 ),
                 io.Model.Input(
                     "compare_with",
                     optional=True,
-                    tooltip="Another inflated model to draw beside the first: Tune-A-Video against EI2, say, tuned "
-                    "equally on the same clip.",
+                    tooltip="Another inflated model to plot next to the first, for instance Tune-A-Video against EI2, "
+                    "tuned in the same way on the same clip.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="plot",
-                    tooltip="Per block: above how far the mean moves, in standard deviations; below the log-ratio of "
-                    "standard deviations. Dashed: what the temporal module does on its own.",
+                    tooltip="Two plots over the blocks. Top: how far the mean moves, in standard deviations. Bottom: "
+                    "the log-ratio of standard deviations. Dashed: the contribution of the temporal module "
+                    "alone.",
                 ),
                 io.String.Output(display_name="table", tooltip="The same in numbers, for a text preview or a file."),
             ],
