@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 
 from benchmarks.machine import machine, peak_bytes, start_peak, uses_gpu
 from benchmarks.results import RESULTS, markdown_table, write_rows
+from benchmarks.speed.steps import OURS, Place, Steps, Subject, Way
 from benchmarks.stable_diffusion import UNETS
 from devtools import in_process
 from devtools.environment import ROOT
@@ -26,9 +28,6 @@ from devtools.environment import ROOT
 WORKS = ("tune", "tune, checkpointing", "invert", "edit")
 FRAMES = (8, 16, 24)
 PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512)}
-CELL = 8  # pixels to a latent's edge
-TEXT_TOKENS = 77
-GUIDANCE = 7.5
 # Makes the C library return each tensor's memory at once, so that the peak is what is in use. Otherwise holes between
 # tensors would add up to half as much again.
 ENVIRONMENT = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536")
@@ -59,34 +58,20 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
     real = device == "cpu" or on_gpu
     in_process.import_host(device)
     in_process.import_pack()
-    pack = in_process.pack
-    settings, tuning, sampling = pack("ei2.settings"), pack("host.tuning"), pack("host.sampling")
-    estimates, inflation = pack("host.memory"), pack("host.inflation")
+    estimates = in_process.pack("host.memory")
     precision, dtype = ("fp32", torch.float32) if device == "cpu" else ("bf16", torch.float16)
-    rows = []
+    rows, place = [], Place(frames, pixels, pixels)
     with torch.inference_mode():
-        model = inflation.inflate(load(name, torch.device(device), dtype, real), settings.PRESETS["EI2"])
-        width = model.model.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2.to_k.weight.shape[1]
-        prompt = [[torch.randn(1, TEXT_TOKENS, width), {}]]
-        latents = torch.randn(frames, 4, pixels // CELL, pixels // CELL)
-        sigmas = torch.tensor([1.0, 0.5, 0.0])
-
-        def tune(latents, checkpointing):
-            options = pack("ei2.tuning").TuneSettings(2, 1e-6, 0, precision)
-            tuning.tune_model(model, latents, prompt, options, checkpointing)
-
-        runs = {
-            "tune": lambda x: tune(x, "off"),
-            "tune, checkpointing": lambda x: tune(x, "on"),
-            "invert": lambda x: sampling.invert(model, x, prompt, 2, 0),
-            "edit": lambda x: sampling.sample(model, x, prompt, prompt, GUIDANCE, sigmas),
-        }
+        steps = Steps(Subject(name, load(name, torch.device(device), dtype, real), None, on_gpu))
+        inputs = (steps.inflated[OURS], steps.subject.prompt(), place.latents())
         for work in reversed(works):  # small ones first: what the heap keeps of large ones would hide them
-            need = _estimate(estimates, model, prompt, latents, work, precision, device)
+            need = _estimate(estimates, *inputs, work, precision, device)
             peak = None
             if real:
-                runs[work](latents[:2, :, :8, :8])  # loads the model and warms up
-                peak = _peak(lambda: runs[work](latents), need.weights, on_gpu)
+                way = Way(OURS, precision, {"tune": False, "tune, checkpointing": True}.get(work))
+                run = partial(steps.runner, work.partition(",")[0], way)
+                run(Place(2, 64, 64))(1)  # loads the model and warms up
+                peak = _peak(lambda: run(place)(1), need.weights, on_gpu)
             row = {"model": name, "frames": frames, "pixels": pixels, "work": work, "precision": precision}
             rows.append({**row, "estimate": need.total, "peak": peak})
     return rows

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -195,36 +196,30 @@ def main() -> int:
     options = parser.parse_args()
     bench, windows = Bench(options.device), (options.window, options.overlap)
     output = options.output or RESULTS / f"long_{'cuda' if bench.on_gpu else 'cpu'}.json"
-    about = facts("long", options.device) | {
-        "window": options.window,
-        "overlap": options.overlap,
-        "tune_steps": options.steps,
-    }
-    about |= {"cfg": CFG, "ddim_steps": DDIM_STEPS}
+    settings = {"window": options.window, "overlap": options.overlap, "tune_steps": options.steps}
+    about = {**facts("long", options.device), **settings, "cfg": CFG, "ddim_steps": DDIM_STEPS}
     output.parent.mkdir(parents=True, exist_ok=True)
     rows, left_open, memory = [], [], []
     with torch.inference_mode():
-        for mode in MODES:
-            for frames in MEMORY if mode != ONCE else [count for count in MEMORY if count <= MOST_AT_ONCE]:
-                step = peak(bench, in_mode(bench.inflate(), mode, *windows), frames)
-                memory.append({"mode": mode, "frames": frames, "bytes": step})
+        for mode, frames in product(MODES, MEMORY):
+            if mode != ONCE or frames <= MOST_AT_ONCE:
+                size = peak(bench, in_mode(bench.inflate(), mode, *windows), frames)
+                memory.append({"mode": mode, "frames": frames, "bytes": size})
         print(json.dumps(memory), flush=True)
         for name in options.clip:
-            work, results = LongWork(bench, long_clip(name, options.frames), options.steps, *windows), {}
-            for mode in options.mode:
-                results[mode] = work.rows(mode)
-                rows += [row for row, _ in results[mode]]
-                print(json.dumps(rows[-2:]), flush=True)
-            stem = f"{output.stem}_{name}"
+            work = LongWork(bench, long_clip(name, options.frames), options.steps, *windows)
+            file = lambda kind: output.with_name(f"{output.stem}_{work.clip.name}_{kind}.png")
+            results = {mode: work.rows(mode) for mode in options.mode}
+            rows += [row for edits in results.values() for row, _ in edits]
+            print(json.dumps(rows[-2 * len(results) :]), flush=True)
             for number, edit in enumerate(work.clip.edits):
-                pictures = {"truth": render(list(edit.target_scenes))}
-                pictures |= {mode: edits[number][1] for mode, edits in results.items()}
-                work.sheet(pictures, edit.target_prompt, output.with_name(f"{stem}_{edit.kind}.png"))
+                pictures = {mode: edits[number][1] for mode, edits in results.items()}
+                truth = render(list(edit.target_scenes))
+                work.sheet({"truth": truth, **pictures}, edit.target_prompt, file(edit.kind))
             if name == OPEN_CLIP:
                 samples = {mode: work.left_open(mode) for mode in options.mode}
                 left_open += [row for row, _ in samples.values()]
-                pictures = {mode: clip for mode, (_, clip) in samples.items()}
-                work.sheet(pictures, OPEN_PROMPT, output.with_name(f"{stem}_open.png"))
+                work.sheet({mode: clip for mode, (_, clip) in samples.items()}, OPEN_PROMPT, file("open"))
     write_rows(output, rows, {**about, "memory": memory, "left_open": left_open})
     text = table(rows, memory, left_open)
     output.with_suffix(".md").write_text(f"# Long clips\n\n{about['command']}\n\n{text}\n", encoding="utf-8")

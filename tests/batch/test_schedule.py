@@ -14,8 +14,8 @@ def test_servers_and_workers_that_die(ray_installed, monkeypatch):
     monkeypatch.setitem(os.environ, "RAY_worker_niceness", "0")
     from benchmarks.batch.simulation import simulate
 
-    found = simulate(workers=3, clips=15, edits=3, seconds=10, killed=0.25, lost=0.1)
-    assert found.killed >= 1 and found.workers_lost >= 1, found
-    assert (found.ended, found.lost, found.twice) == (45, 0, 0), found
+    result = simulate(workers=3, clips=15, edits=3, seconds=10, killed=0.25, lost=0.1)
+    assert result.killed >= 1 and result.workers_lost >= 1, result
+    assert (result.ended, result.lost, result.twice) == (45, 0, 0), result
     # A worker that is lost takes seconds to come back, whatever the size of the work.
-    assert found.makespan < 3 * found.bound, found
+    assert result.makespan < 3 * result.bound, result

@@ -110,11 +110,11 @@ def test_table_and_plots_are_written(folder):
 
 
 @pytest.mark.parametrize(
-    "given, problem",
+    "options, problem",
     [(["--frames", "1"], "--frames"), (["--size", "100"], "--size"), (["--threads", "0"], "--threads")],
 )
-def test_bad_options_are_refused_in_words(given, problem, capsys, tmp_path):
-    assert run.main(["--device", "cpu", "--output", str(tmp_path / "results"), *given]) == 1
+def test_bad_options_are_refused_in_words(options, problem, capsys, tmp_path):
+    assert run.main(["--device", "cpu", "--output", str(tmp_path / "results"), *options]) == 1
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
@@ -139,8 +139,8 @@ def test_the_literal_unet_is_the_rivals_preset(literal, subject, pack, inflate, 
         expected = (noisy - evaluate(inflated, clip, source, sigma=float(sigma))) / sigma
     with torch.no_grad():
         context = source[0][0].clone().expand(3, -1, -1)
-        found = literal(noisy / (1 + sigma**2).sqrt(), torch.full((3,), timestep), context, 3)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        output = literal(noisy / (1 + sigma**2).sqrt(), torch.full((3,), timestep), context, 3)
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shipped", [True, False])
@@ -171,13 +171,13 @@ def test_the_literal_attention_is_ffam(pack):
     q, k, v = (torch.randn(frames, height * width, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     attend = lambda q, k, v: pack("ei2.attention").attention(q, k, v, heads)
     expected = pack("ei2.ffam").fine_coarse_attention(q, k, v, frames, height, width, 2, "average", attend)
-    found = attention.literal_fine_coarse(q, k, v, frames, height, attend)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    output = attention.literal_fine_coarse(q, k, v, frames, height, attend)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
 
 
 def test_the_parabola_gives_the_arithmetic_of_any_number_of_frames(subject):
-    made, way = Steps(subject), steps.Way("EI2", "fp32", False)
-    step = lambda frames: made.runner("tune", way, Place(frames, 32, 32))(0)
+    of_subject, way = Steps(subject), steps.Way("EI2", "fp32", False)
+    step = lambda frames: of_subject.runner("tune", way, Place(frames, 32, 32))(0)
     # what is done once per run, such as the picture of the clip, counts too, but hardly
     assert arithmetic(step)(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
 

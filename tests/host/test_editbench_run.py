@@ -116,9 +116,9 @@ def test_the_plan_learns_once_what_can_be_shared():
         jobs = plan(split)
         learned = {(job.clip, job.seed): [] for job in jobs}
         for job in jobs:
-            found = {methods.learning(methods.METHODS[case.method], case.budget) for case in job.cases}
-            assert len(found) == 1
-            learned[job.clip, job.seed] += found
+            keys_learned = {methods.learning(methods.METHODS[case.method], case.budget) for case in job.cases}
+            assert len(keys_learned) == 1
+            learned[job.clip, job.seed] += keys_learned
         assert all(len(keys) == len(set(keys)) for keys in learned.values())
     first = plan("test")[0]
     assert [(case.method, case.budget.name) for case in first.cases] == [
@@ -134,8 +134,8 @@ def test_the_plan_learns_once_what_can_be_shared():
 def test_committed_rows_are_up_to_date(split):
     """A method or a budget that is changed must not leave rows behind that were made with another."""
     rows = json.loads((run.RESULTS / f"editbench_{split}.json").read_text())
-    given = {key: value for job in plan(split) for key, value in job.inputs().items()}
-    assert [run.identity(row) for row in rows if given.get(run.identity(row)) != {n: row[n] for n in INPUTS}] == []
+    inputs = {key: value for job in plan(split) for key, value in job.inputs().items()}
+    assert [run.identity(row) for row in rows if inputs.get(run.identity(row)) != {n: row[n] for n in INPUTS}] == []
 
 
 def test_some_methods_and_clips_can_be_chosen():

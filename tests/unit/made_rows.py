@@ -46,16 +46,16 @@ def row(method="EI2", budget="equal", clip="line-1", edit="color", seed=0, **mea
 
 def bench(methods=METHODS, budgets=("equal",), seed=0, every=4) -> list[dict]:
     """Rows of every method on every fourth clip of `test`, drawn around levels that differ by method and steps."""
-    rng, made = random.Random(seed), []
+    rng, results = random.Random(seed), []
     for budget in budgets:
         for m, method in enumerate(methods):
             for clip in split("test")[::every]:
                 for edit in clip.edits:
-                    one = row(method, budget, clip.name, edit.kind)
+                    entry = row(method, budget, clip.name, edit.kind)
                     untuned = method == "Vid2Vid-zero attention"
-                    growth = 0.0 if untuned else 0.07 * np.log2(one["settings"]["steps"] / 25)
+                    growth = 0.0 if untuned else 0.07 * np.log2(entry["settings"]["steps"] / 25)
                     draw = lambda mean, spread: min(max(rng.gauss(mean, spread), 0.0), 1.0)
-                    one |= {
+                    entry |= {
                         "success": draw(0.3 + 0.09 * m + growth, 0.2),
                         "psnr": rng.gauss(17 + m + 8 * growth, 2),
                         "flicker": 0.02 + draw(0.05 - 0.006 * m, 0.01),
@@ -64,11 +64,11 @@ def bench(methods=METHODS, budgets=("equal",), seed=0, every=4) -> list[dict]:
                         "block_log_variance_shift": [draw(0.2 / (m + 1) * (2 - i / 16), 0.02) for i in range(16)],
                     }
                     if method == "Per-frame":
-                        one |= {
+                        entry |= {
                             "mean_shift": 0.0,
                             "log_variance_shift": 0.0,
                             "block_mean_shift": [0.0] * 16,
                             "block_log_variance_shift": [0.0] * 16,
                         }
-                    made.append(one)
-    return made
+                    results.append(entry)
+    return results

@@ -18,5 +18,5 @@ def test_the_objects_words_where_only_the_object_changes():
 
 
 def test_both_cases_occur():
-    found = [blend_words(clip, edit) is None for clip, edit in EDITS]
-    assert 0.3 < sum(found) / len(found) < 0.7
+    lacking = [blend_words(clip, edit) is None for clip, edit in EDITS]
+    assert 0.3 < sum(lacking) / len(lacking) < 0.7

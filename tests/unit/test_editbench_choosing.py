@@ -11,7 +11,7 @@ from .made_rows import row
 
 
 def test_the_control_is_chosen_with_and_without_blending():
-    made = [
+    results = [
         row("EI2, control 0.2 / 0.5", success=0.6),
         row("EI2, control 0.4 / 0.5", success=0.9),
         row("EI2, control 0.2 / 0.5, blend 0.3", success=0.80, psnr=20.0),
@@ -19,18 +19,18 @@ def test_the_control_is_chosen_with_and_without_blending():
         row("EI2, control 0.4 / 0.5, blend 0.5", clip="easy", success=0.0),
     ]
     blended = {"EI2 + control + blend": "EI2, control 0.4 / 0.5, blend 0.5"}
-    assert choosing.chosen_control(made) == {"EI2 + control": "EI2, control 0.4 / 0.5", **blended}
-    assert choosing.chosen_control(made[2:]) == blended and choosing.chosen_control([row()]) == {}
+    assert choosing.chosen_control(results) == {"EI2 + control": "EI2, control 0.4 / 0.5", **blended}
+    assert choosing.chosen_control(results[2:]) == blended and choosing.chosen_control([row()]) == {}
 
 
 def test_the_best_budget_is_that_of_success_times_preservation():
-    made = [
+    results = [
         row(budget="steps50", success=0.0, preservation=1.0, psnr=30.0),  # returns the source
         row(budget="steps100", success=0.6, preservation=0.5),  # 0.30
         row(budget="steps200", success=0.7, preservation=0.3, psnr=25.0),  # 0.21
     ]
-    assert choosing.scores_of(made, "EI2")["steps100"] == (pytest.approx(0.3), 20.0)
-    assert choosing.best_of(choosing.scores_of(made, "EI2")) == "steps100"
+    assert choosing.scores_of(results, "EI2")["steps100"] == (pytest.approx(0.3), 20.0)
+    assert choosing.best_of(choosing.scores_of(results, "EI2")) == "steps100"
 
 
 def test_psnr_decides_between_budgets_of_about_equal_success():
@@ -38,7 +38,7 @@ def test_psnr_decides_between_budgets_of_about_equal_success():
 
 
 def test_the_equal_budget_is_the_best_for_both_together():
-    made = [
+    results = [
         row(method, budget, psnr=psnr)
         for method, budget, psnr in [
             (JOINT, "steps50", 20.0),
@@ -49,15 +49,15 @@ def test_the_equal_budget_is_the_best_for_both_together():
             ("Tune-A-Video", "steps200", 16.0),
         ]
     ]
-    assert choosing.chosen(made) == {JOINT: "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
+    assert choosing.chosen(results) == {JOINT: "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
 
 
 def test_budgets_are_chosen_on_the_same_edits():
-    made = [
+    results = [
         row(budget="steps50", success=0.3),
         row(budget="steps100", success=0.1),
         row(budget="steps100", clip="easy", success=1.0),
     ]
-    assert choosing.best_of(choosing.scores_of(made, "EI2")) == "steps50"
+    assert choosing.best_of(choosing.scores_of(results, "EI2")) == "steps50"
     with pytest.raises(ValueError, match="The budgets of EI2 have no edit in common"):
-        choosing.scores_of([made[0], made[2]], "EI2")
+        choosing.scores_of([results[0], results[2]], "EI2")

@@ -29,17 +29,17 @@ def test_apart_stays_inside():
 
 
 def test_interval_of_a_mean():
-    made = [row(clip=clip, success=s) for clip, s in (("a", 0.2), ("b", 0.4), ("c", 0.9))]
-    mean, low, high = plots.mean_interval(made, "success", 100)
+    results = [row(clip=clip, success=s) for clip, s in (("a", 0.2), ("b", 0.4), ("c", 0.9))]
+    mean, low, high = plots.mean_interval(results, "success", 100)
     expected = paired_bootstrap([20.0, 40.0, 90.0], [0.0] * 3, ["a", "b", "c"])
     assert (mean, low, high) == pytest.approx(tuple(expected)) and low < mean < high
-    assert plots.mean_interval(made[:1], "success") == (0.2, 0.2, 0.2), "one clip has no interval"
+    assert plots.mean_interval(results[:1], "success") == (0.2, 0.2, 0.2), "one clip has no interval"
 
 
 def test_the_command_writes_report_and_plots(tmp_path):
     file = tmp_path / "editbench_test.json"
-    made = bench(METHODS[1::2], budgets=("equal", "steps50", "steps200")) + bench(["EI2, SCA for FFAM"])
-    file.write_text(json.dumps(made))
+    results = bench(METHODS[1::2], budgets=("equal", "steps50", "steps200")) + bench(["EI2, SCA for FFAM"])
+    file.write_text(json.dumps(results))
     written = report.write(file)
     names = [
         "editbench_test.md",
@@ -76,16 +76,16 @@ def test_plots_tell_every_method_apart(tmp_path):
 
 
 def test_steps_need_three_budgets_that_differ_in_steps_alone(tmp_path):
-    made = bench(["EI2"], budgets=("equal", "steps50", "steps200"))
-    assert plots.success_against_steps(made, tmp_path / "steps.png")
-    again = [one | {"budget": "best"} for one in made if one["budget"] == "steps50"]
-    fixed, lines = plots._steps_series(again + made)
+    results = bench(["EI2"], budgets=("equal", "steps50", "steps200"))
+    assert plots.success_against_steps(results, tmp_path / "steps.png")
+    again = [entry | {"budget": "best"} for entry in results if entry["budget"] == "steps50"]
+    fixed, lines = plots._steps_series(again + results)
     assert fixed == {"learning_rate": 1e-3, "cfg": 2.0} and list(lines) == ["EI2"]
     assert {steps: len(points) for steps, points in lines["EI2"].items()} == {50: 12, 100: 12, 200: 12}
-    first = made[0]["clip"]
-    fewer = [one for one in made if one["budget"] != "steps50" or one["clip"] == first]
+    first = results[0]["clip"]
+    fewer = [entry for entry in results if entry["budget"] != "steps50" or entry["clip"] == first]
     assert {len(points) for points in plots._steps_series(fewer)[1]["EI2"].values()} == {2}  # the same edits everywhere
-    for one in made:
-        one["settings"]["cfg"] = float(one["settings"]["steps"])
-    assert not plots.success_against_steps(made, tmp_path / "none.png")
+    for entry in results:
+        entry["settings"]["cfg"] = float(entry["settings"]["steps"])
+    assert not plots.success_against_steps(results, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

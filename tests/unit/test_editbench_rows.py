@@ -12,8 +12,8 @@ from .made_rows import METHODS, row
 
 
 def test_methods_come_in_the_order_of_the_presets_then_as_they_are():
-    made = [row("my own"), *(row(name) for name in reversed(METHODS)), row("another")]
-    assert rows.methods_of(made) == [*METHODS, "my own", "another"]
+    results = [row("my own"), *(row(name) for name in reversed(METHODS)), row("another")]
+    assert rows.methods_of(results) == [*METHODS, "my own", "another"]
     assert METHODS[1] == "Tune-A-Video" and METHODS[-1] == "EI2"
 
 

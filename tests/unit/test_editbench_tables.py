@@ -25,7 +25,10 @@ def constant_bench() -> list[dict]:
         row("Tune-A-Video", clip=c, success=s, flicker=f, psnr=10.0 + i)
         for i, (c, s, f) in enumerate([("a", 0.25, 0.04), ("b", 0.5, 0.08), ("c", 0.75, 0.06)])
     ]
-    ours = [one | {"method": "EI2", "success": one["success"] + 0.125, "flicker": one["flicker"] / 2} for one in theirs]
+    ours = [
+        entry | {"method": "EI2", "success": entry["success"] + 0.125, "flicker": entry["flicker"] / 2}
+        for entry in theirs
+    ]
     return ours + theirs
 
 
@@ -45,16 +48,16 @@ def test_cells_hold_mean_difference_and_ratio():
 
 def test_intervals_are_of_clips_not_of_edits():
     """Two clips with opposite differences of 0.1 and 0.3: drawn clips give -0.1, 0.1 or 0.3, whatever their edits."""
-    made = []
+    results = []
     for clip, difference in (("a", -0.1), ("b", 0.3)):
         for seed in range(20):
-            made += [row("Tune-A-Video", clip=clip, seed=seed), row(clip=clip, seed=seed, success=0.5 + difference)]
-    assert cells(report.markdown(made), "EI2")[1] == "60.0 (+10.0 [-10.0, +30.0])"
+            results += [row("Tune-A-Video", clip=clip, seed=seed), row(clip=clip, seed=seed, success=0.5 + difference)]
+    assert cells(report.markdown(results), "EI2")[1] == "60.0 (+10.0 [-10.0, +30.0])"
 
 
 def test_budgets_are_compared_apart():
-    made = constant_bench() + [one | {"budget": "best", "success": 1.0} for one in constant_bench()]
-    text = report.markdown(made)
+    results = constant_bench() + [entry | {"budget": "best", "success": 1.0} for entry in constant_bench()]
+    text = report.markdown(results)
     assert text.index("Equal budget") < text.index("Best budget")
     assert cells(text, "EI2", 0)[1].startswith("62.5 (**+12.5")
     assert cells(text, "EI2", 2)[1] == "100.0 (+0.0 [+0.0, +0.0])"
@@ -66,30 +69,30 @@ def test_rows_without_a_partner_are_counted_but_not_compared():
 
 
 def test_what_was_not_measured_is_a_dash_and_one_clip_has_no_interval():
-    made = [row("Tune-A-Video", psnr=None), row(psnr=None, success=1.0)]
-    assert cells(report.markdown(made), "EI2")[1:4] == ["100.0", "50.0", "–"]
+    results = [row("Tune-A-Video", psnr=None), row(psnr=None, success=1.0)]
+    assert cells(report.markdown(results), "EI2")[1:4] == ["100.0", "50.0", "–"]
 
 
 def test_no_ratio_to_a_reference_of_zero():
-    made = constant_bench()
-    for one in made:
-        one["mean_shift"] *= one["method"] == "EI2"
-    assert cells(report.markdown(made), "EI2", 1)[1] == "0.200"
+    results = constant_bench()
+    for entry in results:
+        entry["mean_shift"] *= entry["method"] == "EI2"
+    assert cells(report.markdown(results), "EI2", 1)[1] == "0.200"
 
 
 def test_settings_are_said_once_where_they_are_the_same():
-    made = constant_bench()
-    assert "All methods: steps 100, learning rate 0.001, cfg 2." in report.markdown(made)
-    made[0]["settings"] = made[0]["settings"] | {"cfg": 5.0}
-    assert "* EI2: steps 100, learning rate 0.001, cfg 5" in report.markdown(made)
+    results = constant_bench()
+    assert "All methods: steps 100, learning rate 0.001, cfg 2." in report.markdown(results)
+    results[0]["settings"] = results[0]["settings"] | {"cfg": 5.0}
+    assert "* EI2: steps 100, learning rate 0.001, cfg 5" in report.markdown(results)
 
 
 def test_ablations_are_compared_with_what_they_change_a_part_of_and_only_at_their_budgets():
-    made = constant_bench() + [one | {"budget": "best"} for one in constant_bench()]
-    ours = [one for one in constant_bench() if one["method"] == "EI2"]
-    made += [one | {"method": JOINT, "success": one["success"] - 0.125} for one in ours]
-    made += [one | {"method": "EI2, dense", "success": 0.25} for one in ours]
-    text = report.ablations(made)
+    results = constant_bench() + [entry | {"budget": "best"} for entry in constant_bench()]
+    ours = [entry for entry in constant_bench() if entry["method"] == "EI2"]
+    results += [entry | {"method": JOINT, "success": entry["success"] - 0.125} for entry in ours]
+    results += [entry | {"method": "EI2, dense", "success": 0.25} for entry in ours]
+    text = report.ablations(results)
     assert "Tune-A-Video" not in text and "Best budget" not in text
     assert cells(text, JOINT)[1] == "50.0" and cells(text, "EI2")[1] == "62.5 (**+12.5 [+12.5, +12.5]**)"
     assert (
@@ -110,12 +113,12 @@ def test_summary_sorts_measures_by_what_the_intervals_say():
 
 def controlled_bench() -> list[dict]:
     """EI2 with control keeps 10 points and 2 dB more than every other method, at 5 points less success than EI2."""
-    made = constant_bench()
+    results = constant_bench()
     for name in ("Video-P2P", "Vid2Vid-zero"):
-        made += [one | {"method": name} for one in made if one["method"] == "Tune-A-Video"]
-    ours = [one for one in made if one["method"] == "EI2"]
+        results += [entry | {"method": name} for entry in results if entry["method"] == "Tune-A-Video"]
+    ours = [entry for entry in results if entry["method"] == "EI2"]
     more = {"preservation": 0.6, "psnr_background": 27.0, "source_psnr": 31.0}
-    return made + [one | {"method": "EI2 + control", "success": one["success"] - 0.05} | more for one in ours]
+    return results + [entry | {"method": "EI2 + control", "success": entry["success"] - 0.05} | more for entry in ours]
 
 
 def test_control_is_compared_with_every_other_method():
@@ -134,10 +137,10 @@ def test_control_is_compared_with_every_other_method():
 
 
 def test_tried_controls_are_compared_with_ei2_as_they_were_tried_and_are_no_ablations():
-    made = controlled_bench()
-    made += [one | {"method": JOINT} for one in made if one["method"] == "EI2"]
-    tried = [one | {"method": "EI2, control 0.4 / 0.5"} for one in made if one["method"] == "EI2 + control"]
-    text = report.page(made + tried, "Title", {})
+    results = controlled_bench()
+    results += [entry | {"method": JOINT} for entry in results if entry["method"] == "EI2"]
+    tried = [entry | {"method": "EI2, control 0.4 / 0.5"} for entry in results if entry["method"] == "EI2 + control"]
+    text = report.page(results + tried, "Title", {})
     assert "## Ablations" not in text
     part = text.split("## Values of the control")[1]
     assert cells(part, "EI2, control 0.4 / 0.5")[1] == "57.5 (**-5.0 [-5.0, -5.0]**)" and "Tune-A-Video" not in part
@@ -145,6 +148,6 @@ def test_tried_controls_are_compared_with_ei2_as_they_were_tried_and_are_no_abla
 
 def test_methods_are_told_by_name_not_by_their_settings():
     """All rows but the tuned and untuned have the same budget; what control does is the method's own."""
-    made = [row(name) for name in ("EI2", "EI2 + control")]
-    made[1]["settings"] = made[1]["settings"] | {"control": {"cross_replace": 0.2}, "null_text": 1}
-    assert tables.all_settings({"EI2": made[:1], "EI2 + control": made[1:]}).startswith("All methods: steps 100")
+    results = [row(name) for name in ("EI2", "EI2 + control")]
+    results[1]["settings"] = results[1]["settings"] | {"control": {"cross_replace": 0.2}, "null_text": 1}
+    assert tables.all_settings({"EI2": results[:1], "EI2 + control": results[1:]}).startswith("All methods: steps 100")
