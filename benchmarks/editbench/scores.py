@@ -6,13 +6,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ei2.measures import flicker, masked_psnr, psnr
+from ei2.measures import PSNR_LIMIT, flicker, masked_psnr, psnr
 from miniature.judge import Judge
 from miniature.world import COLORS, SIZE, Scene, object_mask, render
 
 from .clips import VALUES, Clip, Edit
 
-PSNR_LIMIT = 100.0  # dB: the score of an exact result, because JSON has no infinity
 LOST = SIZE / 2  # pixels: the largest centroid error, also that of a frame without an object
 LEAST_AREA = 0.1  # of the true object's area: a smaller region does not count as the object
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.machine import peak_bytes, start_peak
 from devtools.in_process import pack
-from ei2.measures import psnr
+from ei2.measures import PSNR_LIMIT, psnr
 
 from .clips import Clip, Edit, blend_words, find_clip
 from .jobs import Case, Job
 from .methods import METHODS, ControlSettings
-from .scores import PSNR_LIMIT, score
+from .scores import score
 from .sheets import save_strip, strip_name
 
 PRECISION = "bf16"  # of the tuning, as on a GPU; also faster on CPUs with bf16 units
