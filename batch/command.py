@@ -33,7 +33,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         description="Edits many clips with one workflow, on one machine or on several.",
         epilog="The table is a CSV file whose first line names its columns: clip, source_prompt, edit_prompt, and any "
         "input of the workflow: its name where only one node has it, otherwise 'Title.input' or 'id.input'. "
-        "Started again, the command goes on where it stopped. More: docs/batch.md.",
+        "Run it again to continue where it stopped. More: docs/batch.md.",
     )
     add = parser.add_argument
     add("table", help="the table, a path or a URL")
@@ -53,11 +53,15 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--keep-tunes", action="store_true", help="of finished clips, for further edits")
     add("--no-scores", dest="scores", action="store_false", help="neither EI2 Metrics nor the reconstruction's PSNR")
     add("--dashboard", action="store_true", help="start Ray's dashboard, too (needs pip install 'ray[default]')")
-    add("--check", action="store_true", help="check table and workflow as far as it goes without ComfyUI, run nothing")
+    add(
+        "--check",
+        action="store_true",
+        help="check the table and the workflow as far as possible without ComfyUI; run nothing",
+    )
     options = parser.parse_args(given)
     for name in ("workers", "cpus_per_worker"):
         if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}: it has to be 1 or more")
+            parser.error(f"--{name.replace('_', '-')} is {value}: it must be 1 or more")
     if options.snapshot_every < 0:
         parser.error("--snapshot-every is negative: 0 means never")
     return options
@@ -152,7 +156,7 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
         ray.shutdown()
     code = _end(results)
     if schedule.stopped:
-        print(f"Stopped: {schedule.stopped}. The same command goes on from here.", file=sys.stderr)
+        print(f"Stopped: {schedule.stopped}. Run the same command again to continue.", file=sys.stderr)
         return 130 if interrupted else 1
     return code
 
@@ -184,7 +188,7 @@ def _stop_on_interrupt(schedule, progress: Progress) -> list:
         pressed.append(time.monotonic())
         if len(pressed) > 1:
             raise KeyboardInterrupt
-        progress.say("Stopping at the next step; Ctrl-C once more ends at once.")
+        progress.say("Stopping at the next step; press Ctrl-C again to end at once.")
         schedule.stop("Ctrl-C")
 
     signal.signal(signal.SIGINT, handle)
@@ -204,8 +208,8 @@ def _stop_workers(schedule, seconds: float = 20) -> None:
 def _check_workflow(graph: Graph) -> None:
     if not plan.savers(graph):
         raise BatchError(
-            "No node of the workflow saves an edit: let a Save Video follow what EI2 Edit Sample gives, and export "
-            "it anew."
+            "No node of the workflow saves an edit: connect a Save Video to the frames of EI2 Edit Sample, and "
+            "export the workflow again."
         )
 
 
@@ -215,8 +219,8 @@ def _check_schema(graph: Graph, table: Table, info: dict, name: str) -> None:
     if unknown:
         where = ", ".join(title(graph, node) for node in graph if graph[node]["class_type"] in unknown)
         raise BatchError(
-            f"ComfyUI has no nodes {', '.join(unknown)} (in the workflow: {where}): name the packs they come from by "
-            "--packs."
+            f"ComfyUI has no nodes {', '.join(unknown)} (in the workflow: {where}): name the packs they come "
+            "from with --packs."
         )
     table.check(info)
     _raise_problems(table, name)
@@ -224,7 +228,7 @@ def _check_schema(graph: Graph, table: Table, info: dict, name: str) -> None:
 
 def _raise_problems(table: Table, name: str) -> None:
     if table.problems:
-        raise BatchError(f"Nothing was started. In {name} is wrong:\n{show_problems(table.problems)}")
+        raise BatchError(f"Nothing was started. Problems in {name}:\n{show_problems(table.problems)}")
 
 
 def pack_version() -> str:

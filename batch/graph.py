@@ -16,14 +16,14 @@ def read_graph(text: str, name: str) -> Graph:
     try:
         graph = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BatchError(f"{name} is no JSON file: {error}.") from error
+        raise BatchError(f"{name} is not a JSON file: {error}.") from error
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise BatchError(
             f"{name} is a workflow of the graph editor: export it in ComfyUI with Workflow > Export (API) and name "
             "that file."
         )
     if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
-        raise BatchError(f"{name} is no workflow in ComfyUI's API format.")
+        raise BatchError(f"{name} is not a workflow in ComfyUI's API format.")
     return graph
 
 

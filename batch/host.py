@@ -25,10 +25,10 @@ def locate(given: str | None = None) -> Path:
         if (path / "main.py").exists() and (path / "comfy").is_dir():
             return path
         if name not in map(str, around):
-            raise BatchError(f"{path} is no ComfyUI: name the folder that holds its main.py.")
+            raise BatchError(f"{path} is not a ComfyUI folder: name the one that holds its main.py.")
     raise BatchError(
-        "Which ComfyUI is to be used? This pack lies in no ComfyUI's custom_nodes: name the folder that holds "
-        "ComfyUI's main.py by --comfyui or in the environment variable COMFYUI_PATH."
+        "This pack is not in the custom_nodes folder of a ComfyUI: name the folder that holds "
+        "ComfyUI's main.py with --comfyui or the environment variable COMFYUI_PATH."
     )
 
 

@@ -220,10 +220,10 @@ class Schedule:
             self._bring_snapshot(slot)
             slot.unit = None
         elif outcome.kind == MEMORY and (length := unit.shorten()):
-            why = f"{outcome.sentence} Once more in windows of {length} frames."
+            why = f"{outcome.sentence} Retrying in windows of {length} frames."
             self._tell("requeued", slot, why=why, kind=MEMORY)
         elif outcome.kind == INPUT and unit.forget_snapshot():
-            self._tell("requeued", slot, why=f"{outcome.sentence} Tuned from the beginning.", kind=INPUT)
+            self._tell("requeued", slot, why=f"{outcome.sentence} Tuning again from the beginning.", kind=INPUT)
         elif outcome.kind in (INPUT, MEMORY):
             self._told(unit.fail(outcome.kind, outcome), slot, outcome.kind, outcome.sentence)
         else:
@@ -237,7 +237,7 @@ class Schedule:
         else:
             unit.losses += 1
         if unit.kills >= KILLS:
-            outcome.sentence = f"It killed {unit.kills} servers and is kept apart. {outcome.sentence}"
+            outcome.sentence = f"It killed {unit.kills} servers and will not be retried. {outcome.sentence}"
             self._told(unit.give_up(QUARANTINE, outcome), slot, QUARANTINE, outcome.sentence)
         elif unit.losses >= TRIES:
             outcome.sentence = f"Tried {unit.losses} times. {outcome.sentence}"

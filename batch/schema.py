@@ -48,12 +48,14 @@ def check_value(value: object, spec: list) -> str | None:
     options = kind if isinstance(kind, list) else settings.get("options") if kind == "COMBO" else None
     if options is not None:
         # Some nodes look for files in their own folders: an empty list says nothing.
-        return None if not options or value in options else f"{value!r} is none of {', '.join(map(str, options[:12]))}"
+        return (
+            None if not options or value in options else f"{value!r} is not one of {', '.join(map(str, options[:12]))}"
+        )
     if kind == "BOOLEAN":
         return None if isinstance(value, bool) else f"{value!r} is neither true nor false"
     if kind in ("INT", "FLOAT"):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or kind == "INT" and value != int(value):
-            return f"{value!r} is no {'whole ' if kind == 'INT' else ''}number"
+            return f"{value!r} is not a {'whole ' if kind == 'INT' else ''}number"
         low, high = settings.get("min"), settings.get("max")
         if low is not None and value < low or high is not None and value > high:
             return f"{value} is not between {low} and {high}"

@@ -75,8 +75,8 @@ def read_table(address: str, graph: Graph) -> Table:
     names = [name.strip() for name in next(lines, [])]
     if CLIP not in names:
         raise BatchError(
-            f"{address} has no column 'clip': its first line names the columns, clip,source_prompt,edit_prompt for "
-            "instance."
+            f"{address} has no column 'clip': its first line names the columns, for "
+            "instance clip,source_prompt,edit_prompt."
         )
     table = Table()
     for name in names:
@@ -100,7 +100,7 @@ def read_table(address: str, graph: Graph) -> Table:
                 Problem(
                     line,
                     "",
-                    f"{len(cells)} cells, but {len(names)} columns: put quotes round a text with a separator in it",
+                    f"{len(cells)} cells, but {len(names)} columns: put quotes around text that contains a separator",
                 )
             )
             continue

@@ -35,7 +35,7 @@ class Home:
         """Raises `OSError`."""
         content = self.store.read(f"{WORK}/{plan.TUNE_FILE.format(key)}")
         if content is None:
-            raise FileNotFoundError(f"the tune {key} is gone from {WORK}/ of the results")
+            raise FileNotFoundError(f"the tune {key} is missing from {WORK}/ of the results")
         return content
 
     def keep_snapshot(self, key: str, name: str, content: bytes) -> None:

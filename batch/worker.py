@@ -32,7 +32,7 @@ TUNES = f"models/{host.TUNES}"
 SNAPSHOTS = f"{TUNES}/snapshots"
 INTERPRETED = "OMP_NUM_THREADS"
 # What says that a device is too small, beside the exceptions made for it.
-TOO_SMALL = ("out of memory", "memory was not enough", "not enough memory", "of memory, and there are only")
+TOO_SMALL = ("out of memory", "not enough memory", "of memory, and there are only")
 END = 1 << 20  # bytes at a model file's beginning and end that its fingerprint is made of
 
 

@@ -44,7 +44,7 @@ CAUSES = (
     ("Failed to establish a new connection", "The package index cannot be reached: check the network or proxy."),
     ("Temporary failure in name resolution", "The package index cannot be reached: check the network or proxy."),
     ("ProxyError", "The proxy refuses the package index: check the proxy settings (HTTPS_PROXY)."),
-    ("Read timed out", "The network is too slow or was interrupted: run the same command again, it goes on from here."),
+    ("Read timed out", "The network is too slow or was interrupted: run the same command again to continue."),
     ("CERTIFICATE_VERIFY_FAILED", "The network's certificate is not trusted: set PIP_CERT to your certificate file."),
     ("(from versions: none)", "The package index was not reached or lacks the package: check network and proxy."),
     ("No matching distribution found", "No package fits this Python or system: Python 3.11 is the tested version."),

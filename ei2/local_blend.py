@@ -27,8 +27,8 @@ class MapSum:
             self.total, self.height, self.width = torch.zeros_like(maps), height, width
         if (height, width) != (self.height, self.width) or maps.shape != self.total.shape:
             raise ValueError(
-                f"Maps of {height} x {width} do not add to maps of {self.height} x {self.width}: take off what changes "
-                "the model's resolution between steps."
+                f"Maps of {height} x {width} cannot be added to maps of {self.height} x {self.width}: remove the node "
+                "that changes the model's resolution between steps."
             )
         self.total = self.total + maps
         self.count += 1

@@ -47,11 +47,11 @@ def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:
     not fit the clip or lets nothing change, and for an inversion without its trajectory."""
     if inversion.trajectory is None:
         raise ValueError(
-            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or take the mask off."
+            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or remove the mask."
         )
     cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:])
     if not cells.any():
-        raise ValueError("The mask is black everywhere, so that nothing could change: is it inverted?")
+        raise ValueError("The mask is black everywhere, so nothing could change: is it inverted?")
     return KeptOutside(cells, inversion.trajectory)
 
 

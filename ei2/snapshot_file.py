@@ -50,23 +50,23 @@ class Run:
             if theirs.get(key) != ours[key]:
                 raise ValueError(
                     f"The snapshot {name} was made with {key} {theirs.get(key)}, but this tuning has {ours[key]}: set "
-                    "it back, or set resume_from to none to start anew."
+                    "it back, or set resume_from to none to start again."
                 )
         size = lambda clip: [PIXELS_PER_LATENT * clip.shape[axis] for axis in (3, 2)]
         shape = lambda clip: f"{clip.shape[0]} frames of {' x '.join(map(str, size(clip)))}"
-        remedy = "choose it again, or set resume_from to none to start anew."
+        remedy = "choose it again, or set resume_from to none to start again."
         if not _close([snapshot.clip], [self.clip]):
             raise ValueError(
                 f"The snapshot {name} was made on another clip ({shape(snapshot.clip)}) than this one "
                 f"({shape(self.clip)}): {remedy}"
             )
         if not _close(snapshot.prompt, self.prompt):
-            raise ValueError(f"The snapshot {name} was made with another source prompt than this one: {remedy}")
+            raise ValueError(f"The snapshot {name} was made with a different source prompt: {remedy}")
         warning = check_base(snapshot.base, self.base, f"snapshot {name}")
         if warning:
             raise ValueError(warning)
         if snapshot.earlier != self.earlier:
-            raise ValueError(f"The snapshot {name} was made on a model that had learned other things before: {remedy}")
+            raise ValueError(f"The snapshot {name} was made on a model with different earlier training: {remedy}")
 
     def _settings(self) -> dict:
         training = {key: value for key, value in asdict(self.training).items() if key != "steps"}
@@ -145,7 +145,7 @@ def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
             if name not in ("base.sample", "random"):
                 finite(name, tensor(tensors, name))
         if not value(record, "losses", list):
-            raise Damaged("it has done no step")
+            raise Damaged("it contains no step")
         scaler = value(record, "scaler", dict)
         scaler = {name: value(scaler, name, int if type(one) is int else float) for name, one in scaler.items()}
         for name in SCALER if run.training.precision == "fp16" else ():
@@ -161,7 +161,7 @@ def _random(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     try:
         torch.Generator("cpu").set_state(state)
     except (RuntimeError, TypeError) as error:
-        raise Damaged("its random numbers' state is none") from error
+        raise Damaged("its random number state is invalid") from error
     return state
 
 

@@ -99,7 +99,7 @@ def making_sense(path: Path) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise BadFile(
-            f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it anew."
+            f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it again."
         ) from error
 
 
@@ -122,7 +122,7 @@ def _opened(path: Path, kind: str) -> Iterator[tuple]:
         if not _is_unicode(path):
             raise BadFile(f"{name} cannot be read, since its name or folder is not in Unicode: rename it.") from error
         raise BadFile(
-            f"{name} cannot be read ({_reason(error)}): it is broken, cut off or no safetensors file."
+            f"{name} cannot be read ({_reason(error)}): it is broken, cut off or not a safetensors file."
         ) from error
 
 
@@ -171,7 +171,7 @@ def why_not_written(error: Exception) -> str:
     if number in FULL:
         return "the disk is full. Make room on it and run again."
     if number in LOCKED:
-        return "ComfyUI may not write to that folder. Change the folder's rights and run again."
+        return "ComfyUI has no permission to write to that folder. Change the folder's permissions and run again."
     return f"{_reason(error)}."
 
 
@@ -188,7 +188,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "its record is nested too deep"
     if isinstance(error, json.JSONDecodeError):
-        return "its record is no JSON"
+        return "its record is not JSON"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable_name(error)[:300].rstrip(".")

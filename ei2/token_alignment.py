@@ -117,7 +117,7 @@ def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]
     if len(source) != len(target):
         raise ValueError(
             f"The source prompt fills {len(source)} tokens and the target prompt {len(target)}: shorten the longer "
-            "one, or write both long."
+            "one, or make both long."
         )
     if mode == "auto":
         mode = "replace" if same_places(source, target) else "refine"
@@ -144,7 +144,7 @@ def replace_map(source: Prompt, target: Prompt) -> TokenMap:
     """
     if len(source.texts) != len(target.texts):
         raise ValueError(
-            f"Replacing needs prompts with equally many words, but the source prompt has {len(source.texts)} "
+            f"Replacing needs prompts with the same number of words, but the source prompt has {len(source.texts)} "
             f"({listed(source.texts)}) and the target prompt {len(target.texts)} ({listed(target.texts)}): "
             "choose mode refine."
         )
@@ -232,7 +232,7 @@ def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) ->
     for word, factor in factors:
         for span in find_word(prompt, word, "target"):
             if not given.isdisjoint(span):
-                raise ValueError(f"{short(' '.join(word.texts))} gets two factors in reweight: leave one line of them.")
+                raise ValueError(f"{short(' '.join(word.texts))} has two factors in reweight: keep one of the lines.")
             given.update(span)
             result[span] = factor
     return result

@@ -184,7 +184,7 @@ def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings
 def _size(record: dict) -> tuple[int, int]:
     size = value(record, "size", list)
     if len(size) != 2 or not all(type(side) is int for side in size):
-        raise Damaged("size is no height and width")
+        raise Damaged("size is not a height and a width")
     return tuple(size)
 
 

@@ -63,7 +63,8 @@ def _tokenize(clip, text: str) -> dict[str, list]:
         _, tokenizer = _part(clip.tokenizer, key)
         if not any(piece.endswith(WORD_END) for piece in getattr(tokenizer, "inv_vocab", {}).values()):
             raise ValueError(
-                "Attention control needs to know where words end, which only CLIP text encoders tell (Stable Diffusion "
+                "Attention control needs to know where words end, which only CLIP text encoders provide (Stable "
+                "Diffusion "
                 f"1.5, 2.x and XL); this text encoder reads prompts as {key!r}: load the one that belongs to the model."
             )
     return tokenized

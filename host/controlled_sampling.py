@@ -135,8 +135,8 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
         )
     if any("area" in options or options.get("set_area_to_bounds") for _, options in negative):
         raise ValueError(
-            "negative is held to a part of the picture, so that the host would run the prompt in parts, which "
-            "attention control cannot follow: give one for the whole picture."
+            "negative covers only part of the picture. ComfyUI would run it in parts, which "
+            "attention control cannot follow: connect a prompt for the whole picture."
         )
     check_whole(model, inversion.frames, "Attention control")
     temporal = control.self_maps in ("temporal", "both")

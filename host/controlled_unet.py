@@ -97,9 +97,9 @@ class ControlledUNet:
             if other and not self.warned:
                 self.warned = True
                 logging.warning(
-                    "EI2: another node replaces the attention to the prompt; what it adds is kept beside the attention "
-                    "control. If it changes the prompt's own attention instead (not an IP-Adapter), take one of the "
-                    "two off."
+                    "EI2: another node replaces the attention to the prompt; what it adds is kept alongside the "
+                    "attention control. If it changes the prompt's own attention instead (not an IP-Adapter), remove "
+                    "one of the two."
                 )
             attn2[block.full_place] = partial(self._attend_text, block=block, other=other, branch=branch)
 
@@ -149,8 +149,8 @@ class ControlledUNet:
         length, prompt = tokens.shape[1], len(self.control.target)
         if length % prompt:
             raise ValueError(
-                f"Another node changes the prompt's tokens (there are {length}, the prompt has {prompt}), so they "
-                "cannot be told apart: take either it or the attention control off."
+                f"Another node changes the prompt's tokens (there are {length}, the prompt has {prompt}), so "
+                "words cannot be distinguished: remove either that node or the attention control."
             )
         return tokens[:, :prompt]
 

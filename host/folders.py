@@ -54,7 +54,7 @@ def resolve_input(name: str) -> Path:
     # abspath, not resolve: a folder that the user links into the input folder may lie elsewhere.
     path = Path(os.path.abspath(folder / relative))
     if not path.is_relative_to(folder):
-        raise ValueError(f"'{name}' lies outside ComfyUI's {folder.name} folder: copy the video into it and choose it.")
+        raise ValueError(f"'{name}' is outside ComfyUI's {folder.name} folder: copy the video into it and choose it.")
     if not path.is_file():
         raise ValueError(
             f"There is no file '{relative}' in ComfyUI's {folder.name} folder: "
@@ -76,7 +76,7 @@ def list_snapshots() -> list[str]:
 def resolve_tune(name: str) -> Path:
     """The file of a name that `list_tunes` gives. Raises `ValueError` where there is none."""
     if not name:
-        raise ValueError('No tune is chosen: keep one with "EI2 Save Tune" first, then choose it.')
+        raise ValueError('No tune is chosen: save one with "EI2 Save Tune" first, then choose it.')
     path = folder_paths.get_full_path(TUNES, name) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
@@ -90,7 +90,7 @@ def resolve_snapshot(name: str) -> Path:
     path = folder_paths.get_full_path(TUNES, os.path.join(SNAPSHOTS, name)) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
-            f"There is no snapshot {short(name)} in models/{TUNES}/{SNAPSHOTS}: choose another, or none to start anew."
+            f"There is no snapshot {short(name)} in models/{TUNES}/{SNAPSHOTS}: choose another, or none to start again."
         )
     return Path(path)
 
@@ -107,21 +107,21 @@ def check_prefix(prefix: str) -> None:
     unprintable = printable_name(prefix) != prefix
     odd = unprintable or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/"
     if not prefix.strip() or prefix[-1] in "/\\" or odd:
-        raise ValueError(f"{short(prefix)} is no name for a file: use letters, digits and _, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} is not a valid file name: use letters, digits and _, with / for subfolders.")
     if not path.is_relative_to(root) or path == root:
-        raise ValueError(f"{short(prefix)} leads out of models/{TUNES}: use a plain name, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} points outside models/{TUNES}: use a plain name, with / for subfolders.")
     parts = path.relative_to(root).parts
     if parts[0] == SNAPSHOTS:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
     for part in parts:
         if RESERVED.fullmatch(part) or part[-1] in ". ":
             better = f"my_{short(part.strip('. '), quotes=False)}"
-            raise ValueError(f"{short(part)} is no name for a file on Windows: choose another, such as {better}.")
+            raise ValueError(f"{short(part)} is not a valid file name on Windows: choose another, such as {better}.")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-            raise ValueError(f"'{part[:20]}…' is {len(part)} letters long, too long for a file's name: shorten it.")
+            raise ValueError(f"'{part[:20]}…' is {len(part)} characters long, too long for a file's name: shorten it.")
     if os.name == "nt" and len(str(path)) > MOST_LETTERS:
         raise ValueError(
-            f"The path {short(str(path))} is {len(str(path))} letters long, too long for Windows: shorten it."
+            f"The path {short(str(path))} is {len(str(path))} characters long, too long for Windows: shorten it."
         )
     check_writable(path.parent)
 
@@ -131,10 +131,11 @@ def check_writable(folder: Path) -> None:
     there is something to save."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        raise ValueError(f"{existing} is a file, where a folder is needed: choose another name, or move it away.")
+        raise ValueError(f"{existing} is a file, but a folder is needed: choose another name, or move it away.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(
-            f"Nothing can be written to the folder {existing}: allow it, or choose another in your model paths."
+            f"Nothing can be written to the folder {existing}: change its permissions, or choose another in your model "
+            "paths."
         )
 
 

@@ -8,7 +8,9 @@ from .miniature import is_miniature, unknown_words
 from .ui import extra, warn_in_node
 
 TEXTS = {"CLIPTextEncode": "text", "EI2_AttentionControl": "target_prompt"}  # nodes that make a prompt of a text
-EMPTY = "{} is empty: the model then makes what it likes. If that is not meant, cancel and write what the {} shows."
+EMPTY = (
+    "{} is empty, so the model decides what to generate. If that is not intended, cancel and write what the {} shows."
+)
 
 
 def running_graph() -> tuple[dict, str] | None:
@@ -62,7 +64,7 @@ def warn_of_words(model, name: str, what: str) -> None:
         unknown = unknown_words(text)
         if unknown:
             warning = (
-                f"The miniature model knows nothing but its own world of drawn shapes, and not the words {unknown} of "
+                f"The miniature model knows only its own world of drawn shapes, not the words {unknown} of "
                 f"{name}: for a real film, load a Stable Diffusion checkpoint."
             )
     if warning:

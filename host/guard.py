@@ -95,7 +95,8 @@ def _checked(execute: Callable, validated: frozenset[str]) -> Callable:
                 raise
             release(error)
             raise OutOfMemory(
-                f"The memory was not enough for {schema.display_name}: give it fewer or smaller frames, or free memory."
+                f"There was not enough memory for {schema.display_name}: give it fewer or smaller frames, or free "
+                "memory."
             ) from error
 
     return checked
@@ -175,7 +176,7 @@ def check_links(inputs: list, values: dict) -> None:
     for link in inputs:
         kind = link.get_io_type()
         if link.id in values and kind in CONNECTED and not CONNECTED[kind](values[link.id]):
-            raise ValueError(f"{link.id} is {short(values[link.id])}: connect an output of the kind {kind}.")
+            raise ValueError(f"{link.id} is {short(values[link.id])}: connect an output of type {kind}.")
 
 
 def _number(widget, value) -> int | float:
@@ -196,5 +197,5 @@ def _check_text(name: str, value) -> None:
         raise ValueError(f"{name} is {short(value)}: it must be a text.")
     if len(value) > MOST_LETTERS:
         raise ValueError(
-            f"{name} is a text of {len(value)} letters, {short(value)}: it must have at most {MOST_LETTERS}."
+            f"{name} is a text of {len(value)} characters, {short(value)}: it must have at most {MOST_LETTERS}."
         )

@@ -41,8 +41,8 @@ KEY = "EI2"
 QUERIES = ("attn1.to_q", "attn2.to_q")  # of each block: what tuning adds to
 SAVERS = ("ModelSave", "CheckpointSave")  # the host's nodes that write a MODEL to a file
 NOT_SAVED = (
-    "The temporal modules are not in the file, only the image model with its tuned queries: keep the tune with EI2 "
-    "Save Tune, and put it on the model again with EI2 Apply Tune."
+    "The temporal modules are not in the file, only the image model with its tuned queries: save the tune with "
+    "EI2 Save Tune, and apply it to the model again with EI2 Apply Tune."
 )
 LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
 
@@ -109,8 +109,8 @@ class InflatedUNet:
         if foreign:
             self._warn_once(
                 f"Another node replaces the self-attention of {len(foreign)} of {len(blocks)} blocks "
-                f"({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): there the frames do not look at each "
-                "other. If they drift apart, take that node off.",
+                f"({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): in these blocks, frames do not "
+                "attend to each other. If frames drift apart, remove that node.",
                 "taken",
             )
 
@@ -120,8 +120,8 @@ class InflatedUNet:
         height, width = extra_options["activations_shape"][2:]
         if not q.shape[1] == k.shape[1] == height * width:
             self._warn_once(
-                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): where it "
-                "does, the frames do not look at each other. If they drift apart, take that node off.",
+                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): there, "
+                "frames do not attend to each other. If frames drift apart, remove that node.",
                 "tokens",
             )
             return attend(q, k, v)
@@ -255,7 +255,7 @@ def require_inflation(model) -> InflatedUNet:
     """The MODEL's inflation. Raises `ValueError` when it has none."""
     inflation = inflation_of(model)
     if inflation is None:
-        raise ValueError('This model is not inflated: put an "EI2 Inflate UNet" node between the loader and this node.')
+        raise ValueError('This model is not inflated: add an "EI2 Inflate UNet" node between the loader and this node.')
     return inflation
 
 

@@ -54,17 +54,17 @@ def check_conditioning(conditioning: list, frames: int, name: str) -> None:
             reached = max(reached, end)
     if reached < 1:
         what = f", but has {', '.join(sorted(held))} set" if held else ", but is empty"
-        raise ValueError(f"{name} has to hold for the whole picture at every step{what}: give a prompt without that.")
+        raise ValueError(f"{name} must cover the whole picture at every step{what}: give a prompt without that.")
 
 
 def check_one_prompt(conditioning: list, name: str, what: str) -> None:
     """Raises `ValueError` unless it is one prompt for the whole picture, all frames and all of the sampling, as `what`
     needs it."""
     if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
-        raise ValueError(f"{name} has to be one plain prompt for {what}, not several ones or one per frame.")
+        raise ValueError(f"{name} must be one plain prompt for {what}, not several or one per frame.")
     odd = sorted(restrictions(conditioning[0][1]))
     if odd:
-        raise ValueError(f"{name} has to be one plain prompt for {what}, but has {', '.join(odd)} set.")
+        raise ValueError(f"{name} must be one plain prompt for {what}, but has {', '.join(odd)} set.")
 
 
 def restrictions(options: dict) -> set[str]:
@@ -87,8 +87,8 @@ def check_schedule(model, inversion) -> None:
     if not torch.allclose(sigmas, schedule, rtol=1e-3, atol=1e-4):
         raise ValueError(
             f"The inversion goes up to noise level {sigmas.max():.4g}, but this model's schedule at {len(sigmas) - 1} "
-            f"steps to {schedule.max():.4g}: invert with the very model that samples, with the same sampling nodes on "
-            "it."
+            f"steps to {schedule.max():.4g}: invert with the same model that samples, with the same "
+            "sampling nodes applied."
         )
 
 
@@ -109,8 +109,8 @@ def check_frames(model, frames: int, what: str) -> None:
     longer = ""
     if frames > tune.frames:
         longer = (
-            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and put an {NODE} node "
-            f"with context_length {tune.frames} after it"
+            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and add an "
+            f"{NODE} node with context_length {tune.frames} after it"
         )
     raise ValueError(
         f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "

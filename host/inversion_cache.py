@@ -48,7 +48,7 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
     try:
         key = inversion_key(model, parts)
     except Unhashable as reason:
-        return compute(), f"computed, not kept: {reason} cannot be told from another"
+        return compute(), f"computed, not kept: {reason} cannot be identified"
     inversion = _load(key, parts["latent"], parts["steps"])
     if inversion is not None:
         return inversion, f"from the cache ({usage()})"
@@ -67,7 +67,8 @@ def limit() -> float:
         return max(0.0, float(megabytes)) * 1e6
     except ValueError:
         raise ValueError(
-            f"The environment variable {LIMIT_VARIABLE} is '{megabytes}': set it to megabytes, 2000 for instance."
+            f"The environment variable {LIMIT_VARIABLE} is '{megabytes}': set it to a number of megabytes, such as "
+            "2000."
         ) from None
 
 
@@ -95,7 +96,7 @@ def _load(key: str, source, steps: int) -> Inversion | None:
             noise = tensors.pop("noise").to(comfy.model_management.intermediate_device())
             inversion = Inversion(noise, source, **tensors, **values)
     except tensor_file.BadFile as error:
-        warn(f"{error} It is an inversion, which is computed anew now.")
+        warn(f"{error} It is a cached inversion, which is now computed again.")
         return None
     with suppress(OSError):
         os.utime(path)  # used just now

@@ -91,7 +91,7 @@ def explained_out_of_memory(doing: str, latents: torch.Tensor, lower: str) -> It
         release(error)
         first = f"{lower}, or load" if lower else "Load"
         raise OutOfMemory(
-            f"The memory was not enough for {doing} of {size_of(latents)}; nothing was changed. {first} {FEWER}."
+            f"There was not enough memory for {doing} of {size_of(latents)}; nothing was changed. {first} {FEWER}."
         ) from error
 
 

@@ -175,7 +175,7 @@ def scheduled_negative(
     check_one_prompt(negative, "negative", "null_text")
     if not same_text([[inversion.empty]], negative):
         raise ValueError(
-            "negative is another prompt than the one null_text started from: connect the same empty prompt to empty "
+            "negative is not the prompt that null_text started from: connect the same empty prompt to empty "
             "of EI2 Invert and to negative, or switch null_text off."
         )
     text, options = negative[0]

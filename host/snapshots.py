@@ -36,7 +36,7 @@ def resume(name: str, run: Run) -> TrainingState | None:
     if done > steps:
         raise ValueError(
             f"The snapshot {name} has done {done} steps, but steps is {steps}: set steps to {done} or more, or "
-            "resume_from to none to start anew."
+            "resume_from to none to start again."
         )
     return state
 
@@ -64,6 +64,6 @@ class Snapshots:
             save_snapshot(self.path, self.run, state)
             self.report = f"snapshot at step {done}: {short_path(self.path)}"
         except OSError as error:
-            self.report = f"no snapshot at step {done}, the tuning goes on: {error}"
+            self.report = f"no snapshot at step {done}, tuning continues: {error}"
             warn(self.report)
         show_text(self.report)

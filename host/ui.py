@@ -61,7 +61,7 @@ def extra(what: str, make: Callable[[], T], otherwise: T = None) -> T:
     except comfy.model_management.InterruptProcessingException:
         raise
     except Exception as error:
-        _warn_once(f"no {what}, the work goes on: {type(error).__name__}: {error}")
+        _warn_once(f"no {what}, the job continues: {type(error).__name__}: {error}")
         return otherwise
 
 

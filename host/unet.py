@@ -61,8 +61,9 @@ def require_unet(model) -> UNetModel:
     further = unet.in_channels - unet.out_channels
     if further and not (model.model.concat_keys or isinstance(model.model, comfy.model_base.IP2P)):
         raise ValueError(
-            f"This model reads {further} channels besides the latents (it may be an upscaler, a novel-view or a video "
-            "model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix checkpoint."
+            f"This model reads {further} channels in addition to the latents (it may be an upscaler, a novel-view "
+            "or a video model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix "
+            "checkpoint."
         )
     prediction(model)
     refuse_several_gpus(bool(model.get_additional_models_with_key("multigpu")))
@@ -73,8 +74,8 @@ def refuse_several_gpus(several: bool) -> None:
     """Raises `ValueError` for a MODEL that newer hosts (0.33) have copied to several GPUs."""
     if several:
         raise ValueError(
-            "This model runs on several GPUs at once, but the temporal modules of an inflated model are on one: take "
-            'the "MultiGPU CFG Split" node off.'
+            "This model runs on several GPUs at once, but the temporal modules of an inflated model are on one: remove "
+            'the "MultiGPU CFG Split" node.'
         )
 
 
@@ -90,8 +91,9 @@ def prediction(model) -> str:
         if "model_sampling" in model.object_patches:  # what the model itself is stays beneath
             raise ValueError(
                 f"Another node makes this model sample as {_sampling_name(sampling)}, which cannot be tuned or "
-                "inverted by DDIM: take that node (ModelSamplingDiscrete or another whose name begins with "
-                "ModelSampling) off, or set it to eps or v_prediction; Stable Diffusion 1.5, 2.x and XL need none."
+                "inverted by DDIM: remove that node (ModelSamplingDiscrete or another whose name "
+                "begins with ModelSampling), or set it to eps or v_prediction; Stable Diffusion 1.5, 2.x and XL need "
+                "none."
             )
         raise ValueError(
             "This model predicts neither noise (epsilon) nor v on a discrete schedule (it may be a flow or EDM model), "

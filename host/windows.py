@@ -104,7 +104,7 @@ def check_windows(windows: ClipWindows) -> None:
     if not 0 <= windows.overlap < windows.length:
         raise ValueError(
             f"context_overlap is {windows.overlap}, but a window has {windows.length} frames: set it in "
-            f"{windows.node} to fewer, a quarter of context_length for instance."
+            f"{windows.node} to fewer, for instance a quarter of context_length."
         )
 
 

@@ -248,7 +248,7 @@ def _conditioning(clip, text: str, prompt: Prompt) -> list:
     rows = conditioning[0][0].shape[1]
     if rows != len(prompt):
         raise ValueError(
-            f"This text encoder makes {rows} embeddings of a prompt of {len(prompt)} tokens, so that words cannot be "
-            "told apart: connect the checkpoint's own clip."
+            f"This text encoder makes {rows} embeddings of a prompt of {len(prompt)} tokens, so words "
+            "cannot be distinguished: connect the checkpoint's own clip."
         )
     return conditioning

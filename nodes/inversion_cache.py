@@ -57,4 +57,4 @@ def leftovers(litter: Litter) -> str:
     """For the report; empty without any."""
     plural = "" if litter.entries == 1 else "s"
     size = f"{litter.size / 1e6:.1f} MB"
-    return f", {litter.entries} leftover{plural} of broken-off writing, {size}" if litter.entries else ""
+    return f", {litter.entries} leftover{plural} of interrupted writing, {size}" if litter.entries else ""

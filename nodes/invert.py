@@ -16,7 +16,7 @@ from ..host.sampling import inverted_clip
 from ..host.ui import shown, warn
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
-ONE_STEP = "With 1 step the clip is hardly noised, so that no edit can change anything: set steps to 12 or more."
+ONE_STEP = "With 1 step the clip gets hardly any noise, so no edit can change anything: set steps to 12 or more."
 
 
 class Invert(io.ComfyNode):

@@ -78,7 +78,7 @@ class Metrics(io.ComfyNode):
     @classmethod
     def execute(cls, source, edit, clip_vision=None, clip=None, prompt="", mask=None) -> io.NodeOutput:
         source, edit = check_video(source, "source"), check_video(edit, "edit")
-        check_same_clip(source, edit, ("source", "edit"), "score an edit against the very clip it was made from.")
+        check_same_clip(source, edit, ("source", "edit"), "score an edit against the clip it was made from.")
         frames = len(source)
         if frames < 2:
             raise ValueError("source and edit have one frame: scores of a video need at least two.")
@@ -88,7 +88,7 @@ class Metrics(io.ComfyNode):
             raise ValueError("prompt is empty: write what the edit should show, or disconnect clip.")
         kept = None if mask is None else 1 - frame_masks(mask, frames, *source.shape[1:3]).cpu()
         if kept is not None and not kept.any():
-            raise ValueError("The mask is white everywhere, so that nothing is left to be kept: is it inverted?")
+            raise ValueError("The mask is white everywhere, so nothing is left to keep: is it inverted?")
 
         text = None
         if clip is not None:  # before the pictures, which take long

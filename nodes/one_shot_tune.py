@@ -162,9 +162,9 @@ class OneShotTune(io.ComfyNode):
         latents = clip_latents(model, latent)
         frames = latents.shape[0]
         if frames < 2:
-            raise ValueError("The clip has one frame: load at least two, there is no motion to learn in one.")
+            raise ValueError("The clip has one frame: load at least two; one frame has no motion to learn.")
         if window_frames == 1:
-            raise ValueError("window_frames is 1: there is no motion in one frame, set it to 2 or more, or to 0.")
+            raise ValueError("window_frames is 1: one frame has no motion; set it to 2 or more, or to 0.")
         check_conditioning(positive, frames, "positive")
 
         precision = training_precision(model, precision)
@@ -175,7 +175,7 @@ class OneShotTune(io.ComfyNode):
         run = describe_run(model, latents, positive, settings)
         start = resume(resume_from, run)
         if start:
-            show_text(f"goes on behind step {len(start.losses)}")
+            show_text(f"continues after step {len(start.losses)}")
         snapshots, advance = Snapshots(run, resume_from), progress(steps)
 
         def loop(tuning: Iterator[TuningStep]) -> None:

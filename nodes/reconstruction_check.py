@@ -91,7 +91,7 @@ def advice(score: float, reachable: float | None = None) -> str:
     """One sentence for a reconstruction's PSNR. `reachable`: that of the VAE alone, if known; both in dB."""
     if score < POOR:
         return (
-            "This is hardly the clip: check that the reconstruction takes the inversion's own model and source prompt, "
+            "This is hardly the clip: check that the reconstruction uses the inversion's own model and source prompt, "
             "at cfg 1 (with null_text: at null_cfg)."
         )
     better = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
@@ -99,12 +99,12 @@ def advice(score: float, reachable: float | None = None) -> str:
     if reachable is not None:
         lost = f"The inversion loses {max(0.0, reachable - score):.1f} dB of the {reachable:.1f} dB that the VAE allows"
         if reachable - score <= CLOSE:
-            return f"{lost}: it is as good as it gets, go on to the edit."
+            return f"{lost}. This is as good as it gets: continue with the edit."
         if reachable - score <= APART:
             return f"{lost}: good enough for most edits; for more detail {better}."
         return f"{lost}: {better}."
     if score >= GOOD:
-        return "The inversion gives the clip back: go on to the edit."
+        return "The inversion gives the clip back: continue with the edit."
     if score >= FAIR:
         return f"Good enough for most edits, but fine detail will differ: for more {better}, {or_vae}."
     return f"The edit would lose the clip's detail: {better}, {or_vae}."

@@ -55,6 +55,6 @@ class SaveTune(io.ComfyNode):
         try:
             path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
         except NotWritten as error:
-            raise NotWritten(f"{error} What was learned is kept in memory until ComfyUI ends.") from error
+            raise NotWritten(f"{error} The tune stays in memory until ComfyUI ends.") from error
         text = f"{short_path(path)} ({path.stat().st_size / 1e6:.1f} MB)"
         return io.NodeOutput(ui=shown(cls, text=text))

@@ -195,7 +195,7 @@ def _warnings(request: Request, packets: Packets, span: Span, damage: Damage, co
     if damage:
         warnings.append(
             f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
-            "where a frame was lost, the one before stands in its place."
+            "lost frames are replaced by the frame before."
         )
     elif packets.whole and (packets.missing or packets.damaged):
         warnings.append(f"'{name}' is cut off at its end; the frames before were loaded.")
@@ -203,7 +203,7 @@ def _warnings(request: Request, packets: Packets, span: Span, damage: Damage, co
         jumps = len(packets.starts) - 1
         warnings.append(
             f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
-            "they were put one after the other."
+            "the parts were placed one after the other."
         )
     if not counted:
         warnings += uneven_warnings(request, span.even, span)

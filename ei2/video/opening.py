@@ -49,7 +49,7 @@ def memory_explained(path: str | Path) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise ValueError(
-            f"The memory ran out while '{Path(path).name}' was read: lower max_frames, width or height, "
+            f"Memory ran out while '{Path(path).name}' was being read: lower max_frames, width or height, "
             "or raise frame_stride."
         ) from error
 

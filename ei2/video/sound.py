@@ -67,8 +67,8 @@ def read_audio(
             warn(f"The sound of '{path.name}' could not be read to its end ({error}); the rest is silence.")
         if damage:
             warn(
-                f"The sound of '{path.name}' is damaged: {damage.packets} could not be decoded, and "
-                "silence stands there."
+                f"The sound of '{path.name}' is damaged: {damage.packets} could not be "
+                "decoded and were replaced by silence."
             )
     if channels > 2:
         waveform /= max(1.0, np.abs(waveform).max())  # a mix may be louder than full scale

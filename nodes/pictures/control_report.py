@@ -48,7 +48,7 @@ def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:
         return f"mode: {mode}"
     if counts[0] != counts[1]:
         return f"mode: {mode}, because the prompts have {counts[0]} and {counts[1]} words"
-    moved = "" if mode == "replace" else ", but the shared ones stand at other places"
+    moved = "" if mode == "replace" else ", but the shared ones are in different places"
     return f"mode: {mode}, because both prompts have {counts[0]} words{moved}"
 
 
