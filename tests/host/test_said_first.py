@@ -132,7 +132,7 @@ def test_sampling_by_other_formulas_names_the_node_to_take_off(name, model, infl
         (other,) = ModelSamplingDiscrete().patch(model, name, False)
     except UnboundLocalError:
         pytest.skip("this ComfyUI has no such choice")
-    with pytest.raises(ValueError, match=f"makes this model sample as {name}, .*remove that node .ModelSamplingDiscrete"):
+    with pytest.raises(ValueError, match=f"makes this model sample as {name}, .*remove that node .ModelSampling"):
         inflate(other)
 
 
