@@ -19,10 +19,7 @@ BOTH_HALVES = (
     "Load both halves of one CLIP with Load CLIP Vision and Load CLIP (type stable_diffusion), for instance the "
     "complete file of clip-vit-large-patch14, which may lie in both folders."
 )
-MOST_ZEROS, LARGEST = (
-    0.01,
-    1e4,
-)  # of a trained projection: the share of zeros, the ratio of the largest weight to the median
+MOST_ZEROS, LARGEST = 0.01, 1e4  # of a trained projection: the share of zeros, the largest weight over the median
 
 
 def read_prompt(clip, text: str) -> Prompt:

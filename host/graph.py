@@ -42,7 +42,7 @@ def words_of(name: str) -> str | None:
 
 
 def text_at(graph: dict, link) -> str | None:
-    """The text of a prompt that arrives over a link of the graph, from a text encoding node or a node's text value."""
+    """The text of a prompt that arrives over a link of the graph, from a text encoder or a node with a text value."""
     for _ in range(len(graph)):
         if not isinstance(link, list) or len(link) != 2 or link[0] not in graph:
             break

@@ -20,9 +20,7 @@ from ..miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET,
 from ..miniature.world import COLORS, PATTERNS, PHRASINGS, SHAPES
 from .newer import core_patcher
 
-WORDS = frozenset(
-    re.findall(r"[a-z]+", " ".join([*PHRASINGS, *COLORS, *SHAPES, *PATTERNS]))
-)  # the words it has learned
+WORDS = frozenset(re.findall(r"[a-z]+", " ".join([*PHRASINGS, *COLORS, *SHAPES, *PATTERNS])))  # that it has learned
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
 
 

@@ -42,9 +42,7 @@ def core_patcher(module, load_device, offload_device, static: bool = False):
     """A ModelPatcher of the class that the host's own loaders use. `static`: always with ordinary weights."""
     kind = comfy.model_patcher.ModelPatcher
     if not static:
-        kind = getattr(
-            comfy.model_patcher, "CoreModelPatcher", kind
-        )  # looked up late, because the host sets it at startup
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", kind)  # looked up late: the host sets it at startup
     return kind(module, load_device, offload_device)
 
 
