@@ -1,4 +1,4 @@
-"""The node that turns a clip into the noise it comes from."""
+"""The node that inverts a clip to noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE_STEP = "With 1 step the clip gets hardly any noise, so no edit can change an
 
 
 class Invert(io.ComfyNode):
-    """DDIM inversion, and null-text optimisation where it is asked for."""
+    """DDIM inversion, and null-text optimisation if switched on."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

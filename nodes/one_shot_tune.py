@@ -1,4 +1,4 @@
-"""The node that learns one clip."""
+"""The node that tunes a model on one clip."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OneShotTune(io.ComfyNode):
                     default=TuneSettings.learning_rate,
                     min=1e-6,
                     max=1e-1,
-                    step=1e-6,  # the editor shows and keeps as many decimals as the step has
+                    step=1e-6,  # the editor shows and stores as many decimals as the step has
                     round=False,
                     tooltip="The size of each training step. 3e-5 suits Stable Diffusion, 1e-3 the miniature.",
                 ),
@@ -137,7 +137,7 @@ class OneShotTune(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, resume_from=NONE) -> None:
-        """Names a wrong snapshot before anything runs. None comes from another node."""
+        """Reports a wrong snapshot before anything runs. None: the name comes from another node."""
         if resume_from not in (None, NONE):
             check_snapshot(resolve_snapshot(resume_from))
 

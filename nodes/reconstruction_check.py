@@ -1,4 +1,4 @@
-"""The node that says whether an inversion gives its clip back, before anything is edited."""
+"""The node that checks before editing whether an inversion gives its clip back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..host.ui import drawn, progress, shown
 from .pictures.attention_maps import HEAT
 from .pictures.score_plots import Panel, plot_reconstruction
 
-FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn brightest
-# Our choice: dB that make a reconstruction good, fair, poor; below, it is hardly the same clip.
+FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn white
+# Our choice, in dB: thresholds of a good, fair and poor reconstruction; below, it is hardly the same clip.
 GOOD, FAIR, POOR = 30.0, 25.0, 15.0
-CLOSE, APART = 1.0, 4.0  # dB below what the VAE alone reaches
+CLOSE, APART = 1.0, 4.0  # dB below the PSNR of the VAE alone
 
 SAME_CLIP = "use the clip that was inverted, and its reconstruction at the same size."
 
@@ -88,7 +88,7 @@ class ReconstructionCheck(io.ComfyNode):
 
 
 def advice(score: float, reachable: float | None = None) -> str:
-    """One sentence for a reconstruction's PSNR. `reachable`: that of the VAE alone, if known; both in dB."""
+    """One sentence for a reconstruction's PSNR. `reachable`: the PSNR of the VAE alone, if known; both in dB."""
     if score < POOR:
         return (
             "This is hardly the clip: check that the reconstruction uses the inversion's own model and source prompt, "
@@ -111,6 +111,6 @@ def advice(score: float, reachable: float | None = None) -> str:
 
 
 def difference_picture(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Two clips' `f h w 3` mean absolute difference over the channels, in the colours of heat."""
+    """The mean absolute difference of two clips `f h w 3` over the channels, as a heat map."""
     amount = ((a - b).abs().mean(dim=-1) / FULL_HEAT).clamp(max=1)
     return torch.from_numpy(HEAT(amount.numpy())[..., :3]).float()

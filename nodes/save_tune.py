@@ -1,4 +1,4 @@
-"""The node that keeps what one-shot tuning learned."""
+"""The node that saves what one-shot tuning learned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..host.ui import shown
 
 
 class SaveTune(io.ComfyNode):
-    """A tune becomes a file."""
+    """Saves a tune to a file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -46,7 +46,7 @@ class SaveTune(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix) -> None:
-        """None: it comes from another node."""
+        """None: the prefix comes from another node."""
         if filename_prefix is not None:
             check_prefix(filename_prefix)
 

@@ -1,4 +1,4 @@
-"""The node that makes the covariate shift visible."""
+"""The node that plots the covariate shift."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ class ShiftProbe(io.ComfyNode):
 
 
 def parse_timesteps(text: str) -> list[int]:
-    """Whole numbers between commas or spaces, in the order given, each once. Raises `ValueError` for anything else."""
+    """Integers separated by commas or spaces, in the given order, without duplicates.
+    Raises `ValueError` for anything else."""
     words = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
     if not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
         raise ValueError(
