@@ -24,7 +24,7 @@ from .table import Table, read_table, show_problems
 from .tasks import Setup
 from .unit import Home, make_units
 
-PAGE_SECONDS = 30.0  # between two writings of the page while the run goes on
+PAGE_SECONDS = 30.0  # between two updates of the page during the run
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -80,8 +80,8 @@ def main(given: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns the exit code: 0 all finished, 1 something failed, 130 stopped by Ctrl-C. Raises `BatchError` where
-    nothing could start."""
+    """Returns the exit code: 0 all finished, 1 something failed, 130 stopped by Ctrl-C.
+    Raises `BatchError` if nothing could start."""
     workflow = _read(options.workflow)
     graph = read_graph(workflow, options.workflow)
     _check_workflow(graph)
@@ -162,7 +162,7 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
 
 
 def _end(results: Results) -> int:
-    """Writes the page, says what there is, and lists what failed."""
+    """Writes the page, prints a summary, and lists the failures."""
     _write_page(results)
     print(summary(results))
     entries = [entry for entry in results.entries() if entry["status"] == "failed"]
@@ -181,7 +181,8 @@ def _write_page(results: Results) -> None:
 
 
 def _stop_on_interrupt(schedule, progress: Progress) -> list:
-    """Ctrl-C cancels at the next step; once more ends at once. Returns a list that is not empty afterwards."""
+    """Ctrl-C cancels at the next step; a second one ends at once. Returns a list
+    that is no longer empty after the first."""
     pressed: list[float] = []
 
     def handle(number, frame) -> None:
@@ -197,7 +198,7 @@ def _stop_on_interrupt(schedule, progress: Progress) -> list:
 
 
 def _stop_workers(schedule, seconds: float = 20) -> None:
-    """Lets the servers end by themselves and their folders be deleted; what does not end so ends with Ray."""
+    """Lets the servers end by themselves and deletes their folders; the remaining ones end with Ray."""
     import ray
 
     references = [slot.actor.stop.remote() for slot in schedule.slots if slot.state in ("idle", "busy")]

@@ -11,12 +11,12 @@ from pathlib import Path
 from .errors import BatchError
 
 PACK_ROOT = Path(__file__).resolve().parent.parent
-TUNES = "ei2_tunes"  # a server of a batch run keeps its own
+TUNES = "ei2_tunes"  # each server of a batch run has its own
 
 
 def locate(given: str | None = None) -> Path:
-    """ComfyUI's folder: `given`, else the environment variable COMFYUI_PATH, else the one whose custom_nodes holds this
-    pack. Raises `BatchError`."""
+    """ComfyUI's folder: `given`, otherwise the environment variable COMFYUI_PATH, otherwise the one whose custom_nodes
+    holds this pack. Raises `BatchError`."""
     # Not resolved: the pack may be linked into custom_nodes.
     around = [parent.parent for parent in Path(__file__).absolute().parents if parent.name == "custom_nodes"]
     found = [given, os.environ.get("COMFYUI_PATH", "").strip() or None, *map(str, around)]
@@ -33,13 +33,13 @@ def locate(given: str | None = None) -> Path:
 
 
 def python_in(environment: Path) -> Path:
-    """Where a virtual environment has its Python."""
+    """The Python of a virtual environment."""
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def interpreter(path: Path) -> str:
-    """The Python that ComfyUI at `path` is to run with: `COMFYUI_PYTHON`, else its own virtual environment's, else the
-    one running now. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
+    """The Python for the ComfyUI at `path`: `COMFYUI_PYTHON`, otherwise its own virtual environment's, otherwise the
+    current one. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
     given = os.environ.get("COMFYUI_PYTHON", "").strip()
     if given:
         found = shutil.which(os.path.expanduser(given))
