@@ -1,6 +1,6 @@
 """Runs the public checkers of ComfyUI packs and prints one table; docs/checks.md explains what remains.
 
-Exit code 1: something was found that the page does not explain, or the page explains what is no longer found.
+Exit code 1: there is a finding that the page does not explain, or the page explains one that no longer exists.
 """
 
 from __future__ import annotations
