@@ -65,11 +65,11 @@ def centroid_error(edited: torch.Tensor, truth: torch.Tensor, target: Scene) -> 
 
 def centroids(pictures: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
     """The object in pictures `f 3 h w` in 0..1, identified by the scene's colours: centroids `f 2` (x, y) in pixels and
-    areas `f` in pixels, zero where nothing is nearer the object's colour.
+    areas `f` in pixels, zero if nothing is closer to the object's colour.
 
-    A pixel's weight is how much nearer it is to the object's colour than to the background's: 1 at the former, 0 from
-    halfway on. All mixtures of the background's two tones count as background, so that blurred edges of its pattern do.
-    Only the largest region counts; spots of the colour elsewhere do not pull the centroid.
+    A pixel's weight is how much closer it is to the object's colour than to the background's: 1 at the former, 0 from
+    halfway on. Mixtures of the background's two tones count as background, so blurred edges of its pattern do too. Only
+    the largest region counts, so spots of the colour elsewhere do not move the centroid.
     """
     weights = _largest_region(_object_weight(pictures, scene))
     area = weights.sum(dim=(1, 2))

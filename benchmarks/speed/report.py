@@ -86,7 +86,7 @@ def write(file: Path) -> list[str]:
 
 
 def peak(results: dict) -> str:
-    """What the shares are shares of."""
+    """The peak that the shares refer to."""
     products = [row for row in results["rows"] if row["what"] == "matrix product"]
     measured = ", ".join(f"{row['tflops']:.3g} TFLOP/s in {row['dtype']}" for row in products)
     if results["datasheet_tflops"]:

@@ -1,4 +1,4 @@
-"""Speed and memory: tuning, inversion, edit and the attentions, each beside a literal implementation.
+"""Speed and memory: tuning, inversion, edit and the attentions, each compared with a literal implementation.
 
 The results are JSON, a table and plots of how time and memory grow with frames and resolution. Rows are written after
 every measurement.
@@ -89,7 +89,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises ValueError for what cannot be measured."""
+    """Raises ValueError for options that cannot be measured."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("There is no CUDA device here: choose --device cpu.")
     if any(frames < 2 for frames in options.frames or ()):
@@ -113,7 +113,7 @@ def chosen(plan: Plan, options: argparse.Namespace) -> Plan:
 
 
 def execute(measurement: Measurement, options: argparse.Namespace, about: dict, file: Path, begin: float) -> None:
-    """Measures and writes; `complete` where there was time for everything."""
+    """Measures and writes; `complete` if there was time for everything."""
     rows = []
     for measure in measurement.work(options.only):
         if rows and time.monotonic() - begin > 60 * options.minutes:
