@@ -82,8 +82,8 @@ def clip_place(graph: Graph) -> Place:
 def file_input(graph: Graph, node: str) -> str | None:
     """The input of a node that names a file in the input folder, or None."""
     kind = graph[node]["class_type"]
-    found = FILES.get(kind) or (OTHER_LOADER[1] if kind.startswith(OTHER_LOADER[0]) else None)
-    return found if found in graph[node]["inputs"] else None
+    key = FILES.get(kind) or (OTHER_LOADER[1] if kind.startswith(OTHER_LOADER[0]) else None)
+    return key if key in graph[node]["inputs"] else None
 
 
 def source_text(graph: Graph) -> str:
@@ -102,19 +102,19 @@ def is_source(graph: Graph, sampler: str) -> bool:
 
 
 def _source_places(graph: Graph) -> list[Place]:
-    found = _source_start(graph)
-    if not found:
+    places = _source_start(graph)
+    if not places:
         raise BatchError("the workflow has no source prompt: no text leads to EI2 One-Shot Tune or EI2 Invert")
-    return _same_text(graph, found, SOURCE, set())
+    return _same_text(graph, places, SOURCE, set())
 
 
 def _edit_places(graph: Graph) -> list[Place]:
     source = set(_source_start(graph))
-    found = [place for node in of_class(graph, SAMPLE) for place in _texts(graph, node, "positive")]
-    found = list(dict.fromkeys(place for place in found if place not in source))
-    if not found:
+    places = [place for node in of_class(graph, SAMPLE) for place in _texts(graph, node, "positive")]
+    places = list(dict.fromkeys(place for place in places if place not in source))
+    if not places:
         raise BatchError("the workflow has no edit prompt: no text of its own leads to EI2 Edit Sample")
-    return _same_text(graph, found, EDIT, source)
+    return _same_text(graph, places, EDIT, source)
 
 
 def _source_start(graph: Graph) -> list[Place]:

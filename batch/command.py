@@ -235,8 +235,8 @@ def _raise_problems(table: Table, name: str) -> None:
 def pack_version() -> str:
     """The pack's own."""
     text = (PACK_ROOT / "ei2" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^VERSION = "(.+?)"', text, re.MULTILINE)
-    return found.group(1) if found else ""
+    match = re.search(r'^VERSION = "(.+?)"', text, re.MULTILINE)
+    return match.group(1) if match else ""
 
 
 def _read(address: str) -> str:

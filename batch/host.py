@@ -42,10 +42,10 @@ def interpreter(path: Path) -> str:
     current one. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
     given = os.environ.get("COMFYUI_PYTHON", "").strip()
     if given:
-        found = shutil.which(os.path.expanduser(given))
-        if found is None:
+        program = shutil.which(os.path.expanduser(given))
+        if program is None:
             raise BatchError(f"COMFYUI_PYTHON is {given}, which is not a program: name a Python interpreter.")
-        return found
+        return program
     for python in (python_in(path / name) for name in ("venv", ".venv")):
         if python.exists():
             return str(python)

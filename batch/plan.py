@@ -32,8 +32,8 @@ class EditRun:
 def tunes(graph: Graph) -> list[str]:
     """The tuning nodes that an edit needs, each after those it depends on."""
     needed = ancestors(graph, savers(graph))
-    found = [node for node in of_class(graph, TUNE) if node in needed]
-    return sorted(found, key=lambda node: len(ancestors(graph, [node])))
+    nodes = [node for node in of_class(graph, TUNE) if node in needed]
+    return sorted(nodes, key=lambda node: len(ancestors(graph, [node])))
 
 
 def tune_key(graph: Graph, node: str) -> str:
@@ -159,13 +159,13 @@ def in_windows(graph: Graph, frames: int) -> tuple[Graph, int] | None:
 
 def models(graph: Graph) -> list[str]:
     """Names of model files that the workflow reads."""
-    found = {
+    names = {
         value
         for entry in graph.values()
         for value in entry["inputs"].values()
         if isinstance(value, str) and value.lower().endswith((".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
     }
-    return sorted(name for name in found if not name.startswith(TUNE_FILE.split("{")[0]))
+    return sorted(name for name in names if not name.startswith(TUNE_FILE.split("{")[0]))
 
 
 def cost(graph: Graph, frames: int | None, size: int, rows: int) -> float:
@@ -254,8 +254,8 @@ def _pictures(graph: Graph, saver: str) -> tuple[str, int] | None:
     video = inputs.get("video")
     if is_link(video):
         inputs = graph[video[0]]["inputs"]
-    found = inputs.get("images", inputs.get("image"))
-    return tuple(found) if is_link(found) else None
+    picture = inputs.get("images", inputs.get("image"))
+    return tuple(picture) if is_link(picture) else None
 
 
 def _is_video(graph: Graph, node: str) -> bool:
@@ -272,7 +272,7 @@ def _notes(graph: Graph) -> set[str]:
     return {
         node
         for node in graph
-        if (found := _pictures(graph, node)) and found[1] == 2 and graph[found[0]]["class_type"] == SAMPLE
+        if (picture := _pictures(graph, node)) and picture[1] == 2 and graph[picture[0]]["class_type"] == SAMPLE
     }
 
 

@@ -119,8 +119,8 @@ class Results:
 
     def _entry(self, row: Row) -> dict:
         record, failure = self.records.get(row.key), self.failures.get(row.key)
-        found = record or failure or {}
-        files = [one["file"] for one in found.get("files", [])]
+        record_or_failure = record or failure or {}
+        files = [one["file"] for one in record_or_failure.get("files", [])]
         return {
             "line": row.line,
             "clip": row.values["clip"],
@@ -131,13 +131,13 @@ class Results:
             "kind": failure and failure["kind"],
             "file": files[0] if files else "",
             "files": files,
-            "source": found.get("source"),
-            "seconds": found.get("seconds"),
-            "tuning_steps": found.get("tuning_steps"),
-            "reconstruction_db": found.get("reconstruction_db"),
-            "scores": found.get("scores", {}),
-            "worker": found.get("worker", {}).get("host", ""),
-            "windows": found.get("windows"),
+            "source": record_or_failure.get("source"),
+            "seconds": record_or_failure.get("seconds"),
+            "tuning_steps": record_or_failure.get("tuning_steps"),
+            "reconstruction_db": record_or_failure.get("reconstruction_db"),
+            "scores": record_or_failure.get("scores", {}),
+            "worker": record_or_failure.get("worker", {}).get("host", ""),
+            "windows": record_or_failure.get("windows"),
         }
 
     def _read(self, name: str) -> dict | None:
@@ -151,20 +151,20 @@ class Results:
 
 def parse_scores(text: str) -> dict[str, float]:
     """The scores of EI2 Metrics' lines, `measure: value (source value)`."""
-    found = {}
+    scores = {}
     for line in text.splitlines():
         name, _, rest = line.rpartition(": ")
         try:
-            found[name] = float(rest.split()[0])
+            scores[name] = float(rest.split()[0])
         except (ValueError, IndexError):
             continue
-    return found
+    return scores
 
 
 def parse_decibels(text: str) -> float | None:
     """The PSNR at the start of EI2 Reconstruction Check's text."""
-    found = re.match(r"\s*([\d.]+) dB", text)
-    return float(found.group(1)) if found else None
+    match = re.match(r"\s*([\d.]+) dB", text)
+    return float(match.group(1)) if match else None
 
 
 def _plain(text: str, most: int) -> str:

@@ -93,9 +93,9 @@ class Schedule:
         for slot in self.slots:
             self._start(slot)
         while True:
-            found = next((slot for slot in self.slots if slot.state == "idle"), None)
-            if found is not None:
-                return found.about
+            idle = next((slot for slot in self.slots if slot.state == "idle"), None)
+            if idle is not None:
+                return idle.about
             if all(slot.state == "gone" for slot in self.slots):
                 raise RuntimeError(str(self.slots[0].about.get("why", "no worker could be started")))
             if self.stopped or time.monotonic() - self._alive_at > self.patience:

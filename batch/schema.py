@@ -30,7 +30,7 @@ def check_classes(graph: Graph, info: dict) -> list[str]:
 
 def check_column(graph: Graph, column: Column, info: dict) -> list[str]:
     """The faults of a column's values in a bound workflow, one sentence each."""
-    found = []
+    problems = []
     for place in column.places:
         value, entry = graph[place.node]["inputs"][place.key], graph[place.node]
         if is_link(value) or file_input(graph, place.node) == place.key:
@@ -38,8 +38,8 @@ def check_column(graph: Graph, column: Column, info: dict) -> list[str]:
         spec = _spec(info.get(entry["class_type"], {}), place.key)
         problem = spec and check_value(value, spec)
         if problem:
-            found.append(problem)
-    return list(dict.fromkeys(found))
+            problems.append(problem)
+    return list(dict.fromkeys(problems))
 
 
 def check_value(value: object, spec: list) -> str | None:

@@ -62,12 +62,12 @@ def find(address: str, folder: Path) -> Source:
         raise BatchError(f"there is no file {path}")
     try:
         with open(path, "rb") as file:
-            found = hashlib.sha256()
+            digest = hashlib.sha256()
             while block := file.read(BLOCK):
-                found.update(block)
+                digest.update(block)
     except OSError as error:
         raise BatchError(f"{path} cannot be read: {error}") from error
-    return Source(str(path.resolve()), found.hexdigest(), path.stat().st_size)
+    return Source(str(path.resolve()), digest.hexdigest(), path.stat().st_size)
 
 
 def read(address: str) -> bytes:

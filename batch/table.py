@@ -57,8 +57,8 @@ class Table:
         for row in self.rows:
             for column in self.columns.values():
                 if column.name in row.values:
-                    found = check_column(row.graph, column, info)
-                    self.problems += [Problem(row.line, column.name, text) for text in found]
+                    problems = check_column(row.graph, column, info)
+                    self.problems += [Problem(row.line, column.name, text) for text in problems]
 
 
 def read_table(address: str, graph: Graph) -> Table:

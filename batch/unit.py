@@ -242,5 +242,5 @@ def make_units(rows: list[Row], results: Results, home: Home, options) -> list[C
     for row in rows:
         if row.key not in results.records:
             clips.setdefault(row.clip.digest, []).append(row)
-    units = [ClipUnit(found, results, home, options) for found in clips.values()]
+    units = [ClipUnit(rows_of_clip, results, home, options) for rows_of_clip in clips.values()]
     return sorted(units, key=lambda unit: -unit.cost)

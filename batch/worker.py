@@ -245,15 +245,15 @@ class Worker:
         if path is None:
             return ""
         with open(path, "rb") as file:
-            found, size = hashlib.sha256(file.read(END)), path.stat().st_size
+            digest, size = hashlib.sha256(file.read(END)), path.stat().st_size
             file.seek(max(0, size - END))
-            found.update(file.read(END))
-        return f"{size} bytes, {found.hexdigest()[:16]}"
+            digest.update(file.read(END))
+        return f"{size} bytes, {digest.hexdigest()[:16]}"
 
     def _snapshot(self) -> Path | None:
         folder = self._base / SNAPSHOTS if self._base else None
-        found = list(folder.glob("[!.]*.safetensors")) if folder else []
-        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        files = list(folder.glob("[!.]*.safetensors")) if folder else []
+        return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def _end_server(self, error: Exception) -> str:
         """Stops the rest of the server; returns what happened."""
@@ -261,12 +261,12 @@ class Worker:
         if server is None:
             return str(error)
         ended = not server.runs()
-        told = "ComfyUI ended by itself" if ended else str(error)
+        reason = "ComfyUI ended by itself" if ended else str(error)
         tail = server.tail(8)
         if ended and (code := server.exit_code) is not None:
-            told += f" (exit code {code})"
+            reason += f" (exit code {code})"
         self._stop_server(patience=2)
-        return f"{told}.{tail}"
+        return f"{reason}.{tail}"
 
     def _stop_server(self, patience: float = 10) -> None:
         if self._client is not None:
@@ -284,8 +284,10 @@ def _from_ray(reference: object) -> bytes:
 
 
 def _is_memory(error: ExecutionError) -> bool:
-    told = f"{error.kind} {error.message}"
-    return "OutOfMemory" in error.kind or "MemoryError" in error.kind or any(one in told.lower() for one in TOO_SMALL)
+    message = f"{error.kind} {error.message}"
+    return (
+        "OutOfMemory" in error.kind or "MemoryError" in error.kind or any(one in message.lower() for one in TOO_SMALL)
+    )
 
 
 def _sentence(error: ExecutionError) -> str:

@@ -55,14 +55,14 @@ def writing_folder(beside: Path) -> Iterator[Path]:
 def find_litter(folder: Path, runs: Runs) -> dict[Path, int]:
     """What killed writers left in a folder and its subfolders, with sizes in bytes. Excludes files that are still being
     written, by this process, another process of this machine (`runs`) or another machine."""
-    found = {}
+    litter = {}
     for where, folders, files in os.walk(folder):  # links are not followed; unreadable folders are skipped
         for name in [*folders, *files]:
             path = Path(where, name)
             if (OURS.fullmatch(name) or EARLIER.fullmatch(name)) and _is_litter(path, runs):
-                found[path] = _size(path)
+                litter[path] = _size(path)
         folders[:] = [name for name in folders if not OURS.fullmatch(name)]
-    return found
+    return litter
 
 
 def sweep(folder: Path, runs: Runs) -> Litter:

@@ -177,8 +177,8 @@ def why_not_written(error: Exception) -> str:
 
 def _number(text: str) -> int | None:
     """The system's error number, from safetensors' message."""
-    found = re.search(r"os error (\d+)", text)
-    return int(found[1]) if found else None
+    match = re.search(r"os error (\d+)", text)
+    return int(match[1]) if match else None
 
 
 def _reason(error: Exception) -> str:

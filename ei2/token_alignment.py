@@ -70,18 +70,18 @@ class Prompt:
     def find(self, other: Prompt) -> list[list[int]]:
         """Positions of every occurrence of the words of `other`; empty if there is none. "shirt" is found in
         "T-shirt,", but fragments of the text encoder's words are not found."""
-        content, wanted = self.content, [other.ids[i] for i in other.content]
+        content, ids = self.content, [other.ids[i] for i in other.content]
         parts = self.parts or self.words
-        size = len(wanted)
-        found = []
+        size = len(ids)
+        spans = []
         for start in range(len(content) - size + 1 if size else 0):
             span = content[start : start + size]
             before, after = content[start - 1 : start], content[start + size : start + size + 1]
             whole = not any(parts[i] == parts[span[0]] for i in before)
             whole = whole and not any(parts[i] == parts[span[-1]] for i in after)
-            if whole and [self.ids[i] for i in span] == wanted:
-                found.append(span)
-        return found
+            if whole and [self.ids[i] for i in span] == ids:
+                spans.append(span)
+        return spans
 
 
 @dataclass(frozen=True)
@@ -216,23 +216,23 @@ def word_tokens(prompt: Prompt, words: Iterable[Prompt], name: str) -> torch.Ten
 
 def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
     """Like `Prompt.find`, but raises `ValueError`, listing the prompt's words, if the word does not occur."""
-    found = prompt.find(word)
-    if not found:
+    spans = prompt.find(word)
+    if not spans:
         raise ValueError(
             f"{short(' '.join(word.texts))} is not in the {name} prompt, whose words are: {listed(prompt.texts)}."
         )
-    return found
+    return spans
 
 
 def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) -> torch.Tensor:
     """`l`, the factor of each token's map; 1 by default. Raises `ValueError` for words not in the target
     prompt, and for two factors on one word."""
-    result, given = torch.ones(len(prompt)), set()
+    result, weighted = torch.ones(len(prompt)), set()
     for word, factor in factors:
         for span in find_word(prompt, word, "target"):
-            if not given.isdisjoint(span):
+            if not weighted.isdisjoint(span):
                 raise ValueError(f"{short(' '.join(word.texts))} has two factors in reweight: keep one of the lines.")
-            given.update(span)
+            weighted.update(span)
             result[span] = factor
     return result
 

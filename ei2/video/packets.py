@@ -70,7 +70,7 @@ def read_packets(
         stream = video_stream(container, path)
         sound = audio_stream(container)
         result = Packets(rates=stated_rates(stream, container))
-        found, sounds, limit, reading = [], [], frames + REORDERED, True
+        entries, sounds, limit, reading = [], [], frames + REORDERED, True
         for number, packet in enumerate(_demuxed(container)):
             if number % TICK == TICK - 1:
                 tick()
@@ -79,22 +79,22 @@ def read_packets(
                     sounds.append(float(packet.pts * packet.time_base))
                 continue
             result.damaged = packet.is_corrupt
-            if packet.is_discard or packet.pts in hidden or (not found and not packet.is_keyframe):
+            if packet.is_discard or packet.pts in hidden or (not entries and not packet.is_keyframe):
                 continue  # cut by an edit list, without a frame, or before the first keyframe
-            found.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0))
-            if frames and len(found) >= limit:
+            entries.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0))
+            if frames and len(entries) >= limit:
                 reading = False
                 break
-        result.whole, result.count = reading, len(found)
+        result.whole, result.count = reading, len(entries)
         if result.whole and "mov" in container.format.name:
-            result.missing = max(0, stream.frames - len(found))
+            result.missing = max(0, stream.frames - len(entries))
         name = container.format.name
         result.timed = (
-            timed and name not in UNTIMED_FORMATS and len(found) > 0 and all(pts is not None for pts, *_ in found)
+            timed and name not in UNTIMED_FORMATS and len(entries) > 0 and all(pts is not None for pts, *_ in entries)
         )
         if result.timed:
             jumps = name in JUMPING_FORMATS
-            _order(result, found, stream.time_base, sounds if sound is not None else None, jumps)
+            _order(result, entries, stream.time_base, sounds if sound is not None else None, jumps)
     return result
 
 
