@@ -37,7 +37,7 @@ WORKERS = (1, 8, 64)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="measure nothing, see that it runs")
+    parser.add_argument("--quick", action="store_true", help="measure nothing, check that it runs")
     parser.add_argument("--part", choices=("real", "simulation"), nargs="+", default=["real", "simulation"])
     parser.add_argument("--workers", type=int, nargs="+", help="of the simulation (default: 1 8 64; quick: 1 4)")
     parser.add_argument("--seconds", type=float, help="that the simulation takes at best (default: 300; quick: 10)")

@@ -93,11 +93,11 @@ def check(options: argparse.Namespace) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("There is no CUDA device here: choose --device cpu.")
     if any(frames < 2 for frames in options.frames or ()):
-        raise ValueError("--frames has to be 2 or more: a video of one frame has no motion to learn.")
+        raise ValueError("--frames must be 2 or more: a video of one frame has no motion to learn.")
     if any(size < 64 or size % 64 for size in options.size or ()):
-        raise ValueError("--size has to be a multiple of 64 pixels, such as 512.")
+        raise ValueError("--size must be a multiple of 64 pixels, such as 512.")
     if options.threads is not None and options.threads < 1:
-        raise ValueError("--threads has to be 1 or more.")
+        raise ValueError("--threads must be 1 or more.")
 
 
 def chosen(plan: Plan, options: argparse.Namespace) -> Plan:

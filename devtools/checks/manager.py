@@ -58,7 +58,7 @@ def main() -> int:
     except (SetupError, ServerError, ClientError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    say(f"{failed} checks failed" if failed else "All as it should be.")
+    say(f"{failed} checks failed" if failed else "All checks passed.")
     return 1 if failed else 0
 
 
@@ -73,7 +73,7 @@ def live_through() -> int:
     say("Installing")
     answer = manager("install", f"file://localhost{ORIGIN.as_posix()}", "--exit-on-fail")
     check("installed", (INSTALLED / "__init__.py").is_file(), answer)
-    check("the missing requirement came along", ABSENT in packages_of())
+    check("the missing requirement was installed", ABSENT in packages_of())
     check_packages(check, packages)
     check("our requirements do not ask for torch", *asks_for_no_torch())
 
@@ -96,7 +96,7 @@ def live_through() -> int:
     check("uninstalled", not INSTALLED.exists(), answer)
     now = files_of(COMFYUI)
     strays = sorted(name for name in now - files if not name.startswith(USERS))
-    check("nothing is left but what is the user's", not strays, strays)
+    check("only the user's own files are left", not strays, strays)
     check("nothing else is gone", files <= now, sorted(files - now))
     check("the user's model is untouched", MODEL.exists() and MODEL.read_bytes() == model)
     check("the packages are as before", packages_of() == used)
@@ -151,8 +151,8 @@ def check_packages(check: Checks, before: dict[str, str]) -> None:
     """Checks that no package changed, only the missing one was added, and all are compatible."""
     now = packages_of()
     moved = {name: (version, now.get(name)) for name, version in before.items() if now.get(name) != version}
-    check(f"torch is still {before['torch']}, and no other package has moved", not moved, moved)
-    check("no other package has come", set(now) - set(before) <= {ABSENT}, set(now) - set(before))
+    check(f"torch is still {before['torch']}, and no other package has changed", not moved, moved)
+    check("no other package was added", set(now) - set(before) <= {ABSENT}, set(now) - set(before))
     check("the environment is consistent", *consistent())
 
 

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--newest", action="store_true", help="also against the newest ComfyUI, cloned from GitHub for this"
     )
-    parser.add_argument("--all", action="store_true", help="show the explained findings, too")
+    parser.add_argument("--all", action="store_true", help="show the explained findings too")
     options = parser.parse_args()
     runs = dict(CHECKERS)
     if options.newest:
