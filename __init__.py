@@ -15,7 +15,7 @@ if _complaint is None:
 
     async def comfy_entrypoint() -> EI2Extension:
         """Called once by ComfyUI at startup to get the pack's nodes."""
-        extra("sweeping of what killed servers left", sweep)
+        extra("cleanup of files left by killed servers", sweep)
         return EI2Extension()
 else:
     logging.error(_complaint)

@@ -44,7 +44,7 @@ class LocalStore:
                 os.close(folder)
 
     def read(self, name: str) -> bytes | None:
-        """None where there is no such file."""
+        """The content, or None if there is no such file."""
         path = self.root / name
         return path.read_bytes() if path.is_file() else None
 
@@ -82,7 +82,7 @@ class UrlStore:
         self.system.mv(part, path)
 
     def read(self, name: str) -> bytes | None:
-        """None where there is no such file."""
+        """The content, or None if there is no such file."""
         try:
             return self.system.cat_file(self._path(name))
         except FileNotFoundError:

@@ -54,7 +54,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
 
 
 def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) -> list[dict]:
-    """A row for each kind of work on one clip. `peak` is None where it cannot be measured here."""
+    """A row for each kind of work on one clip. `peak` is None if it cannot be measured here."""
     on_gpu = uses_gpu(device)
     real = device == "cpu" or on_gpu
     in_process.import_host(device)

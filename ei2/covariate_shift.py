@@ -69,7 +69,7 @@ class CovariateShift:
 
     `mean`, `log_std`: features after the temporal module, compared with the plain image model's at the same place.
     `module_mean`, `module_log_std`: the temporal module's output compared with its own input. This excludes the effect
-    of spatial attention, joint GroupNorms and earlier blocks; zero where there is no module.
+    of spatial attention, joint GroupNorms and earlier blocks; zero if there is no module.
     """
 
     blocks: list[str]

@@ -37,7 +37,7 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def masked_ssim(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float | None:
     """The mean SSIM of the windows in which `weights` (`f 1 h w`, 0..1) is above zero everywhere, each weighted by its
-    lowest weight; None if there is none. Raises as `ssim_map`."""
+    lowest weight; None if there is none. Raises like `ssim_map`."""
     windows = -F.max_pool2d(-weights.double(), WINDOW, stride=1)
     total = windows.sum() * a.shape[1]
     return float((ssim_map(a, b) * windows).sum() / total) if total > 0 else None

@@ -26,7 +26,7 @@ def running_graph() -> tuple[dict, str] | None:
                 return item[2], context.node_id
         return None
 
-    return extra("look at the running graph", find)  # the queue is internal to the host and may change
+    return extra("access to the running graph", find)  # the queue is internal to the host and may change
 
 
 def running_node() -> str:

@@ -1,4 +1,4 @@
-"""EditBench's clips: rendered scenes in motion, each with two edits whose right result is known.
+"""EditBench's clips: rendered scenes in motion, each with two edits whose correct result is known.
 
 There are two splits of 24 clips and 48 edits each, fixed by their seeds: settings are chosen on `dev`, and `test` is
 reported. Both hold each motion, kind of edit and frame count equally often. They share neither motion parameters
@@ -69,7 +69,8 @@ PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of a clip. `changes`: target values by attribute; `target_scenes`: the right result, frame by frame."""
+    """One edit of a clip. `changes`: target values by attribute;
+    `target_scenes`: the correct result, frame by frame."""
 
     kind: str
     changes: dict[str, str]

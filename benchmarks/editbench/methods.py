@@ -157,7 +157,7 @@ def learning(method: Method, budget: Budget) -> tuple:
 
 EQUAL = Budget("equal")
 SHORT = Budget("100 steps", steps=100)  # for comparisons of many options on the development split
-SEARCH = (  # tried besides `EQUAL` on the development split, to choose from
+SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose from
     Budget("50 steps", steps=50),
     SHORT,
     replace(SHORT, name="cfg 2", cfg=2.0),

@@ -1,4 +1,4 @@
-"""The scores of an edited clip against the rendered right result."""
+"""The scores of an edited clip against the rendered correct result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def score(edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge) -> dict[st
 
     * `success`: the share of frames in which the judge sees the target value of every changed attribute;
     * `preservation`: the share of the other attributes, over frames, that the judge sees unchanged;
-    * `psnr`: in dB against the right result, over all frames, at most 100;
+    * `psnr`: in dB against the correct result, over all frames, at most 100;
     * `psnr_object`: the same over the union of the source's and the target's object, `psnr_background`: elsewhere;
     * `flicker`: the mean absolute change of the error from frame to frame, see `ei2.measures.flicker`;
     * `centroid_error`: see there.

@@ -159,7 +159,7 @@ def in_mode(model, mode: str, window: int, overlap: int):
 
 
 def peak(bench: Bench, model, frames: int) -> int:
-    """The bytes of tensors that one guided step holds at its peak, besides the model and the clip."""
+    """The bytes of tensors that one guided step holds at its peak, without the model and the clip."""
     prompt = bench.encode("a red circle on a plain blue background")
     noise = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with LiveTensors() as live:

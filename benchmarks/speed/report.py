@@ -57,7 +57,7 @@ NOTES = """\
 
 
 def write(file: Path) -> list[str]:
-    """Writes the report and the plots beside the results. Returns lines to print."""
+    """Writes the report and the plots next to the results. Returns lines to print."""
     results = json.loads(file.read_text(encoding="utf-8"))
     sentences, shown, written = findings(results), [], file.with_suffix(".md")
     pictures = {"growth": ("Growth with frames and resolution", growth), "attention": ("Attentions alone", attentions)}

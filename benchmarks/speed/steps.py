@@ -79,7 +79,7 @@ def load(name: str, device: str) -> Subject:
 @dataclass(frozen=True)
 class Way:
     """How a step is done. `method`: a preset of the pack, or one of `LITERALS`; `dtype`: of the arithmetic;
-    `checkpointing`: whether the backward pass recomputes activations, None where there is none."""
+    `checkpointing`: whether the backward pass recomputes activations, None if there is none."""
 
     method: str
     dtype: str
