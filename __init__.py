@@ -14,9 +14,9 @@ if _complaint is None:
     from .nodes import EI2Extension
 
     async def comfy_entrypoint() -> EI2Extension:
-        """What ComfyUI calls once, when it starts, to learn of the pack's nodes."""
-        extra("sweeping of what killed servers left", sweep)
+        """Called once by ComfyUI at startup to get the pack's nodes."""
+        extra("cleanup of files left by killed servers", sweep)
         return EI2Extension()
 else:
     logging.error(_complaint)
-    NODE_CLASS_MAPPINGS = {}  # with none at all, older hosts would go on about that
+    NODE_CLASS_MAPPINGS = {}  # without it, older hosts would report an error

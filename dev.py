@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The project's one command: everything it needs is set up on the first call (in `.dev`, a few minutes)."""
+"""The project's only command. It sets up everything it needs on the first call (in `.dev`, a few minutes)."""
 
 import argparse
 import os
@@ -51,10 +51,10 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     add("batch", "edit many clips by a table; all arguments: batch --help, docs/batch.md", add_help=False)
     jobs = add("jobs", "render six clips and a table of three edits each, for `batch` to try")
     jobs.add_argument("folder", nargs="?", default="batch-demo", help="default: batch-demo")
-    add("test", "run the tests; all further arguments go to pytest", usage="%(prog)s [pytest's arguments]")
-    serve = add("serve", "start ComfyUI with this pack, to be opened in a browser; Ctrl-C stops it")
+    add("test", "run the tests; all other arguments go to pytest", usage="%(prog)s [pytest's arguments]")
+    serve = add("serve", "start ComfyUI with this pack, to open in a browser; Ctrl-C stops it")
     serve.add_argument("--port", type=int, default=8188)
-    check = add("check", "run the public checkers on the pack, or its whole life with ComfyUI-Manager")
+    check = add("check", "run the public checkers on the pack, or its life cycle with ComfyUI-Manager")
     check.add_argument("what", nargs="?", choices=CHECKS, default="public", help="default: public")
     train = add("train", "train or evaluate the miniature model; a script's own options: train PART -- --help")
     train.add_argument("part", choices=TRAINING)
@@ -67,7 +67,7 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
 
 
 def command_line(options: argparse.Namespace, rest: "list[str]") -> "list[str]":
-    """What to run in the virtual environment."""
+    """The command to run in the virtual environment."""
     if options.command == "test":
         return ["-m", "pytest", *rest]
     if options.command == "batch":
@@ -105,7 +105,7 @@ def set_up(options: argparse.Namespace, rest: "list[str]") -> Path:
 
 
 def collects(rest: "list[str]", folder: str) -> bool:
-    """Whether pytest with these arguments collects tests of that folder of tests/."""
+    """Whether pytest, with these arguments, collects tests from that folder of tests/."""
     tests = environment.ROOT / "tests" / folder
     paths = [Path(argument.split("::")[0]).resolve() for argument in rest if not argument.startswith("-")]
     paths = [path for path in paths if path.exists()]
@@ -113,7 +113,7 @@ def collects(rest: "list[str]", folder: str) -> bool:
 
 
 def attempt(install: "Callable[[], None]", otherwise: str) -> None:
-    """Installs what a part of the tests can do without; where that fails, says why and what follows."""
+    """Installs what only some tests need; if that fails, prints the reason and the consequence."""
     try:
         install()
     except environment.SetupError as error:
@@ -131,10 +131,10 @@ def main() -> int:
     if options.command == "train":
         variables["PYTHONPATH"] = os.pathsep.join([str(environment.ROOT), str(folder)])
     command = [str(environment.PYTHON), *command_line(options, rest)]
-    if options.command != "batch":  # whose paths are seen from where the user stands
+    if options.command != "batch":  # its paths are relative to the user's current folder
         os.chdir(environment.ROOT)
     if os.name == "posix":
-        os.execve(command[0], command, variables)  # in place of this process: signals and exit code need no passing on
+        os.execve(command[0], command, variables)  # replaces this process, so signals and exit code need no forwarding
     return subprocess.call(command, env=variables)
 
 

@@ -1,4 +1,4 @@
-"""Tells, before anything of ComfyUI is imported, whether it is new enough for this pack. Standard library only."""
+"""Checks, before anything of ComfyUI is imported, whether it is new enough for this pack. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ MINIMUM = "0.3.60"  # the oldest release that passes the tests; pyproject.toml d
 
 
 def complaint() -> str | None:
-    """What to tell the user whose ComfyUI is too old, or None. Releases before 0.3.13 do not say which they are, but
-    they have no `comfy_api` either, which newer ones offer nodes by."""
+    """The message for a user whose ComfyUI is too old, or None. Releases before 0.3.13 do not state their version, but
+    they also lack `comfy_api`, the API for nodes in newer ones."""
     try:
         from comfyui_version import __version__ as version
     except ImportError:
         version = None
     if version is None and importlib.util.find_spec("comfy_api") is not None:
-        return None  # a build of somebody's own: let it try
+        return None  # a custom build: let it try
     if version is not None and _numbers(version) >= _numbers(MINIMUM):
         return None
     found = f"this is {version}" if version else "this one is older"

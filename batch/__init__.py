@@ -1,1 +1,1 @@
-"""The batch run: a table of edits, worked off by real ComfyUI servers that Ray starts on one machine or on many."""
+"""Batch runs: a table of edits, processed by real ComfyUI servers that Ray starts on one machine or several."""

@@ -1,4 +1,4 @@
-"""Which inputs of a workflow the columns of the table mean."""
+"""Maps the table's columns to inputs of the workflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .graph import Graph, copy, is_link, of_class, title
 
 CLIP, SOURCE, EDIT = "clip", "source_prompt", "edit_prompt"
 TUNE, INVERT, SAMPLE, CONTROL = "EI2_OneShotTune", "EI2_Invert", "EI2_EditSample", "EI2_AttentionControl"
-# Inputs that name a file of ComfyUI's input folder, by node class; of other packs' loaders by this word in the class.
+# Inputs that name a file in ComfyUI's input folder, by node class; for other packs' loaders, by this word in the class.
 FILES = {
     "EI2_LoadVideo": "video",
     "LoadVideo": "file",
@@ -19,8 +19,8 @@ FILES = {
 }
 OTHER_LOADER = ("VHS_LoadVideo", "video")
 VIDEO_LOADERS = ("EI2_LoadVideo", "LoadVideo", "VHS_LoadVideo")
-TEXTS = ("text", "value", "string", "target_prompt")  # of nodes that hold a prompt, first match counts
-PASSED = ("positive", "conditioning", "conditioning_1", "conditioning_to", "cond")  # of nodes that hand one on
+TEXTS = ("text", "value", "string", "target_prompt")  # inputs of nodes that hold a prompt; the first match counts
+PASSED = ("positive", "conditioning", "conditioning_1", "conditioning_to", "cond")  # inputs of nodes that pass one on
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Column:
 
 
 def bind(graph: Graph, name: str) -> Column:
-    """The inputs that a column means. Raises `BatchError` for a name that means none, or several different ones."""
+    """The inputs that a column sets. Raises `BatchError` for a name without a match, or with several different ones."""
     if name == CLIP:
         return Column(name, (clip_place(graph),), file=True)
     if name in (SOURCE, EDIT):
@@ -70,24 +70,24 @@ def clip_place(graph: Graph) -> Place:
     own = of_class({node: graph[node] for node in loaders}, "EI2_LoadVideo") or loaders
     names = {graph[node]["inputs"].get(file_input(graph, node)) for node in own}
     if not own:
-        raise BatchError("the workflow has no node that loads a video: put in a Load Video (EI2)")
+        raise BatchError("the workflow has no node that loads a video: add a Load Video (EI2)")
     if len(own) > 1 and len(names) > 1:
         raise BatchError(
-            f"several nodes load videos ({_list(graph, own)}): leave one, or give masks' loaders a title "
-            "with 'mask' in it"
+            f"several nodes load videos ({_list(graph, own)}): keep one, or give the loaders of "
+            "masks a title that contains 'mask'"
         )
     return Place(own[0], file_input(graph, own[0]))
 
 
 def file_input(graph: Graph, node: str) -> str | None:
-    """The input of a node that names a file of the input folder, None without."""
+    """The input of a node that names a file in the input folder, or None."""
     kind = graph[node]["class_type"]
-    found = FILES.get(kind) or (OTHER_LOADER[1] if kind.startswith(OTHER_LOADER[0]) else None)
-    return found if found in graph[node]["inputs"] else None
+    key = FILES.get(kind) or (OTHER_LOADER[1] if kind.startswith(OTHER_LOADER[0]) else None)
+    return key if key in graph[node]["inputs"] else None
 
 
 def source_text(graph: Graph) -> str:
-    """The source prompt as the workflow has it now, empty where none is found."""
+    """The workflow's source prompt; empty if none is found."""
     try:
         places = _source_places(graph)
     except BatchError:
@@ -96,29 +96,29 @@ def source_text(graph: Graph) -> str:
 
 
 def is_source(graph: Graph, sampler: str) -> bool:
-    """Whether an EI2 Edit Sample samples with the source prompt: it reconstructs."""
+    """Whether an EI2 Edit Sample uses the source prompt, and so reconstructs."""
     places, source = _texts(graph, sampler, "positive"), set(_source_start(graph))
     return bool(places) and set(places) <= source
 
 
 def _source_places(graph: Graph) -> list[Place]:
-    found = _source_start(graph)
-    if not found:
+    places = _source_start(graph)
+    if not places:
         raise BatchError("the workflow has no source prompt: no text leads to EI2 One-Shot Tune or EI2 Invert")
-    return _same_text(graph, found, SOURCE, set())
+    return _same_text(graph, places, SOURCE, set())
 
 
 def _edit_places(graph: Graph) -> list[Place]:
     source = set(_source_start(graph))
-    found = [place for node in of_class(graph, SAMPLE) for place in _texts(graph, node, "positive")]
-    found = list(dict.fromkeys(place for place in found if place not in source))
-    if not found:
+    places = [place for node in of_class(graph, SAMPLE) for place in _texts(graph, node, "positive")]
+    places = list(dict.fromkeys(place for place in places if place not in source))
+    if not places:
         raise BatchError("the workflow has no edit prompt: no text of its own leads to EI2 Edit Sample")
-    return _same_text(graph, found, EDIT, source)
+    return _same_text(graph, places, EDIT, source)
 
 
 def _source_start(graph: Graph) -> list[Place]:
-    """The texts that what learns and inverts the clip is given."""
+    """The texts of the nodes that tune on and invert the clip."""
     found = []
     for kind, keys in ((TUNE, ["positive"]), (INVERT, ["null_source", "positive"]), (CONTROL, ["source_prompt"])):
         for node in of_class(graph, kind):
@@ -129,7 +129,7 @@ def _source_start(graph: Graph) -> list[Place]:
 
 
 def _same_text(graph: Graph, found: list[Place], name: str, others: set[Place]) -> list[Place]:
-    """These places and all that hold the same text, such as a note of the prompt."""
+    """These places, and all others with the same text, such as a note of the prompt."""
     texts = {graph[place.node]["inputs"][place.key] for place in found}
     if len(texts) > 1:
         nodes = [place.node for place in found]
@@ -140,7 +140,7 @@ def _same_text(graph: Graph, found: list[Place], name: str, others: set[Place]) 
 
 
 def _texts(graph: Graph, node: str, key: str) -> list[Place]:
-    """Where the text of the conditioning comes from that a node takes as `key`."""
+    """The places of the text behind a node's conditioning input `key`."""
     value = graph[node]["inputs"].get(key)
     if not is_link(value) or value[0] not in graph:
         return []
@@ -156,7 +156,7 @@ def _texts(graph: Graph, node: str, key: str) -> list[Place]:
 
 
 def _literal(graph: Graph, node: str, key: str) -> Place | None:
-    """The place of the text itself, where the input may be a link to a node that holds it."""
+    """The place of the text itself; the input may be a link to a node that holds it."""
     value = graph[node]["inputs"].get(key)
     if isinstance(value, str):
         return Place(node, key)
@@ -167,7 +167,7 @@ def _literal(graph: Graph, node: str, key: str) -> Place | None:
 
 
 def _by_node(graph: Graph, name: str) -> list[Place]:
-    """`Title.input`, `id.input`; or the title or id alone of a node with one text, or one value."""
+    """`Title.input`, `id.input`, or just the title or id of a node with a single text or value."""
     node = _called(graph, name)
     if node is not None:
         values = [key for key, value in graph[node]["inputs"].items() if not is_link(value)]
@@ -197,7 +197,7 @@ def _called(graph: Graph, name: str) -> str | None:
 
 
 def _file_by_title(graph: Graph, name: str) -> list[Place]:
-    """A node that loads a file and has the column's words in its title or class: `mask`, `key_frame`."""
+    """A node that loads a file, with the column's words in its title or class: `mask`, `key_frame`."""
     words, clip = name.lower().replace("_", " ").split(), clip_place(graph)
     found = []
     for node in graph:
@@ -208,7 +208,7 @@ def _file_by_title(graph: Graph, name: str) -> list[Place]:
 
 
 def _by_input(graph: Graph, name: str) -> list[Place]:
-    """The only node with an input of that name; of several, those that only the edit needs."""
+    """The only node with an input of that name; if there are several, those that only the edit needs."""
     nodes = [node for node, entry in graph.items() if name in entry["inputs"]]
     if len(nodes) > 1:
         edits = [node for node in of_class(graph, SAMPLE) if node in nodes and not is_source(graph, node)]

@@ -1,4 +1,4 @@
-"""ComfyUI's HTTP and websocket interface, as plain calls that wait.
+"""ComfyUI's HTTP and websocket interface as blocking calls.
 
 with Client(server.url) as client:
     outputs = client.run(prompt)  # prompt: a workflow in API format
@@ -21,12 +21,12 @@ FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
 class ClientError(RuntimeError):
-    """The server refused or cannot be reached."""
+    """The server refused a request or cannot be reached."""
 
 
 class PromptError(ClientError):
-    """The server found the workflow invalid. `error`: what it says in general (`type`, `message`, `details`);
-    `node_errors`: per node id, `class_type` and `errors`, a list of the same."""
+    """The server found the workflow invalid. `error`: the general error (`type`, `message`, `details`); `node_errors`:
+    for each node id, `class_type` and `errors`, a list of such errors."""
 
     def __init__(self, error: dict, node_errors: dict):
         self.error, self.node_errors = error, node_errors
@@ -47,7 +47,7 @@ class ExecutionError(ClientError):
 
 
 class Interrupted(ClientError):
-    """The run was interrupted on request. `node`: where it stood."""
+    """The run was interrupted on request. `node`: the node it was in."""
 
     def __init__(self, data: dict):
         self.node = data["node_id"]
@@ -64,7 +64,7 @@ class Event:
     time: float
 
     def progress(self) -> dict[str, tuple[float, float]]:
-        """Per running node: steps done, steps in all. Only `progress_state` has any."""
+        """For each running node: steps done, total steps. Only `progress_state` has them."""
         if self.kind != "progress_state":
             return {}
         states = self.data["nodes"].items()
@@ -78,10 +78,10 @@ class Client:
         self.url, self.id = url.rstrip("/"), uuid.uuid4().hex
         self._timeout = timeout
         self._session = requests.Session()
-        self._session.trust_env = False  # a local server is not behind the proxy
+        self._session.trust_env = False  # a local server is not reached through the proxy
         self._events: list[Event] = []
         self._news = threading.Condition()
-        self._closed: str | None = None  # why no more events come
+        self._closed: str | None = None  # why there are no more events
         self._open = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -102,7 +102,7 @@ class Client:
         self._session.close()
 
     def object_info(self, node: str | None = None) -> dict:
-        """What the server knows of its nodes: node class -> inputs, outputs, help. Empty for an unknown `node`."""
+        """The server's nodes: node class -> inputs, outputs, help. Empty for an unknown `node`."""
         return self._request("GET", "/object_info" + (f"/{node}" if node else "")).json()
 
     def system_stats(self) -> dict:
@@ -110,18 +110,18 @@ class Client:
         return self._request("GET", "/system_stats").json()
 
     def upload(self, file: Path, name: str | None = None) -> str:
-        """Puts a picture or video into the server's input folder; returns the name to use in a workflow."""
+        """Uploads a picture or video to the server's input folder; returns the name to use in a workflow."""
         with open(file, "rb") as content:
             files = {"image": (name or file.name, content)}
             answer = self._request("POST", "/upload/image", files=files, data={"overwrite": "true"}).json()
         return f"{answer['subfolder']}/{answer['name']}" if answer["subfolder"] else answer["name"]
 
     def submit(self, prompt: dict) -> str:
-        """Queues a workflow and returns the run's id. Raises `PromptError` where any part of it is invalid."""
+        """Queues a workflow and returns the run's id. Raises `PromptError` if any part of it is invalid."""
         answer = self._request("POST", "/prompt", accept=(400,), json={"prompt": prompt, "client_id": self.id})
         body = answer.json()
         if body.get("node_errors") and answer.ok:
-            # Part of the workflow is valid and queued: half a result is none.
+            # Part of the workflow is valid and queued, but half a result is useless.
             self._request("POST", "/queue", json={"delete": [body["prompt_id"]]})
             self.interrupt(body["prompt_id"])
         if body.get("error") or body.get("node_errors"):
@@ -130,8 +130,8 @@ class Client:
         return body["prompt_id"]
 
     def events(self, run: str, timeout: float = 900) -> Iterator[Event]:
-        """The run's events from its beginning, as they come; ends with one of `FINAL`. `timeout`: the longest silence,
-        seconds. Raises `TimeoutError`; `ClientError` where the connection breaks."""
+        """The run's events from its start, as they arrive; ends with one of `FINAL`. `timeout`: the longest silence in
+        seconds. Raises `TimeoutError`, and `ClientError` if the connection breaks."""
         index = 0
         while True:
             with self._news:
@@ -148,7 +148,7 @@ class Client:
 
     def wait(self, run: str, on_event: Callable[[Event], None] | None = None, timeout: float = 900) -> dict:
         """Waits for the run's end; returns its outputs (node id -> e.g. `images`: a list of files for `view`).
-        `on_event` sees every event. Raises `ExecutionError`, `Interrupted`, and what `events` raises."""
+        `on_event` is called with every event. Raises `ExecutionError`, `Interrupted`, and what `events` raises."""
         for event in self.events(run, timeout):
             if on_event is not None:
                 on_event(event)
@@ -173,12 +173,12 @@ class Client:
         raise ClientError(f"The server's history has no run {run} after {timeout:.0f} s.")
 
     def forget(self) -> None:
-        """Drops the events that have come so far; for clients that live long. Not while a run is waited for."""
+        """Drops the events received so far, for long-lived clients. Do not call it while waiting for a run."""
         with self._news:
             self._events.clear()
 
     def interrupt(self, run: str | None = None) -> None:
-        """Stops the run (default: whichever is being worked on); returns before it has stopped."""
+        """Stops the run (default: the current one); returns before it has stopped."""
         self._request("POST", "/interrupt", json={"prompt_id": run} if run else {})
 
     def view(self, file: dict) -> bytes:

@@ -1,4 +1,4 @@
-"""Ray: started on this machine or reached at an address, and its workers."""
+"""Starts Ray on this machine or connects to a cluster, and makes the workers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HOW_TO_GET = (
     "The batch run needs Ray: run `pip install -r requirements-batch.txt` (a file of this pack) in ComfyUI's Python. "
     "It changes no package that is there."
 )
-STORE_BYTES = 512 << 20  # of memory for what goes between driver and workers; more goes to the disk
+STORE_BYTES = 512 << 20  # of memory for data between driver and workers; the rest goes to the disk
 CPUS_PER_WORKER = 4  # on machines without a GPU
-# Not sent to other machines: they need the pack's code and the miniature model only.
+# Not sent to other machines, which need only the pack's code and the miniature model.
 LEFT_OUT = [
     "/.git",
     "/.dev",
@@ -34,7 +34,7 @@ LEFT_OUT = [
 
 @dataclass(frozen=True)
 class Cluster:
-    """`workers`: handles of actors; `gpus`: whether they have one each; `dashboard`: an address, may be empty."""
+    """`workers`: handles of actors; `gpus`: whether each has one; `dashboard`: an address, may be empty."""
 
     workers: list
     gpus: bool
@@ -43,21 +43,21 @@ class Cluster:
 
 
 def prepare(local: bool, address: str = "") -> None:
-    """To be called before anything imports Ray. `local`: whether it is to be reached from this machine only; `address`:
-    of a cluster. Raises `BatchError` where Ray is not installed."""
+    """Call it before anything imports Ray. `local`: whether Ray is reachable from this machine only; `address`: of a
+    cluster. Raises `BatchError` if Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise BatchError(HOW_TO_GET)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CUDA_VISIBLE_DEVICES stays as it is
-    if local:  # Ray's way of saying: no cluster, hence 127.0.0.1 for all of its ports
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # leave CUDA_VISIBLE_DEVICES alone
+    if local:  # Ray's setting for no cluster, so all of its ports are on 127.0.0.1
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if address.startswith("ray://") and (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's client does not send it by itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's client does not do this by default
 
 
 def connect(options, setup: Setup, clips: int) -> Cluster:
-    """Starts or reaches Ray and makes the workers, no more than there are `clips`. `options`: of the command line.
-    Raises `BatchError`."""
+    """Starts or connects to Ray and makes the workers, at most `clips` of them. `options`: of
+    the command line. Raises `BatchError`."""
     import ray
 
     try:
@@ -79,7 +79,7 @@ def connect(options, setup: Setup, clips: int) -> Cluster:
                 logging_level="ERROR",
                 runtime_env={"env_vars": {"PYTHONPATH": str(PACK_ROOT)}},
             )
-    except Exception as error:  # Ray raises plain ones, too
+    except Exception as error:  # Ray raises plain ones too
         where = f"at {options.address}" if options.address else "on this machine"
         raise BatchError(f"Ray {where} does not start or answer: {error}") from error
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -104,13 +104,13 @@ def connect(options, setup: Setup, clips: int) -> Cluster:
 
 
 def _local_cpus(options) -> int:
-    """As many as there are, or as the user wants to share among the workers."""
+    """The number of CPUs, or the number the user wants to share among the workers."""
     return max(os.cpu_count() or 1, (options.workers or 1) * (options.cpus_per_worker or 1))
 
 
 def make_workers(setups: list[Setup], gpus: bool, cpus: int, kind: type | None = None) -> list:
-    """An actor for each setup, which Ray makes anew where it is lost. A lost task is not repeated by Ray: the schedule
-    has to know, to count a clip's tries. `kind`: another class than `Worker`."""
+    """An actor for each setup; Ray replaces lost ones. Ray does not repeat lost tasks, because the schedule counts a
+    clip's tries. `kind`: a class other than `Worker`."""
     import ray
 
     from .worker import Worker

@@ -24,7 +24,7 @@ from .table import Table, read_table, show_problems
 from .tasks import Setup
 from .unit import Home, make_units
 
-PAGE_SECONDS = 30.0  # between two writings of the page while the run goes on
+PAGE_SECONDS = 30.0  # between two updates of the page during the run
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         description="Edits many clips with one workflow, on one machine or on several.",
         epilog="The table is a CSV file whose first line names its columns: clip, source_prompt, edit_prompt, and any "
         "input of the workflow: its name where only one node has it, otherwise 'Title.input' or 'id.input'. "
-        "Started again, the command goes on where it stopped. More: docs/batch.md.",
+        "Run it again to continue where it stopped. More: docs/batch.md.",
     )
     add = parser.add_argument
     add("table", help="the table, a path or a URL")
@@ -53,11 +53,15 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--keep-tunes", action="store_true", help="of finished clips, for further edits")
     add("--no-scores", dest="scores", action="store_false", help="neither EI2 Metrics nor the reconstruction's PSNR")
     add("--dashboard", action="store_true", help="start Ray's dashboard, too (needs pip install 'ray[default]')")
-    add("--check", action="store_true", help="check table and workflow as far as it goes without ComfyUI, run nothing")
+    add(
+        "--check",
+        action="store_true",
+        help="check the table and the workflow as far as possible without ComfyUI; run nothing",
+    )
     options = parser.parse_args(given)
     for name in ("workers", "cpus_per_worker"):
         if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}: it has to be 1 or more")
+            parser.error(f"--{name.replace('_', '-')} is {value}: it must be 1 or more")
     if options.snapshot_every < 0:
         parser.error("--snapshot-every is negative: 0 means never")
     return options
@@ -76,8 +80,8 @@ def main(given: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns the exit code: 0 all finished, 1 something failed, 130 stopped by Ctrl-C. Raises `BatchError` where
-    nothing could start."""
+    """Returns the exit code: 0 all finished, 1 something failed, 130 stopped by Ctrl-C.
+    Raises `BatchError` if nothing could start."""
     workflow = _read(options.workflow)
     graph = read_graph(workflow, options.workflow)
     _check_workflow(graph)
@@ -152,13 +156,13 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
         ray.shutdown()
     code = _end(results)
     if schedule.stopped:
-        print(f"Stopped: {schedule.stopped}. The same command goes on from here.", file=sys.stderr)
+        print(f"Stopped: {schedule.stopped}. Run the same command again to continue.", file=sys.stderr)
         return 130 if interrupted else 1
     return code
 
 
 def _end(results: Results) -> int:
-    """Writes the page, says what there is, and lists what failed."""
+    """Writes the page, prints a summary, and lists the failures."""
     _write_page(results)
     print(summary(results))
     entries = [entry for entry in results.entries() if entry["status"] == "failed"]
@@ -177,14 +181,15 @@ def _write_page(results: Results) -> None:
 
 
 def _stop_on_interrupt(schedule, progress: Progress) -> list:
-    """Ctrl-C cancels at the next step; once more ends at once. Returns a list that is not empty afterwards."""
+    """Ctrl-C cancels at the next step; a second one ends at once. Returns a list
+    that is no longer empty after the first."""
     pressed: list[float] = []
 
     def handle(number, frame) -> None:
         pressed.append(time.monotonic())
         if len(pressed) > 1:
             raise KeyboardInterrupt
-        progress.say("Stopping at the next step; Ctrl-C once more ends at once.")
+        progress.say("Stopping at the next step; press Ctrl-C again to end at once.")
         schedule.stop("Ctrl-C")
 
     signal.signal(signal.SIGINT, handle)
@@ -193,7 +198,7 @@ def _stop_on_interrupt(schedule, progress: Progress) -> list:
 
 
 def _stop_workers(schedule, seconds: float = 20) -> None:
-    """Lets the servers end by themselves and their folders be deleted; what does not end so ends with Ray."""
+    """Lets the servers end by themselves and deletes their folders; the remaining ones end with Ray."""
     import ray
 
     references = [slot.actor.stop.remote() for slot in schedule.slots if slot.state in ("idle", "busy")]
@@ -204,8 +209,8 @@ def _stop_workers(schedule, seconds: float = 20) -> None:
 def _check_workflow(graph: Graph) -> None:
     if not plan.savers(graph):
         raise BatchError(
-            "No node of the workflow saves an edit: let a Save Video follow what EI2 Edit Sample gives, and export "
-            "it anew."
+            "No node of the workflow saves an edit: connect a Save Video to the frames of EI2 Edit Sample, and "
+            "export the workflow again."
         )
 
 
@@ -215,8 +220,8 @@ def _check_schema(graph: Graph, table: Table, info: dict, name: str) -> None:
     if unknown:
         where = ", ".join(title(graph, node) for node in graph if graph[node]["class_type"] in unknown)
         raise BatchError(
-            f"ComfyUI has no nodes {', '.join(unknown)} (in the workflow: {where}): name the packs they come from by "
-            "--packs."
+            f"ComfyUI has no nodes {', '.join(unknown)} (in the workflow: {where}): name the packs they come "
+            "from with --packs."
         )
     table.check(info)
     _raise_problems(table, name)
@@ -224,14 +229,14 @@ def _check_schema(graph: Graph, table: Table, info: dict, name: str) -> None:
 
 def _raise_problems(table: Table, name: str) -> None:
     if table.problems:
-        raise BatchError(f"Nothing was started. In {name} is wrong:\n{show_problems(table.problems)}")
+        raise BatchError(f"Nothing was started. Problems in {name}:\n{show_problems(table.problems)}")
 
 
 def pack_version() -> str:
     """The pack's own."""
     text = (PACK_ROOT / "ei2" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^VERSION = "(.+?)"', text, re.MULTILINE)
-    return found.group(1) if found else ""
+    match = re.search(r'^VERSION = "(.+?)"', text, re.MULTILINE)
+    return match.group(1) if match else ""
 
 
 def _read(address: str) -> str:

@@ -1,5 +1,5 @@
-"""What stops a batch run. Standard library only."""
+"""The error that stops a batch run. Standard library only."""
 
 
 class BatchError(RuntimeError):
-    """The run cannot start or go on; the message says why and what to do."""
+    """The run cannot start or continue; the message says why and what to do."""

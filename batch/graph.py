@@ -12,23 +12,23 @@ Graph = dict[str, dict]
 
 
 def read_graph(text: str, name: str) -> Graph:
-    """Raises `BatchError` for what is no workflow in API format."""
+    """Raises `BatchError` if the text is not a workflow in API format."""
     try:
         graph = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BatchError(f"{name} is no JSON file: {error}.") from error
+        raise BatchError(f"{name} is not a JSON file: {error}.") from error
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise BatchError(
             f"{name} is a workflow of the graph editor: export it in ComfyUI with Workflow > Export (API) and name "
             "that file."
         )
     if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
-        raise BatchError(f"{name} is no workflow in ComfyUI's API format.")
+        raise BatchError(f"{name} is not a workflow in ComfyUI's API format.")
     return graph
 
 
 def title(graph: Graph, node: str) -> str:
-    """The node's title, else its class."""
+    """The node's title, or its class."""
     return graph[node].get("_meta", {}).get("title") or graph[node]["class_type"]
 
 
@@ -46,12 +46,12 @@ def copy(graph: Graph) -> Graph:
 
 
 def parents(graph: Graph, node: str) -> list[str]:
-    """The nodes that it takes something from."""
+    """The nodes that its inputs come from."""
     return [value[0] for value in graph[node]["inputs"].values() if is_link(value) and value[0] in graph]
 
 
 def ancestors(graph: Graph, nodes: Iterable[str]) -> set[str]:
-    """The nodes and all that they depend on."""
+    """The nodes and everything they depend on."""
     found, waiting = set(), list(nodes)
     while waiting:
         node = waiting.pop()
@@ -79,13 +79,13 @@ def descendants(graph: Graph, starts: Iterable[tuple[str, int]]) -> set[str]:
 
 
 def only(graph: Graph, nodes: Iterable[str]) -> Graph:
-    """The graph without all that these nodes do not need."""
+    """The part of the graph that these nodes need."""
     kept = ancestors(graph, nodes)
     return {node: entry for node, entry in graph.items() if node in kept}
 
 
 def relink(graph: Graph, old: tuple[str, int], new: tuple[str, int], at: Iterable[str] | None = None) -> None:
-    """Lets what takes the output `old` take `new`; `at`: only these nodes."""
+    """Reconnects inputs from the output `old` to `new`; `at`: only in these nodes."""
     for node in graph if at is None else at:
         inputs = graph[node]["inputs"]
         for key, value in inputs.items():
@@ -99,7 +99,7 @@ def new_node(class_type: str, **inputs) -> dict:
 
 
 def key_of(graph: Graph, left_out: Iterable[str] = ()) -> str:
-    """A name for what the graph computes: without titles, and without the inputs called so."""
+    """A key for what the graph computes, without titles and the inputs `left_out`."""
     out = set(left_out)
     plain = {
         node: [entry["class_type"], {key: value for key, value in entry["inputs"].items() if key not in out}]

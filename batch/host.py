@@ -11,12 +11,12 @@ from pathlib import Path
 from .errors import BatchError
 
 PACK_ROOT = Path(__file__).resolve().parent.parent
-TUNES = "ei2_tunes"  # a server of a batch run keeps its own
+TUNES = "ei2_tunes"  # each server of a batch run has its own
 
 
 def locate(given: str | None = None) -> Path:
-    """ComfyUI's folder: `given`, else the environment variable COMFYUI_PATH, else the one whose custom_nodes holds this
-    pack. Raises `BatchError`."""
+    """ComfyUI's folder: `given`, otherwise the environment variable COMFYUI_PATH, otherwise the one whose custom_nodes
+    holds this pack. Raises `BatchError`."""
     # Not resolved: the pack may be linked into custom_nodes.
     around = [parent.parent for parent in Path(__file__).absolute().parents if parent.name == "custom_nodes"]
     found = [given, os.environ.get("COMFYUI_PATH", "").strip() or None, *map(str, around)]
@@ -25,27 +25,27 @@ def locate(given: str | None = None) -> Path:
         if (path / "main.py").exists() and (path / "comfy").is_dir():
             return path
         if name not in map(str, around):
-            raise BatchError(f"{path} is no ComfyUI: name the folder that holds its main.py.")
+            raise BatchError(f"{path} is not a ComfyUI folder: name the one that holds its main.py.")
     raise BatchError(
-        "Which ComfyUI is to be used? This pack lies in no ComfyUI's custom_nodes: name the folder that holds "
-        "ComfyUI's main.py by --comfyui or in the environment variable COMFYUI_PATH."
+        "This pack is not in the custom_nodes folder of a ComfyUI: name the folder that holds "
+        "ComfyUI's main.py with --comfyui or the environment variable COMFYUI_PATH."
     )
 
 
 def python_in(environment: Path) -> Path:
-    """Where a virtual environment has its Python."""
+    """The Python of a virtual environment."""
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def interpreter(path: Path) -> str:
-    """The Python that ComfyUI at `path` is to run with: `COMFYUI_PYTHON`, else its own virtual environment's, else the
-    one running now. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
+    """The Python for the ComfyUI at `path`: `COMFYUI_PYTHON`, otherwise its own virtual environment's, otherwise the
+    current one. Raises `BatchError` for a wrong `COMFYUI_PYTHON`."""
     given = os.environ.get("COMFYUI_PYTHON", "").strip()
     if given:
-        found = shutil.which(os.path.expanduser(given))
-        if found is None:
+        program = shutil.which(os.path.expanduser(given))
+        if program is None:
             raise BatchError(f"COMFYUI_PYTHON is {given}, which is not a program: name a Python interpreter.")
-        return found
+        return program
     for python in (python_in(path / name) for name in ("venv", ".venv")):
         if python.exists():
             return str(python)

@@ -1,8 +1,8 @@
 """Starts ComfyUI: `python launch_host.py FOLDER [ComfyUI's own options]`.
 
-Two things ComfyUI's `main.py` does not do by itself: it gets along with a torchvision whose compiled part does not fit
-the installed torch, and it ends when whoever started it does (when this process's standard input closes).
-Imports nothing but the standard library before ComfyUI's own start, which wants to be the first to import torch.
+Adds two things to ComfyUI's `main.py`: it works with a torchvision whose compiled part does not fit the installed
+torch, and it ends when its parent process ends (when standard input closes). Imports only the standard library before
+ComfyUI starts, because ComfyUI must be the first to import torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import threading
 import time
 from pathlib import Path
 
-_libraries = []  # torch forgets operators whose Library object is gone
+_libraries = []  # torch removes operators when their Library object is deleted
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Not a finder: a place to act just before torchvision is imported for the first time."""
+    """Not a real finder: a hook that runs just before torchvision is first imported."""
 
     def find_spec(self, name, path=None, target=None):
         if name == "torchvision":
@@ -31,9 +31,9 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
 
 
 def repair_torchvision() -> None:
-    """Lets a later `import torchvision` succeed where torch is a CPU build and torchvision a CUDA build: its compiled
-    operators cannot load then, and describing two of them would raise "operator torchvision::nms does not exist".
-    A torchvision whose operators load is left alone. Call it before anything imports torchvision."""
+    """Makes `import torchvision` work if torch is a CPU build and torchvision a CUDA build. Its compiled operators then
+    cannot load, and registering two of them would raise "operator torchvision::nms does not exist". A torchvision whose
+    operators load is left alone. Call it before anything imports torchvision."""
     if "torchvision" not in sys.modules:
         sys.meta_path.insert(0, _BeforeTorchvision())
 
@@ -59,7 +59,7 @@ def _define_missing_operators() -> None:
 
 
 def _end_with_parent() -> None:
-    """Waits until standard input closes, then stops ComfyUI as Ctrl-C would; by force if that takes too long."""
+    """Waits until standard input closes, then stops ComfyUI like Ctrl-C; kills it if that takes too long."""
     while os.read(0, 1024):
         pass
     if os.name == "nt":
@@ -75,11 +75,11 @@ def _end_with_parent() -> None:
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     repair_torchvision()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it switched off
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell start with SIGINT ignored
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what Ray starts has it blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts processes with SIGINT blocked
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # As if main.py had been started itself: `import server` must find ComfyUI's, not a neighbour of this file.
+    # As if main.py had been started directly: `import server` must find ComfyUI's, not a module next to this file.
     sys.path[0] = str(folder)
     sys.argv = [str(folder / "main.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")

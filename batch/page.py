@@ -1,4 +1,4 @@
-"""`index.html`: all results on one page that needs no server, made of `page.html` and the records."""
+"""`index.html`: all results on one page that needs no server, made from `page.html` and the records."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def write_page(results: Results) -> None:
     entries = results.entries()
     scores = sorted({name for entry in entries for name in entry["scores"]})
     content = {"summary": summary(results), "scores": scores, "edits": entries}
-    data = json.dumps(content, ensure_ascii=False).replace("</", "<\\/")  # no text of a table ends the script
+    data = json.dumps(content, ensure_ascii=False).replace("</", "<\\/")  # text in the table must not end the script
     page = TEMPLATE.read_text(encoding="utf-8").replace(MARK, data)
     results.store.write("index.html", page.encode("utf-8"))
     results.write_csv()
 
 
 def summary(results: Results) -> str:
-    """What there is, and clips per hour and worker, in a line."""
+    """A one-line summary, with clips per hour and worker."""
     entries = results.entries()
     done, failed, left = (
         sum(entry["status"] == status for entry in entries) for status in ("finished", "failed", "waiting")
@@ -35,14 +35,14 @@ def summary(results: Results) -> str:
 
 
 def clips_per_hour(results: Results) -> dict[str, float]:
-    """By worker (host and process): clips finished there per hour, from the first to the last of its edits."""
+    """For each worker (host and process): clips finished per hour, from the first to the last of its edits."""
     seen: dict[str, tuple[set, list]] = {}
     for record in results.records.values():
         worker = record.get("worker", {})
         clips, times = seen.setdefault(f"{worker.get('host')}/{worker.get('worker')}", (set(), []))
         clips.add(record["clip"]["sha256"])
         end = datetime.fromisoformat(_with_colon(record["finished"])).timestamp()
-        # A clip's first edit began when its tuning did.
+        # A clip's first edit began with its tuning.
         times += [end, end - record.get("since_clip", record["seconds"])]
     return {
         name: len(clips) / (max(times) - min(times)) * 3600
@@ -52,5 +52,5 @@ def clips_per_hour(results: Results) -> dict[str, float]:
 
 
 def _with_colon(time: str) -> str:
-    """An offset as Python 3.10 reads it."""
+    """A time offset in the form that Python 3.10 reads."""
     return f"{time[:-2]}:{time[-2:]}" if time[-3:-2] != ":" else time

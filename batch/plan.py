@@ -1,5 +1,5 @@
-"""The runs that an edit's workflow is taken apart into: one that tunes and keeps the tune as a file, and one that edits
-with that file, saves the edit, and scores it."""
+"""Splits an edit's workflow into two runs: one that tunes and saves the tune as a file, and one that edits with that
+file, saves the edit, and scores it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from .binding import CONTROL, INVERT, SAMPLE, TUNE, clip_place, is_source, source_text
 from .graph import Graph, ancestors, copy, descendants, is_link, key_of, new_node, of_class, only, relink, title
 
-OWN = "batch_"  # begins the ids of the nodes that are added
+OWN = "batch_"  # prefix of the ids of added nodes
 TUNE_FILE = "batch-{}.safetensors"  # in models/ei2_tunes
 METRICS, CHECK = "EI2_Metrics", "EI2_ReconstructionCheck"
 WINDOWS, HOSTS_WINDOWS = "EI2_ContextWindows", "ContextWindowsManual"
 NOT_RESULTS = (METRICS, CHECK, "EI2_SaveTune", "EI2_InversionCache")
-HOW_ONLY = ("snapshot_every", "resume_from", "preview_every")  # change nothing of what is learned
+HOW_ONLY = ("snapshot_every", "resume_from", "preview_every")  # do not change the result of tuning
 SHORTEST_WINDOW = 4  # frames
 SOURCE, EDIT, SCORES, RECONSTRUCTION = "source", "edit", "scores", "reconstruction"
 
 
 @dataclass(frozen=True)
 class EditRun:
-    """`graph`: what to run; `collect`: of which nodes to take files, by what these are; `texts`: of which to take the
-    text; `scored`: whether nodes were added that a failure of leaves the edit as it is."""
+    """`graph`: what to run; `collect`: the nodes whose files to collect, by what these are; `texts`: the nodes whose
+    text to collect; `scored`: whether scoring nodes were added, whose failure does not affect the edit."""
 
     graph: Graph
     collect: dict[str, str] = field(default_factory=dict)
@@ -30,19 +30,19 @@ class EditRun:
 
 
 def tunes(graph: Graph) -> list[str]:
-    """The nodes that tune and that an edit needs, each after those it depends on."""
+    """The tuning nodes that an edit needs, each after those it depends on."""
     needed = ancestors(graph, savers(graph))
-    found = [node for node in of_class(graph, TUNE) if node in needed]
-    return sorted(found, key=lambda node: len(ancestors(graph, [node])))
+    nodes = [node for node in of_class(graph, TUNE) if node in needed]
+    return sorted(nodes, key=lambda node: len(ancestors(graph, [node])))
 
 
 def tune_key(graph: Graph, node: str) -> str:
-    """A name for what a node learns: the same for the same clip, prompt, model and settings."""
+    """A key for what a node learns: the same for the same clip, prompt, model and settings."""
     return key_of(only(graph, [node]), HOW_ONLY)
 
 
 def inversion_key(graph: Graph) -> str:
-    """A name for all that a reconstruction depends on."""
+    """A key for everything a reconstruction depends on."""
     return key_of(only(graph, of_class(graph, INVERT)), HOW_ONLY)
 
 
@@ -53,7 +53,7 @@ def edits(graph: Graph) -> list[str]:
 
 
 def savers(graph: Graph) -> list[str]:
-    """The nodes at the end of the workflow that save what comes of an edit; the edit itself comes first."""
+    """The nodes at the end of the workflow that save an edit's results; the edit itself comes first."""
     behind = descendants(graph, [(node, 0) for node in edits(graph)])
     needed = {value[0] for entry in graph.values() for value in entry["inputs"].values() if is_link(value)}
     ends = [node for node in graph if node in behind and node not in needed]
@@ -65,7 +65,7 @@ def savers(graph: Graph) -> list[str]:
 def tune_run(
     graph: Graph, node: str, done: dict[str, str], key: str, snapshot_every: int, resume_from: str | None
 ) -> Graph:
-    """Tunes with one node and saves the tune as a file of that `key`. `done`: the keys of tunes at hand, by node."""
+    """Tunes with one node and saves the tune as a file of that `key`. `done`: the keys of available tunes, by node."""
     graph = with_tunes(graph, done)
     inputs, prompt = graph[node]["inputs"], source_text(graph)
     inputs["preview_every"] = 0
@@ -78,11 +78,11 @@ def tune_run(
 
 
 def with_tunes(graph: Graph, done: dict[str, str]) -> Graph:
-    """The workflow with files in place of tunings. `done`: the keys of the tunes, by node."""
+    """The workflow with tuning replaced by tune files. `done`: the keys of the tunes, by node."""
     graph = copy(graph)
     for node, key in done.items():
         file, model = f"{OWN}tune_{node}", graph[node]["inputs"]["model"]
-        for shown in descendants(graph, [(node, 2)]):  # the plot of the loss, which a file does not give
+        for shown in descendants(graph, [(node, 2)]):  # the plot of the loss, which a tune file does not have
             del graph[shown]
         relink(graph, (node, 1), (file, 0))
         graph[file] = new_node("EI2_LoadTune", tune_name=TUNE_FILE.format(key))
@@ -93,14 +93,14 @@ def with_tunes(graph: Graph, done: dict[str, str]) -> Graph:
 
 
 def edit_run(graph: Graph, done: dict[str, str], name: str, first: bool, scores: bool) -> EditRun:
-    """The run of an edit. `done`: the keys of the tunes, by node; `name`: begins the names of its files; `first`:
-    whether the source is saved and the reconstruction measured, too; `scores`: whether anything is measured."""
+    """The run of an edit. `done`: the keys of the tunes, by node; `name`: prefix of its files' names; `first`: whether
+    to save the source and measure the reconstruction too; `scores`: whether to measure anything."""
     ends = savers(graph)
     graph = with_tunes(graph, done)
     ends = [node for node in ends if node in graph]
     collect = {}
     picture = _pictures(graph, ends[0]) if ends else None
-    if ends and _is_compared(graph, ends[0]):  # that is not the clip's size
+    if ends and _is_compared(graph, ends[0]):  # a comparison does not have the clip's size
         decoder = _decoder(graph, edits(graph)[0]) if edits(graph) else None
         picture = (decoder, 0) if decoder else None
     loader = clip_place(graph).node
@@ -108,7 +108,7 @@ def edit_run(graph: Graph, done: dict[str, str], name: str, first: bool, scores:
     videos = [node for node in ends if _is_video(graph, node)]
     for number, node in enumerate(ends):
         collect[node] = EDIT if number == 0 and videos else f"{number}"
-    if not videos and picture and ours:  # pictures only: a video besides, to look at
+    if not videos and picture and ours:  # only pictures: add a video for viewing
         collect = {_save_video(graph, EDIT, picture, loader): EDIT, **collect}
     if first and ours:
         collect[_save_video(graph, SOURCE, (loader, 0), loader)] = SOURCE
@@ -130,8 +130,8 @@ def edit_run(graph: Graph, done: dict[str, str], name: str, first: bool, scores:
 
 
 def in_windows(graph: Graph, frames: int) -> tuple[Graph, int] | None:
-    """The workflow in windows of half the frames seen at once so far, for a device too small for them, and the window's
-    length; None where it has to see the whole clip, or less makes no sense."""
+    """For a device that is too small: the workflow with windows of half the previous number of frames, and the window's
+    length. None if it needs the whole clip, or windows would be too short."""
     graph = copy(graph)
     null_text = any(graph[node]["inputs"].get("null_text") for node in of_class(graph, INVERT))
     if null_text or of_class(graph, CONTROL):
@@ -159,17 +159,17 @@ def in_windows(graph: Graph, frames: int) -> tuple[Graph, int] | None:
 
 def models(graph: Graph) -> list[str]:
     """Names of model files that the workflow reads."""
-    found = {
+    names = {
         value
         for entry in graph.values()
         for value in entry["inputs"].values()
         if isinstance(value, str) and value.lower().endswith((".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
     }
-    return sorted(name for name in found if not name.startswith(TUNE_FILE.split("{")[0]))
+    return sorted(name for name in names if not name.startswith(TUNE_FILE.split("{")[0]))
 
 
 def cost(graph: Graph, frames: int | None, size: int, rows: int) -> float:
-    """How long a clip will take, in no particular unit: only the order matters."""
+    """The estimated time for a clip, in arbitrary units: only the order matters."""
     place = clip_place(graph)
     inputs = graph[place.node]["inputs"]
     number = lambda value, default: value if isinstance(value, (int, float)) else default
@@ -184,7 +184,7 @@ def cost(graph: Graph, frames: int | None, size: int, rows: int) -> float:
 
 
 def _check(graph: Graph, loader: str) -> str | None:
-    """A node that measures the reconstruction: the workflow's own, or one that is added; None where it cannot be."""
+    """A node that measures the reconstruction: the workflow's own, or an added one; None if there can be none."""
     own = of_class(graph, CHECK)
     if own:
         return own[0]
@@ -233,13 +233,13 @@ def _check(graph: Graph, loader: str) -> str | None:
 
 
 def _decoder(graph: Graph, sampler: str) -> str | None:
-    """The node that makes pictures of what a node samples."""
+    """The node that decodes a node's samples."""
     kinds = [node for node in graph if "VAEDecode" in graph[node]["class_type"]]
     return next((node for node in kinds if graph[node]["inputs"].get("samples") == [sampler, 0]), None)
 
 
 def _save_video(graph: Graph, name: str, picture: tuple[str, int], loader: str) -> str:
-    """Adds the two nodes that make a video of pictures, at the clip's rate; returns the saving one."""
+    """Adds the two nodes that turn pictures into a video at the clip's rate; returns the one that saves it."""
     graph[f"{OWN}{name}_video"] = new_node("CreateVideo", images=tuple(picture), fps=(loader, 1))
     saver = f"{OWN}{name}_saved"
     graph[saver] = new_node(
@@ -249,13 +249,13 @@ def _save_video(graph: Graph, name: str, picture: tuple[str, int], loader: str) 
 
 
 def _pictures(graph: Graph, saver: str) -> tuple[str, int] | None:
-    """The output whose pictures a node saves, perhaps as a video."""
+    """The output whose pictures a node saves, directly or as a video."""
     inputs = graph[saver]["inputs"]
     video = inputs.get("video")
     if is_link(video):
         inputs = graph[video[0]]["inputs"]
-    found = inputs.get("images", inputs.get("image"))
-    return tuple(found) if is_link(found) else None
+    picture = inputs.get("images", inputs.get("image"))
+    return tuple(picture) if is_link(picture) else None
 
 
 def _is_video(graph: Graph, node: str) -> bool:
@@ -268,14 +268,14 @@ def _is_compared(graph: Graph, saver: str) -> bool:
 
 
 def _notes(graph: Graph) -> set[str]:
-    """Nodes that save pictures of where words look rather than an edit."""
+    """Nodes that save attention maps rather than an edit."""
     return {
         node
         for node in graph
-        if (found := _pictures(graph, node)) and found[1] == 2 and graph[found[0]]["class_type"] == SAMPLE
+        if (picture := _pictures(graph, node)) and picture[1] == 2 and graph[picture[0]]["class_type"] == SAMPLE
     }
 
 
 def label(graph: Graph, node: str) -> str:
-    """The node's name for a person."""
+    """A readable name of the node."""
     return title(graph, node) if node in graph else node

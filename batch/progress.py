@@ -1,4 +1,4 @@
-"""What a person sees of a batch run: a bar over the edits in a terminal, plain lines elsewhere; and the log."""
+"""The display of a batch run: a progress bar in a terminal, plain lines elsewhere; and the log."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-QUIET = 15.0  # seconds between two plain lines that only say how far it is
+QUIET = 15.0  # seconds between two plain lines that only report progress
 
 
 class Progress:
-    """The schedule's listener. `total`: edits; `done`: those finished before; `log`: a file for all events, or None."""
+    """The schedule's listener. `total`: edits; `done`: edits finished before; `log`: a file for all events, or None."""
 
     def __init__(self, total: int, done: int, log: Path | None = None):
         self.total, self.finished, self.failed = total, 0, 0
@@ -62,7 +62,7 @@ class Progress:
         self._refresh(event)
 
     def say(self, text: str, only_plain: bool = False) -> None:
-        """A line of its own."""
+        """Prints a separate line."""
         if self._bar is not None:
             if not only_plain:
                 self._bar.write(text, file=sys.stderr)
@@ -102,7 +102,7 @@ class Progress:
             try:
                 self._log.write(json.dumps({"time": round(time.time(), 3), "event": event, **about}) + "\n")
                 self._log.flush()
-            except OSError:  # a full disk: the results will say so
+            except OSError:  # a full disk: writing the results will report it
                 self._log = None
 
 

@@ -1,11 +1,8 @@
-"""The results: a video and a record beside it per edit. The record comes last: an edit without one is not finished.
+"""The results: for each edit, a video and a record. The record is written last: an edit without one is not finished.
 
-clips/<clip>/source.mp4          the clip as it was loaded
-clips/<clip>/<edit>.mp4          the edit; further files of the workflow as <edit>.1.png …
-clips/<clip>/<edit>.json         the record
-clips/<clip>/<edit>.failed.json  why there is none
-work/                            tunes, and snapshots of tunings, of clips that are not finished
-index.html, results.csv          made from the records
+clips/<clip>/source.mp4 the clip as it was loaded clips/<clip>/<edit>.mp4 the edit; more files of the workflow as
+<edit>.1.png … clips/<clip>/<edit>.json the record clips/<clip>/<edit>.failed.json why there is no edit work/ tunes and
+tuning snapshots of unfinished clips index.html, results.csv made from the records
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ COLUMNS = ("line", "clip", "status", "why", "file", "seconds", "tuning_steps", "
 
 
 class Results:
-    """What a folder holds of a table's edits. `records` of finished ones and `failures`, by the row's key."""
+    """A folder's results of a table's edits: `records` of finished ones, and `failures`, by the row's key."""
 
     def __init__(self, store: Store, rows: list[Row], about: dict):
         self.store, self.rows, self._about = store, rows, about
@@ -42,7 +39,7 @@ class Results:
                 self.failures[row.key] = record
 
     def name(self, row: Row) -> str:
-        """Where an edit lies, without ending."""
+        """The name of an edit's files, without extension."""
         words = row.values.get("edit_prompt", "") or "edit"
         return f"{self.folder(row)}/{_plain(words, 40)}-{row.key[:10]}"
 
@@ -50,16 +47,17 @@ class Results:
         return f"{CLIPS}/{_plain(row.clip.stem, 40)}-{row.clip.digest[:8]}"
 
     def source(self, row: Row) -> str | None:
-        """The clip as it was loaded, None where it has not been saved."""
+        """The clip as it was loaded, or None if it has not been saved."""
         name = f"{self.folder(row)}/source.mp4"
         return name if self.store.exists(name) else None
 
     def write_source(self, row: Row, ending: str, content: bytes) -> None:
-        """The clip as it was loaded. Raises `OSError`."""
+        """Writes the clip as it was loaded. Raises `OSError`."""
         self.store.write(f"{self.folder(row)}/source{ending}", content)
 
     def write(self, row: Row, files: list[tuple[str, str, bytes]], record: dict) -> None:
-        """The files of an edit (what, ending, content), then its record. Raises `OSError`; there is no record then."""
+        """Writes the files of an edit (what, extension, content), then its record. Raises
+        `OSError`, and writes no record then."""
         name, written = self.name(row), []
         for number, (what, ending, content) in enumerate(files):
             path = f"{name}{f'.{number}' if number else ''}{ending}"
@@ -86,7 +84,7 @@ class Results:
         self.changed = True
 
     def fail(self, row: Row, kind: str, sentence: str, record: dict) -> None:
-        """Why there is no edit. Raises `OSError`."""
+        """Records why there is no edit. Raises `OSError`."""
         record = {
             "format": FORMAT,
             "line": row.line,
@@ -102,7 +100,7 @@ class Results:
         self.store.write(self.name(row) + FAILED, _json(record))
 
     def entries(self) -> list[dict]:
-        """An entry per row of the table, for tables and the page."""
+        """One entry per row of the table, for tables and the page."""
         return [self._entry(row) for row in self.rows]
 
     def write_csv(self) -> None:
@@ -121,8 +119,8 @@ class Results:
 
     def _entry(self, row: Row) -> dict:
         record, failure = self.records.get(row.key), self.failures.get(row.key)
-        found = record or failure or {}
-        files = [one["file"] for one in found.get("files", [])]
+        record_or_failure = record or failure or {}
+        files = [one["file"] for one in record_or_failure.get("files", [])]
         return {
             "line": row.line,
             "clip": row.values["clip"],
@@ -133,17 +131,17 @@ class Results:
             "kind": failure and failure["kind"],
             "file": files[0] if files else "",
             "files": files,
-            "source": found.get("source"),
-            "seconds": found.get("seconds"),
-            "tuning_steps": found.get("tuning_steps"),
-            "reconstruction_db": found.get("reconstruction_db"),
-            "scores": found.get("scores", {}),
-            "worker": found.get("worker", {}).get("host", ""),
-            "windows": found.get("windows"),
+            "source": record_or_failure.get("source"),
+            "seconds": record_or_failure.get("seconds"),
+            "tuning_steps": record_or_failure.get("tuning_steps"),
+            "reconstruction_db": record_or_failure.get("reconstruction_db"),
+            "scores": record_or_failure.get("scores", {}),
+            "worker": record_or_failure.get("worker", {}).get("host", ""),
+            "windows": record_or_failure.get("windows"),
         }
 
     def _read(self, name: str) -> dict | None:
-        """None for a record that is broken: its edit is made anew."""
+        """None for a damaged record: its edit is made again."""
         try:
             record = json.loads(self.store.read(name) or b"")
             return record if record.get("format") == FORMAT else None
@@ -153,24 +151,24 @@ class Results:
 
 def parse_scores(text: str) -> dict[str, float]:
     """The scores of EI2 Metrics' lines, `measure: value (source value)`."""
-    found = {}
+    scores = {}
     for line in text.splitlines():
         name, _, rest = line.rpartition(": ")
         try:
-            found[name] = float(rest.split()[0])
+            scores[name] = float(rest.split()[0])
         except (ValueError, IndexError):
             continue
-    return found
+    return scores
 
 
 def parse_decibels(text: str) -> float | None:
-    """The PSNR that EI2 Reconstruction Check begins its text with."""
-    found = re.match(r"\s*([\d.]+) dB", text)
-    return float(found.group(1)) if found else None
+    """The PSNR at the start of EI2 Reconstruction Check's text."""
+    match = re.match(r"\s*([\d.]+) dB", text)
+    return float(match.group(1)) if match else None
 
 
 def _plain(text: str, most: int) -> str:
-    """Fit for a file's name on every system."""
+    """The text as a valid file name on every system."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:most] or "clip"
 
 

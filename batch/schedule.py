@@ -1,7 +1,7 @@
-"""Gives clips to workers and decides what becomes of failures. Placement, restarts and transport are Ray's.
+"""Assigns clips to workers and handles failures. Ray handles placement, restarts and transport.
 
-Workers pull: each gets the next clip, the longest of those left, when it has finished its last one. A clip stays with
-its worker until all its edits are done or the worker is lost.
+Workers pull: when a worker has finished a clip, it gets the longest of the remaining ones. A clip stays with its worker
+until all its edits are done or the worker is lost.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from .tasks import CANCELLED, INPUT, LOST, MEMORY, OK, SERVER, WORKER, Outcome, Task
 
-POLL = 0.5  # seconds between looks at the workers
-KILLS = 2  # servers that a clip may kill
-TRIES = 3  # workers that may be lost with a clip
-GRACE = 60.0  # seconds that running tasks have to end after a cancel
-STARTS = 2  # failed starts in a row after which a worker is given up
+POLL = 0.5  # seconds between polls of the workers
+KILLS = 2  # servers a clip may kill before it is given up
+TRIES = 3  # workers that may be lost with a clip before it is given up
+GRACE = 60.0  # seconds for running tasks to end after a cancel
+STARTS = 2  # consecutive failed starts after which a worker is given up
 QUARANTINE, GIVEN_UP = "quarantine", "given up"
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
 
 class Unit(Protocol):
-    """What `ClipUnit` is; the benchmark has another."""
+    """The interface of `ClipUnit`; the benchmark has its own."""
 
     name: str
     kills: int
@@ -45,14 +45,14 @@ class Unit(Protocol):
 
 
 class Listener(Protocol):
-    """Is told of everything, in order. `event`: ready, task, state, snapshot, tuned, edit, failed, requeued, lost."""
+    """Gets all events in order. `event`: ready, task, state, snapshot, tuned, edit, failed, requeued, lost."""
 
     def __call__(self, event: str, **about) -> None: ...
 
 
 @dataclass
 class Slot:
-    """A worker. `reference`: of the call that runs; `state`: starting, idle, busy or gone; `has`: the files it has."""
+    """A worker. `reference`: of the running call; `state`: starting, idle, busy or gone; `has`: the files it has."""
 
     number: int
     actor: object
@@ -71,7 +71,7 @@ class Slot:
 
 class Schedule:
     """`actors`: handles of workers; `units`: the longest first; `patience`: seconds without any worker after which the
-    run ends; `snapshot_seconds`: the least time between two snapshots that are brought home."""
+    run ends; `snapshot_seconds`: the minimum time between two snapshots that are fetched."""
 
     def __init__(
         self, actors: list, units: list, listener: Listener, patience: float = 600, snapshot_seconds: float = 60
@@ -80,23 +80,22 @@ class Schedule:
         self.queue: deque = deque(units)
         self.listener = listener
         self.patience, self.snapshot_seconds = patience, snapshot_seconds
-        self.stopped: str | None = None  # why no new work is given out
+        self.stopped: str | None = None  # why no new work is assigned
         self._cancelled_at: float | None = None
         self._alive_at = time.monotonic()
 
     def stop(self, why: str) -> None:
-        """Gives out nothing more and cancels what runs; may be called from a signal handler."""
+        """Assigns no more work and cancels running tasks; may be called from a signal handler."""
         self.stopped = self.stopped or why
 
     def ready(self) -> dict:
-        """Starts the workers and waits for the first; returns what it says of itself. Raises `RuntimeError` where none
-        starts."""
+        """Starts the workers and waits for the first; returns its description. Raises `RuntimeError` if none starts."""
         for slot in self.slots:
             self._start(slot)
         while True:
-            found = next((slot for slot in self.slots if slot.state == "idle"), None)
-            if found is not None:
-                return found.about
+            idle = next((slot for slot in self.slots if slot.state == "idle"), None)
+            if idle is not None:
+                return idle.about
             if all(slot.state == "gone" for slot in self.slots):
                 raise RuntimeError(str(self.slots[0].about.get("why", "no worker could be started")))
             if self.stopped or time.monotonic() - self._alive_at > self.patience:
@@ -104,7 +103,7 @@ class Schedule:
             self._wait()
 
     def run(self) -> None:
-        """Returns when all is done or no more can be done: `stopped` then says why."""
+        """Returns when everything is done or nothing more can be done; `stopped` then says why."""
         while True:
             if self.stopped is None:
                 self._give_out()
@@ -134,7 +133,7 @@ class Schedule:
                 self._next_task(slot)
 
     def _next_task(self, slot: Slot) -> None:
-        """Gives the slot's clip's next task to it. A clip whose files are gone fails."""
+        """Assigns the next task of the slot's clip. A clip whose files are gone fails."""
         while slot.unit is not None and not slot.unit.finished and self.stopped is None:
             try:
                 slot.task = slot.unit.next(slot.has, ray.put)
@@ -208,7 +207,7 @@ class Schedule:
             slot.unit, slot.task, slot.state = None, None, "idle"
 
     def _settle(self, slot: Slot, unit: Unit, task: Task, outcome: Outcome) -> None:
-        """Raises `OSError` where a result cannot be written."""
+        """Raises `OSError` if a result cannot be written."""
         if outcome.kind == OK:
             if task.tune:
                 slot.has.add(f"models/ei2_tunes/{task.tune}")
@@ -220,24 +219,24 @@ class Schedule:
             self._bring_snapshot(slot)
             slot.unit = None
         elif outcome.kind == MEMORY and (length := unit.shorten()):
-            why = f"{outcome.sentence} Once more in windows of {length} frames."
+            why = f"{outcome.sentence} Retrying in windows of {length} frames."
             self._tell("requeued", slot, why=why, kind=MEMORY)
         elif outcome.kind == INPUT and unit.forget_snapshot():
-            self._tell("requeued", slot, why=f"{outcome.sentence} Tuned from the beginning.", kind=INPUT)
+            self._tell("requeued", slot, why=f"{outcome.sentence} Tuning again from the beginning.", kind=INPUT)
         elif outcome.kind in (INPUT, MEMORY):
             self._told(unit.fail(outcome.kind, outcome), slot, outcome.kind, outcome.sentence)
         else:
             self._requeue(slot, unit, outcome)
 
     def _requeue(self, slot: Slot, unit: Unit, outcome: Outcome) -> None:
-        """A clip whose server or worker failed goes back to the front of the queue, or is set aside."""
+        """A clip whose server or worker failed returns to the front of the queue, or is given up."""
         if outcome.kind == SERVER:
             unit.kills += 1
             self._bring_snapshot(slot)
         else:
             unit.losses += 1
         if unit.kills >= KILLS:
-            outcome.sentence = f"It killed {unit.kills} servers and is kept apart. {outcome.sentence}"
+            outcome.sentence = f"It killed {unit.kills} servers and will not be retried. {outcome.sentence}"
             self._told(unit.give_up(QUARANTINE, outcome), slot, QUARANTINE, outcome.sentence)
         elif unit.losses >= TRIES:
             outcome.sentence = f"Tried {unit.losses} times. {outcome.sentence}"
@@ -248,7 +247,7 @@ class Schedule:
         slot.unit = None
 
     def _look_around(self) -> None:
-        """Asks busy workers how far they are, and brings new snapshots home."""
+        """Polls busy workers for progress, and fetches new snapshots."""
         for slot in self.slots:
             if slot.state != "busy":
                 slot.look = slot.snapshot = None
@@ -272,7 +271,7 @@ class Schedule:
             slot.snapshot_at = time.monotonic()
 
     def _bring_snapshot(self, slot: Slot) -> None:
-        """Brings the latest snapshot of a tuning that has ended early."""
+        """Fetches the latest snapshot of a tuning run that ended early."""
         if slot.task is not None and slot.task.tune:
             self._keep(slot, _got(slot.actor.take_snapshot.remote(), timeout=30))
 
@@ -303,7 +302,7 @@ class Schedule:
 
 
 def _got(reference: object, timeout: float | None = 5) -> object:
-    """What a call returned, None where it failed."""
+    """The result of a call, or None if it failed."""
     try:
         return ray.get(reference, timeout=timeout)
     except RayError:

@@ -1,4 +1,4 @@
-"""A workflow's values against what ComfyUI says of its nodes (`/object_info`)."""
+"""Checks a workflow's values against ComfyUI's description of its nodes (`/object_info`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def parse(text: str, before: object) -> object:
-    """A cell as a value of the kind that the workflow has there; in place of a link, as a number if it is one."""
+    """A cell as a value of the type that the workflow has there; if it replaces a link, as a number if possible."""
     if isinstance(before, bool):
         return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}.get(text.strip().lower(), text)
     if isinstance(before, str):
@@ -29,8 +29,8 @@ def check_classes(graph: Graph, info: dict) -> list[str]:
 
 
 def check_column(graph: Graph, column: Column, info: dict) -> list[str]:
-    """What is wrong with a column's values in a bound workflow, a sentence each."""
-    found = []
+    """The faults of a column's values in a bound workflow, one sentence each."""
+    problems = []
     for place in column.places:
         value, entry = graph[place.node]["inputs"][place.key], graph[place.node]
         if is_link(value) or file_input(graph, place.node) == place.key:
@@ -38,22 +38,24 @@ def check_column(graph: Graph, column: Column, info: dict) -> list[str]:
         spec = _spec(info.get(entry["class_type"], {}), place.key)
         problem = spec and check_value(value, spec)
         if problem:
-            found.append(problem)
-    return list(dict.fromkeys(found))
+            problems.append(problem)
+    return list(dict.fromkeys(problems))
 
 
 def check_value(value: object, spec: list) -> str | None:
-    """What is wrong with a value. `spec`: the input's type or options, and perhaps its settings."""
+    """The fault of a value, or None. `spec`: the input's type or options, and its settings if any."""
     kind, settings = spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
     options = kind if isinstance(kind, list) else settings.get("options") if kind == "COMBO" else None
     if options is not None:
-        # Some nodes look for files in their own folders: an empty list says nothing.
-        return None if not options or value in options else f"{value!r} is none of {', '.join(map(str, options[:12]))}"
+        # Some nodes look for files in their own folders, so an empty list means nothing.
+        return (
+            None if not options or value in options else f"{value!r} is not one of {', '.join(map(str, options[:12]))}"
+        )
     if kind == "BOOLEAN":
         return None if isinstance(value, bool) else f"{value!r} is neither true nor false"
     if kind in ("INT", "FLOAT"):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or kind == "INT" and value != int(value):
-            return f"{value!r} is no {'whole ' if kind == 'INT' else ''}number"
+            return f"{value!r} is not a {'whole ' if kind == 'INT' else ''}number"
         low, high = settings.get("min"), settings.get("max")
         if low is not None and value < low or high is not None and value > high:
             return f"{value} is not between {low} and {high}"

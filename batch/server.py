@@ -17,12 +17,12 @@ PACK = "EI2"  # the pack's folder name inside custom_nodes
 
 
 class ServerError(RuntimeError):
-    """The server did not start or has ended; the message carries the end of its log."""
+    """The server did not start or has ended; the message includes the end of its log."""
 
 
 class ServerProcess:
-    """`folder`: ComfyUI's; `python`: what runs it; `base`: its base folder (models, input, output, custom_nodes);
-    `port`: default any free one; `options`: further ones for ComfyUI's `main.py`. Attributes: `url`, `log` (a file).
+    """`folder`: ComfyUI's; `python`: its interpreter; `base`: its base folder (models, input, output, custom_nodes);
+    `port`: default any free one; `options`: more options for ComfyUI's `main.py`. Attributes: `url`, `log` (a file).
     """
 
     def __init__(self, folder: Path, python: str, base: Path, port: int | None = None, options: tuple[str, ...] = ()):
@@ -59,7 +59,7 @@ class ServerProcess:
                 command,
                 cwd=self.folder,
                 env=environment,
-                stdin=subprocess.PIPE,  # its closing ends the server, whatever becomes of this process
+                stdin=subprocess.PIPE,  # closing it ends the server, whatever happens to this process
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process only, which then ends the server
@@ -74,19 +74,19 @@ class ServerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process's number, None where it does not run."""
+        """The process id, or None if it does not run."""
         return self._process.pid if self.runs() else None
 
     @property
     def exit_code(self) -> int | None:
-        """Of a process that has ended by itself."""
+        """The exit code of a process that has ended by itself."""
         return None if self._process is None else self._process.poll()
 
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def stop(self, patience: float = 15) -> None:
-        """Ends the server; by force after `patience` seconds. Does nothing where it has ended already."""
+        """Ends the server; kills it after `patience` seconds. Does nothing if it has already ended."""
         if self._process is None:
             return
         try:
@@ -101,12 +101,12 @@ class ServerProcess:
         self._process = None
 
     def check(self) -> None:
-        """Raises `ServerError` where the server has ended by itself."""
+        """Raises `ServerError` if the server has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
             raise ServerError(f"ComfyUI ended by itself (exit code {self._process.returncode}).{self.tail()}")
 
     def tail(self, lines: int = 30) -> str:
-        """The end of the server's log, to be appended to a message."""
+        """The end of the server's log, to append to a message."""
         if not self.log.exists():
             return ""
         text = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
@@ -121,15 +121,15 @@ class ServerProcess:
 
 
 def link_pack(base: Path, pack: Path, name: str = PACK) -> None:
-    """Puts a pack into the custom_nodes of a base folder, as a link."""
+    """Links a pack into the custom_nodes of a base folder."""
     link = base / "custom_nodes" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.exists():
         return
-    link.unlink(missing_ok=True)  # one that leads nowhere any more
+    link.unlink(missing_ok=True)  # a dangling link
     try:
         link.symlink_to(pack, target_is_directory=True)
-    except OSError:  # Windows without the right to make symbolic links
+    except OSError:  # Windows without permission to create symbolic links
         import _winapi
 
         _winapi.CreateJunction(str(pack), str(link))
@@ -137,7 +137,7 @@ def link_pack(base: Path, pack: Path, name: str = PACK) -> None:
 
 @lru_cache
 def has_accelerator(python: str) -> bool:
-    """Whether that interpreter's torch sees a GPU. Raises `ServerError` where it has no torch."""
+    """Whether that interpreter's torch sees a GPU. Raises `ServerError` if it has no torch."""
     probe = "import torch as t; print(t.cuda.is_available() or t.backends.mps.is_available() or t.xpu.is_available())"
     result = subprocess.run([python, "-c", probe], capture_output=True, text=True)
     if result.returncode:

@@ -16,8 +16,8 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """A file. `address`: a path or URL; `digest`: of its content, or of what the other side tells of its version;
-    `size` in bytes."""
+    """A file. `address`: a path or URL; `digest`: of its content, or of the remote
+    version information; `size` in bytes."""
 
     address: str
     digest: str
@@ -33,7 +33,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Its name in a server's input folder: the same for the same content."""
+        """The name in a server's input folder: the same for the same content."""
         return self.digest[:20] + PurePosixPath(self.address.replace("\\", "/")).suffix.lower()
 
     def read(self) -> bytes:
@@ -47,7 +47,7 @@ def is_url(address: str) -> bool:
 
 @cache
 def find(address: str, folder: Path) -> Source:
-    """The file of a table's cell; paths are seen from `folder`. Raises `BatchError` where there is none."""
+    """The file of a table's cell; paths are relative to `folder`. Raises `BatchError` if there is none."""
     if is_url(address):
         system, path = _filesystem(address)
         try:
@@ -62,12 +62,12 @@ def find(address: str, folder: Path) -> Source:
         raise BatchError(f"there is no file {path}")
     try:
         with open(path, "rb") as file:
-            found = hashlib.sha256()
+            digest = hashlib.sha256()
             while block := file.read(BLOCK):
-                found.update(block)
+                digest.update(block)
     except OSError as error:
         raise BatchError(f"{path} cannot be read: {error}") from error
-    return Source(str(path.resolve()), found.hexdigest(), path.stat().st_size)
+    return Source(str(path.resolve()), digest.hexdigest(), path.stat().st_size)
 
 
 def read(address: str) -> bytes:
@@ -79,10 +79,11 @@ def read(address: str) -> bytes:
 
 
 def count_frames(source: Source) -> int | None:
-    """Frames of a video, as its header tells; None for one at a URL. Raises `BatchError` for what is no video."""
+    """The number of frames of a video according to its header; None for a URL.
+    Raises `BatchError` if it is not a video."""
     if source.remote:
         return None
-    import av  # here: it takes a moment
+    import av  # here, because it is slow
 
     try:
         with av.open(source.address) as container:
@@ -97,7 +98,8 @@ def count_frames(source: Source) -> int | None:
 
 
 def _filesystem(address: str):
-    """fsspec's file system and the path in it. Raises `BatchError` where what the URL needs is not installed."""
+    """fsspec's file system and the path in it. Raises `BatchError` if a package
+    for this kind of URL is not installed."""
     try:
         import fsspec
 

@@ -1,4 +1,4 @@
-"""The folder of the results: on a disk, or at any URL that fsspec writes. A file is there whole, or it is not."""
+"""The folder of the results: on a disk, or at any URL that fsspec writes to. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class LocalStore:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BatchError(f"The folder {self.root} cannot be made: {error}") from error
-        for left in self.root.rglob(".*.part"):  # of a run that was killed while it wrote
+        for left in self.root.rglob(".*.part"):  # left by a run that was killed while writing
             left.unlink(missing_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes under another name, has the disk keep it, and renames. Raises `OSError`; nothing is left then."""
+        """Writes to a temporary name, syncs it to disk, and renames it. On `OSError` nothing is left."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
@@ -36,7 +36,7 @@ class LocalStore:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-        if os.name == "posix":  # Windows has no such thing for a folder
+        if os.name == "posix":  # Windows cannot sync a folder
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -44,7 +44,7 @@ class LocalStore:
                 os.close(folder)
 
     def read(self, name: str) -> bytes | None:
-        """None where there is no such file."""
+        """The content, or None if there is no such file."""
         path = self.root / name
         return path.read_bytes() if path.is_file() else None
 
@@ -74,7 +74,7 @@ class UrlStore:
         self.address = address.rstrip("/")
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes under another name and renames. Raises `OSError`."""
+        """Writes to a temporary name and renames it. Raises `OSError`."""
         path = self._path(name)
         self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
         part = f"{path}.{uuid.uuid4().hex[:8]}.part"
@@ -82,7 +82,7 @@ class UrlStore:
         self.system.mv(part, path)
 
     def read(self, name: str) -> bytes | None:
-        """None where there is no such file."""
+        """The content, or None if there is no such file."""
         try:
             return self.system.cat_file(self._path(name))
         except FileNotFoundError:
@@ -111,5 +111,5 @@ Store = LocalStore | UrlStore
 
 
 def open_store(address: str) -> Store:
-    """The folder of the results, made where it is missing. Raises `BatchError`."""
+    """The folder of the results; created if missing. Raises `BatchError`."""
     return UrlStore(address) if is_url(address) else LocalStore(address)

@@ -16,7 +16,7 @@ from .sources import Source, count_frames, find, is_url, read
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the table. `line`: as an editor counts, 1 is the head; `column`: may be empty."""
+    """A fault in the table. `line`: counted as in an editor, 1 is the header; `column`: may be empty."""
 
     line: int
     column: str
@@ -25,9 +25,9 @@ class Problem:
 
 @dataclass
 class Row:
-    """An edit. `values`: the cells that are filled, by column; `clip`, `files`: the source files, and where in a
-    server's input folder they lie; `workflow`, `settings`: what `graph` is made of; `key`: another for everything else
-    that can change the result."""
+    """An edit. `values`: the non-empty cells, by column; `clip`, `files`: the source files, and their paths
+    in a server's input folder; `workflow`, `settings`: what `graph` is made from; `key`: different for
+    everything that can change the result."""
 
     line: int
     values: dict[str, str]
@@ -40,30 +40,30 @@ class Row:
 
     @property
     def graph(self) -> Graph:
-        """The workflow with the row's values; made when it is needed, since a table may have thousands of rows."""
+        """The workflow with the row's values; made on demand, because a table may have thousands of rows."""
         return bound(self.workflow, self.settings)
 
 
 @dataclass
 class Table:
-    """`columns` by name; `rows`: those that are right; `problems`: all that is wrong."""
+    """`columns` by name; `rows`: the valid ones; `problems`: all faults."""
 
     columns: dict[str, Column] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def check(self, info: dict) -> None:
-        """Adds what is wrong with the values. `info`: what ComfyUI says of its nodes."""
+        """Adds the faults of the values. `info`: ComfyUI's description of its nodes."""
         for row in self.rows:
             for column in self.columns.values():
                 if column.name in row.values:
-                    found = check_column(row.graph, column, info)
-                    self.problems += [Problem(row.line, column.name, text) for text in found]
+                    problems = check_column(row.graph, column, info)
+                    self.problems += [Problem(row.line, column.name, text) for text in problems]
 
 
 def read_table(address: str, graph: Graph) -> Table:
-    """Reads a CSV file (comma, semicolon or tab; UTF-8) and binds it to the workflow. An empty cell leaves the
-    workflow's own value. Paths in it are seen from its own folder. Raises `BatchError` for what is no such file."""
+    """Reads a CSV file (comma, semicolon or tab; UTF-8) and binds it to the workflow. An empty cell keeps the
+    workflow's own value. Paths are relative to the table's folder. Raises `BatchError` if it is not such a file."""
     try:
         text = read(address).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -75,8 +75,8 @@ def read_table(address: str, graph: Graph) -> Table:
     names = [name.strip() for name in next(lines, [])]
     if CLIP not in names:
         raise BatchError(
-            f"{address} has no column 'clip': its first line names the columns, clip,source_prompt,edit_prompt for "
-            "instance."
+            f"{address} has no column 'clip': its first line names the columns, for "
+            "instance clip,source_prompt,edit_prompt."
         )
     table = Table()
     for name in names:
@@ -100,7 +100,7 @@ def read_table(address: str, graph: Graph) -> Table:
                 Problem(
                     line,
                     "",
-                    f"{len(cells)} cells, but {len(names)} columns: put quotes round a text with a separator in it",
+                    f"{len(cells)} cells, but {len(names)} columns: put quotes around text that contains a separator",
                 )
             )
             continue
@@ -119,7 +119,7 @@ def read_table(address: str, graph: Graph) -> Table:
 
 
 def show_problems(problems: list[Problem], most: int = 50) -> str:
-    """A table by line."""
+    """The problems as a table, by line."""
     problems = sorted(problems, key=lambda one: (one.line, one.column))
     width = max(len(one.column) for one in problems)
     lines = [f"  line {one.line:>4}  {one.column:<{width}}  {one.text}" for one in problems[:most]]
@@ -129,7 +129,7 @@ def show_problems(problems: list[Problem], most: int = 50) -> str:
 
 
 def _row(table: Table, line: int, values: dict[str, str], folder: Path, graph: Graph) -> Row | None:
-    """None where something is wrong, which goes to the problems."""
+    """None if something is wrong; it is added to the problems."""
     before = len(table.problems)
     if CLIP not in values:
         table.problems.append(Problem(line, CLIP, "no clip is named"))

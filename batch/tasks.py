@@ -1,4 +1,4 @@
-"""What goes to a worker, and what comes back."""
+"""The messages to and from a worker."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from .graph import Graph
 
 # How a task can end.
 OK = "ok"
-INPUT = "input"  # the workflow or its values are wrong: the same everywhere
+INPUT = "input"  # the workflow or its values are wrong: fails on every worker
 MEMORY = "memory"  # the device is too small
-SERVER = "server"  # ComfyUI died or fell silent
-WORKER = "worker"  # the worker could not do its part, a full disk for instance
+SERVER = "server"  # ComfyUI died or stopped responding
+WORKER = "worker"  # the worker could not do its part, for instance because of a full disk
 CANCELLED = "cancelled"
-LOST = "lost"  # the worker itself is gone; only the driver can tell
+LOST = "lost"  # the worker itself is gone; only the driver notices
 
 
 @dataclass(frozen=True)
 class Setup:
     """How a worker starts ComfyUI. `comfyui`, `models`: folders, or None for the worker's own choice; `packs`: names of
-    further packs in ComfyUI's custom_nodes; `options`: for ComfyUI's `main.py`; `silence`: seconds without news after
-    which a server counts as hung; `threads`: of a CPU, 0: as torch likes."""
+    other packs in ComfyUI's custom_nodes; `options`: for ComfyUI's `main.py`; `silence`: seconds without news after
+    which a server counts as hung; `threads`: CPU threads, 0: torch's default."""
 
     comfyui: str | None = None
     models: str | None = None
@@ -32,10 +32,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """A run of a workflow. `files`: what has to lie in the server's base folder, by path in it: a URL, a reference to
-    bytes in Ray's store within a list, or None for what the worker has already; `collect`: nodes to take files of, by
-    what these are; `texts`: nodes to take the text of; `tune`: the file, in models/ei2_tunes, to bring back;
-    `counted`: nodes whose steps are counted."""
+    """A run of a workflow. `files`: the files needed in the server's base folder, by path in it: a URL, a list with a
+    reference to bytes in Ray's store, or None if the worker already has it; `collect`: the nodes whose files to
+    collect, by what these are; `texts`: the nodes whose text to collect; `tune`: the file in models/ei2_tunes to
+    return; `counted`: the nodes whose steps are counted."""
 
     name: str
     graph: Graph
@@ -49,9 +49,9 @@ class Task:
 
 @dataclass
 class Outcome:
-    """`kind`: one of those above; `sentence`: what went wrong; `files`: what they are, their ending, their content;
-    `texts` by what they are; `seconds`: of the run; `stages`: seconds by node title; `about`: of the worker; `models`:
-    fingerprints by file name; `tune`: the file's content; `steps`: of tuning really done."""
+    """`kind`: one of those above; `sentence`: what went wrong; `files`: what they are, extension, content; `texts` by
+    what they are; `seconds`: of the run; `stages`: seconds by node title; `about`: the worker; `models`: fingerprints
+    by file name; `tune`: the file's content; `steps`: tuning steps actually run."""
 
     kind: str
     sentence: str = ""

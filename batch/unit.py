@@ -1,4 +1,4 @@
-"""A clip and its edits: the unit of work, which stays with one worker."""
+"""A clip and its edits: the unit of work, processed by one worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Put = Callable[[bytes], object]
 
 
 class Home:
-    """Where tunes and snapshots are kept until their clip is finished: in the folder of the results."""
+    """Keeps tunes and snapshots in the results folder until their clip is finished."""
 
     def __init__(self, results: Results):
         self.store = results.store
@@ -35,7 +35,7 @@ class Home:
         """Raises `OSError`."""
         content = self.store.read(f"{WORK}/{plan.TUNE_FILE.format(key)}")
         if content is None:
-            raise FileNotFoundError(f"the tune {key} is gone from {WORK}/ of the results")
+            raise FileNotFoundError(f"the tune {key} is missing from {WORK}/ of the results")
         return content
 
     def keep_snapshot(self, key: str, name: str, content: bytes) -> None:
@@ -46,7 +46,7 @@ class Home:
         self.store.write(f"{WORK}/snapshot-{key}/{name}", content)
 
     def snapshot(self, key: str) -> str | None:
-        """The file's name where there is one."""
+        """The file's name, or None."""
         found = self.store.names(f"{WORK}/snapshot-{key}", ".safetensors")
         return found[0].rpartition("/")[2] if found else None
 
@@ -54,7 +54,7 @@ class Home:
         return self.store.read(f"{WORK}/snapshot-{key}/{name}") or b""
 
     def drop(self, key: str, tune: bool) -> None:
-        """Deletes the snapshot, and the tune where asked to."""
+        """Deletes the snapshot, and the tune if `tune`."""
         for old in self.store.names(f"{WORK}/snapshot-{key}", ".safetensors"):
             self.store.delete(old)
         if tune:
@@ -63,7 +63,7 @@ class Home:
 
 
 class ClipUnit:
-    """The edits of one clip that are not finished. Rows that learn the same stand beside each other."""
+    """The unfinished edits of one clip. Rows with the same tuning are adjacent."""
 
     def __init__(self, rows: list[Row], results: Results, home: Home, options):
         first = rows[0]
@@ -80,8 +80,8 @@ class ClipUnit:
         self._windows: dict[str, tuple[Graph, int]] = {}  # by row key
         self._decibels: dict[str, float] = {}  # by inversion
         self._used: set[str] = set()
-        self._waiting: str | None = None  # the tune that is being made
-        self._since = 0.0  # when its first task was given out
+        self._waiting: str | None = None  # the tune in progress
+        self._since = 0.0  # when its first task was assigned
         self._resumed = False  # whether from a snapshot
         for row in results.rows:
             record = results.records.get(row.key)
@@ -130,8 +130,8 @@ class ClipUnit:
         )
 
     def accept(self, outcome: Outcome) -> str | None:
-        """Keeps what came of the last task; returns the key of the edit that is finished by it, None for a tune.
-        Raises `OSError` where it cannot be written."""
+        """Stores the result of the last task; returns the key of the finished edit, or None for a tune. Raises
+        `OSError` if it cannot be written."""
         assert outcome.kind == OK
         row, graph = self.rows[0], self._graph(self.rows[0])
         if self._waiting is not None:
@@ -171,7 +171,7 @@ class ClipUnit:
         return row.key
 
     def fail(self, kind: str, outcome: Outcome) -> list[str]:
-        """Sets the present edit aside; with a tune that fails all that need it. Returns their keys."""
+        """Gives up the current edit, or, if a tune fails, all edits that need it. Returns their keys."""
         row, failed = self.rows[0], []
         key, self._waiting = self._waiting, None
         for one in list(self.rows):
@@ -181,14 +181,14 @@ class ClipUnit:
         return failed
 
     def give_up(self, kind: str, outcome: Outcome) -> list[str]:
-        """Sets all edits aside that are left. Returns their keys."""
+        """Gives up all remaining edits. Returns their keys."""
         keys = [row.key for row in self.rows]
         for row in list(self.rows):
             self._set_aside(row, kind, outcome)
         return keys
 
     def shorten(self) -> int | None:
-        """Puts the clip's edits into windows, once; returns their length, None where that is no way."""
+        """Switches the clip's edits to windows, once; returns their length, or None if that is not possible."""
         if self.rows[0].key in self._windows:
             return None
         frames = self.rows[0].frames or 24
@@ -203,12 +203,12 @@ class ClipUnit:
         return found[1] if found else None
 
     def keep_snapshot(self, name: str, content: bytes) -> None:
-        """Of the tuning that runs. Raises `OSError`."""
+        """Keeps a snapshot of the running tuning. Raises `OSError`."""
         if self._waiting is not None and not self.home.has(self._waiting):
             self.home.keep_snapshot(self._waiting, name, content)
 
     def forget_snapshot(self) -> bool:
-        """Deletes the snapshot that the present tuning could not go on from; whether there was one."""
+        """Deletes the snapshot that the current tuning could not resume from; returns whether there was one."""
         if self._waiting is None or not self._resumed:
             return False
         self.home.drop(self._waiting, tune=False)
@@ -231,16 +231,16 @@ class ClipUnit:
         return source.address if source.remote else [put(source.read())]
 
     def _clear(self) -> None:
-        """Deletes what only served a clip that is finished now."""
+        """Deletes files needed only for a clip that is now finished."""
         for key in self._used:
             self.home.drop(key, tune=not self.options.keep_tunes)
 
 
 def make_units(rows: list[Row], results: Results, home: Home, options) -> list[ClipUnit]:
-    """A unit per clip with edits to make, the longest first."""
+    """One unit per clip with unfinished edits, the longest first."""
     clips: dict[str, list[Row]] = {}
     for row in rows:
         if row.key not in results.records:
             clips.setdefault(row.clip.digest, []).append(row)
-    units = [ClipUnit(found, results, home, options) for found in clips.values()]
+    units = [ClipUnit(rows_of_clip, results, home, options) for rows_of_clip in clips.values()]
     return sorted(units, key=lambda unit: -unit.cost)

@@ -1,4 +1,4 @@
-"""What a run's events tell: how far it is, how long each node took, and how many steps of tuning were really done."""
+"""Follows a run's events: its progress, the time of each node, and the number of tuning steps actually run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .tasks import Task
 
 
 class Watch:
-    """Follows a run's events. `state`: of the node running now; `seconds` by node title; `steps` of tuning done."""
+    """Follows a run's events. `state`: of the running node; `seconds` by node title; `steps`: tuning steps run."""
 
     def __init__(self, task: Task):
         self._graph, self._node, self._since = task.graph, None, 0.0

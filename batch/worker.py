@@ -1,6 +1,6 @@
-"""A worker: holds one real ComfyUI server with a private base folder, and runs workflows on it.
+"""A worker: owns one real ComfyUI server with a private base folder, and runs workflows on it.
 
-It is a Ray actor once `cluster.py` has made it one. `look` and `cancel` are called while `run` runs.
+`cluster.py` makes it a Ray actor. `look` and `cancel` are called while `run` runs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ PREFIX = "ei2-batch-"  # of private base folders
 TUNES = f"models/{host.TUNES}"
 SNAPSHOTS = f"{TUNES}/snapshots"
 INTERPRETED = "OMP_NUM_THREADS"
-# What says that a device is too small, beside the exceptions made for it.
-TOO_SMALL = ("out of memory", "memory was not enough", "not enough memory", "of memory, and there are only")
-END = 1 << 20  # bytes at a model file's beginning and end that its fingerprint is made of
+# Messages that mean the device is too small, in addition to the exceptions for it.
+TOO_SMALL = ("out of memory", "not enough memory", "of memory, and there are only")
+END = 1 << 20  # bytes at the start and end of a model file that its fingerprint covers
 
 
 class Worker:
@@ -52,7 +52,7 @@ class Worker:
         self._starts = 0
 
     def start(self) -> dict[str, object]:
-        """Starts the server where none runs; returns what is known of it. Raises `BatchError`."""
+        """Starts the server if none runs; returns its description. Raises `BatchError`."""
         try:
             self._ensure()
         except ServerError as error:
@@ -60,11 +60,11 @@ class Worker:
         return self._about
 
     def object_info(self) -> dict:
-        """What ComfyUI says of its nodes."""
+        """ComfyUI's description of its nodes."""
         return self._client.object_info()
 
     def run(self, task: Task, fetch: Callable[[object], bytes] | None = None) -> Outcome:
-        """Runs a task to its end; never raises. `fetch`: gets what a reference stands for (default: from Ray)."""
+        """Runs a task to its end; never raises. `fetch`: resolves a reference (default: by Ray)."""
         start = time.monotonic()
         watch = Watch(task)
         with self._lock:
@@ -90,8 +90,8 @@ class Worker:
         return outcome
 
     def look(self) -> dict[str, object]:
-        """How far the present run is: `task`, `title`, `done`, `total`, `server` (its process), and `snapshot`: the
-        latest of a tuning, its name and the time it was written (ns)."""
+        """The progress of the current run: `task`, `title`, `done`, `total`, `server` (its process id), and `snapshot`:
+        the name and time (ns) of the latest tuning snapshot."""
         state = dict(self._state)
         snapshot = self._snapshot()
         if state and snapshot:
@@ -99,7 +99,7 @@ class Worker:
         return state
 
     def take_snapshot(self) -> tuple[str, bytes] | None:
-        """The latest snapshot of a tuning: its name and content."""
+        """The name and content of the latest tuning snapshot."""
         path = self._snapshot()
         try:
             return (path.name, path.read_bytes()) if path else None
@@ -107,7 +107,7 @@ class Worker:
             return None
 
     def cancel(self) -> None:
-        """Lets the present run end at its next step."""
+        """Ends the current run at its next step."""
         with self._lock:
             self._cancelled = True
             run = self._run
@@ -125,7 +125,8 @@ class Worker:
             self._base = None
 
     def _ensure(self) -> None:
-        """A running server, a new one where the last has ended. Raises `ServerError`, `BatchError`."""
+        """Ensures that a server runs, and starts a new one if the last has
+        ended. Raises `ServerError`, `BatchError`."""
         if self._server is not None and self._server.runs() and self._client is not None:
             return
         self._stop_server()
@@ -162,7 +163,7 @@ class Worker:
         }
 
     def _place(self, files: dict[str, object], fetch: Callable[[object], bytes]) -> None:
-        """Puts a task's files into the base folder and takes those of earlier tasks away. Raises `OSError`."""
+        """Puts a task's files into the base folder and removes those of earlier tasks. Raises `OSError`."""
         for name in self._placed - set(files):
             (self._base / name).unlink(missing_ok=True)
         self._placed &= set(files)
@@ -188,7 +189,7 @@ class Worker:
         except ExecutionError as error:
             if not task.scored or not error.node.startswith(OWN) or _is_memory(error):
                 raise
-            # The edit is there; only its scores cannot be had.
+            # The edit is there; only its scores are missing.
             return self._run_graph(only(task.graph, task.collect), watch)
 
     def _run_graph(self, graph: dict, watch: Watch) -> dict:
@@ -207,7 +208,7 @@ class Worker:
             self._client.forget()
 
     def _collect(self, task: Task, outputs: dict) -> Outcome:
-        """Takes what the run has written, and deletes it here. Raises `OSError`, `BatchError`."""
+        """Collects the run's files, and deletes them here. Raises `OSError`, `BatchError`."""
         outcome, used = Outcome(OK), []
         for node, what in task.collect.items():
             for entry in outputs.get(node, {}).values():
@@ -232,40 +233,40 @@ class Worker:
             self._placed.add(f"{TUNES}/{task.tune}")
             outcome.tune = (self._base / TUNES / task.tune).read_bytes()
             for path in (self._base / SNAPSHOTS).glob("*.safetensors"):
-                path.unlink(missing_ok=True)  # it has served
+                path.unlink(missing_ok=True)  # no longer needed
         for path in used:
             path.unlink(missing_ok=True)
         outcome.models = {name: self._fingerprint(name) for name in task.models}
         return outcome
 
     def _fingerprint(self, name: str) -> str:
-        """Of a model file: its size and a digest of its beginning and end; empty where it is not found."""
+        """A model file's fingerprint: its size and a digest of its start and end; empty if it is not found."""
         path = next((p for p in self._models.glob(f"*/{name}") if p.is_file()), None) if self._models.is_dir() else None
         if path is None:
             return ""
         with open(path, "rb") as file:
-            found, size = hashlib.sha256(file.read(END)), path.stat().st_size
+            digest, size = hashlib.sha256(file.read(END)), path.stat().st_size
             file.seek(max(0, size - END))
-            found.update(file.read(END))
-        return f"{size} bytes, {found.hexdigest()[:16]}"
+            digest.update(file.read(END))
+        return f"{size} bytes, {digest.hexdigest()[:16]}"
 
     def _snapshot(self) -> Path | None:
         folder = self._base / SNAPSHOTS if self._base else None
-        found = list(folder.glob("[!.]*.safetensors")) if folder else []
-        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        files = list(folder.glob("[!.]*.safetensors")) if folder else []
+        return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def _end_server(self, error: Exception) -> str:
-        """Ends what is left of the server; returns what happened."""
+        """Stops the rest of the server; returns what happened."""
         server = self._server
         if server is None:
             return str(error)
         ended = not server.runs()
-        told = "ComfyUI ended by itself" if ended else str(error)
+        reason = "ComfyUI ended by itself" if ended else str(error)
         tail = server.tail(8)
         if ended and (code := server.exit_code) is not None:
-            told += f" (exit code {code})"
+            reason += f" (exit code {code})"
         self._stop_server(patience=2)
-        return f"{told}.{tail}"
+        return f"{reason}.{tail}"
 
     def _stop_server(self, patience: float = 10) -> None:
         if self._client is not None:
@@ -283,8 +284,10 @@ def _from_ray(reference: object) -> bytes:
 
 
 def _is_memory(error: ExecutionError) -> bool:
-    told = f"{error.kind} {error.message}"
-    return "OutOfMemory" in error.kind or "MemoryError" in error.kind or any(one in told.lower() for one in TOO_SMALL)
+    message = f"{error.kind} {error.message}"
+    return (
+        "OutOfMemory" in error.kind or "MemoryError" in error.kind or any(one in message.lower() for one in TOO_SMALL)
+    )
 
 
 def _sentence(error: ExecutionError) -> str:
@@ -300,7 +303,7 @@ def _pack(folder: Path, name: str) -> Path:
 
 
 def _clear_left() -> None:
-    """Deletes the base folders of workers that were killed."""
+    """Deletes the base folders of killed workers."""
     import psutil
 
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):

@@ -1,4 +1,4 @@
-"""The miniature and the pack's functions in a real ComfyUI in this process, as all benchmarks of edits use them."""
+"""The miniature and the pack's functions in a real ComfyUI in this process, shared by all benchmarks of edits."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Bench:
         return self.vae.decode(latents).movedim(-1, 1).float().cpu().clamp(0, 1)
 
     def inflate(self, preset: str = "EI2", **options):
-        """The model inflated with a preset of the pack, of which `options` replace some settings."""
+        """The model inflated with a preset of the pack; `options` replace some of its settings."""
         settings = pack("ei2.settings")
         chosen = settings.InflationSettings(**{**settings.PRESETS[preset].to_dict(), **options})
         return pack("host.inflation").inflate(self.model, chosen)
 
     def tune(self, model, clip: BenchClip, steps: int, loop: Callable | None = None, **settings):
-        """What an inflated model learns from a clip. `loop`: goes through the steps, as `tune_model` takes it;
-        `settings`: of `ei2.tuning.TuneSettings`."""
+        """What an inflated model learns from a clip. `loop`: iterates over the steps, as in `tune_model`; `settings`:
+        of `ei2.tuning.TuneSettings`."""
         tuning, chosen = pack("host.tuning"), pack("ei2.tuning").TuneSettings(steps, **settings)
         return tuning.tune_model(model, clip.latents, clip.source, chosen, "auto", loop or tuning.run_through)
 
@@ -53,7 +53,7 @@ class Bench:
         return self.apply(model, self.tune(model, clip, steps, **settings))
 
     def apply(self, model, tune):
-        """An inflated model with what was learned."""
+        """An inflated model with a tune applied."""
         return pack("host.inflation").apply_tune(model, tune)
 
     def invert(self, model, latents: torch.Tensor, prompt: list, steps: int):
@@ -76,13 +76,13 @@ class Bench:
         return self.decode(self.sample_latents(model, inversion, prompt, cfg, negative, kept))
 
     def sample_latents(self, model, inversion, prompt: list, cfg: float, negative: list | None = None, kept=None):
-        """Latents `f c h w` sampled from inverted noise. `negative`: an empty prompt by default; `kept`: what keeps the
-        clip outside a mask."""
+        """Latents `f c h w` sampled from inverted noise. `negative`: an empty prompt by default;
+        `kept`: keeps the clip outside a mask."""
         sample, noise, sigmas = pack("host.sampling").sample, inversion.noise, inversion.sigmas
         return sample(model, noise, prompt, negative or self.empty, cfg, sigmas, kept)
 
     def attention_control(self, source: str, target: str, **options):
-        """The node EI2 Attention Control for two prompts, with its defaults but for `options`."""
+        """The node EI2 Attention Control for two prompts, with its defaults except for `options`."""
         node = pack("nodes.attention_control").AttentionControl
         defaults = {field.id: getattr(field, "default", None) for field in node.define_schema().inputs}
         prompts = {"clip": self.clip_model, "source_prompt": source, "target_prompt": target}

@@ -1,4 +1,4 @@
-"""How the benchmarks' plots and contact sheets look."""
+"""The style of the benchmarks' plots and contact sheets."""
 
 from __future__ import annotations
 
@@ -47,14 +47,15 @@ def save_figure(figure: Figure, file: Path) -> bool:
 
 
 def spread(pictures: torch.Tensor, columns: int) -> torch.Tensor:
-    """At most `columns` of the pictures, evenly spread, with the first and the last."""
+    """At most `columns` evenly spaced pictures, including the first and the last."""
     if len(pictures) <= columns:
         return pictures
     return pictures[torch.linspace(0, len(pictures) - 1, columns).round().long()]
 
 
 def titled_sheet(clips: dict[str, torch.Tensor], columns: int, file: Path, title: str, subtitle: str) -> None:
-    """Writes a contact sheet under two lines of text: a row of at most `columns` frames per clip (`f 3 h w`, 0..1)."""
+    """Writes a contact sheet with a title of two lines: a row of at most `columns` frames per clip (`f 3 h w`,
+    0..1)."""
     contact_sheet({name: spread(clip, columns) for name, clip in clips.items()}, file)
     sheet = Image.open(file).convert("RGB")
     lines = ((title, 20, "black", 20), (subtitle, 17, "#444444", 46))  # text, size, colour, height of its middle

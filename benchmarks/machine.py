@@ -1,4 +1,4 @@
-"""Where a benchmark computes, and the peak memory of a piece of work: on the GPU, or of this process."""
+"""The device of a benchmark, and the peak memory of a piece of work: on the GPU, or of this process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def uses_gpu(device: str) -> bool:
 
 
 def machine(device: str) -> dict[str, str]:
-    """What a reader needs to interpret seconds and peaks."""
+    """The facts needed to interpret times and peaks."""
     processor = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     name = torch.cuda.get_device_name() if uses_gpu(device) else processor
     return {"machine": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def start_peak(on_gpu: bool) -> None:
-    """Resets the peak where the system can."""
+    """Resets the peak if the system allows it."""
     gc.collect()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -41,8 +41,8 @@ def start_peak(on_gpu: bool) -> None:
 
 
 def peak_bytes(on_gpu: bool) -> int:
-    """The peak since `start_peak`. Where the system cannot reset it, the peak since the process started; 0 where it
-    cannot be read."""
+    """The peak since `start_peak`. If the system cannot reset it, the peak since the
+    process started; 0 if it cannot be read."""
     if on_gpu:
         return torch.cuda.max_memory_allocated()
     peak = _status("VmHWM")
@@ -56,7 +56,7 @@ def peak_bytes(on_gpu: bool) -> int:
 
 
 def held_bytes(on_gpu: bool) -> int:
-    """Memory in use now, measured as the peak is; 0 where it cannot be read."""
+    """Memory in use now, measured like the peak; 0 if it cannot be read."""
     return torch.cuda.memory_allocated() if on_gpu else _status("VmRSS") or 0
 
 

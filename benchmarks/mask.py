@@ -1,7 +1,7 @@
 """The mask of EI2 Edit Sample: how much changes outside it, and what compositing in pixels removes.
 
 Each clip is tuned on, inverted and edited inside masks: one that fits object and edit as tightly as the renders allow,
-and the same with some room around it. Three results are compared with the clip outside the mask: the reconstruction
+and larger ones with some room around it. Three results are compared with the clip outside the mask: the reconstruction
 (source prompt, no guidance), the edit as VAE Decode returns it, and the edit composited onto the clip by ComfyUI's own
 nodes, with a hard edge and with an edge softened inwards. PSNR in dB.
 """
@@ -26,10 +26,10 @@ from miniature.world import object_mask, render
 
 TUNING = {"steps": 100, "learning_rate": 1e-3, "precision": "fp32"}
 GUIDANCE = 2.0
-KINDS = ("color", "shape", "shape_color")  # the edits that leave the background alone
+KINDS = ("color", "shape", "shape_color")  # the edits that do not change the background
 ROOMS = (0, 4, 14)  # pixels around object and edit; 14 as in the workflow masked_edit
 BANDS = {"1-4": (0, 4), "5-8": (4, 8), "9-16": (8, 16), "17-": (16, 999)}  # pixels from the mask's edge
-SOFT, SIGMA = 3, 1.5  # how far the soft edge reaches inwards, in pixels, and the blur's σ, as in the workflow
+SOFT, SIGMA = 3, 1.5  # width of the soft edge inwards in pixels, and the blur's σ, as in the workflow
 COLUMNS = {
     "outside: reconstruction": "reconstruction",
     "outside: edit, decoded": "decoded",
@@ -82,7 +82,7 @@ def mask_of(clip: Clip, edit: Edit, room: int) -> torch.Tensor:
 
 
 def soft_edge(mask: torch.Tensor) -> torch.Tensor:
-    """The mask `f h w` with an edge that falls off inwards, so that nothing changes outside."""
+    """The mask `f h w` with an edge softened inwards, so nothing changes outside."""
     smaller, blur = grown(mask, -SOFT, tapered=False), host_node("nodes_post_processing", "Blur")
     return blur.execute(smaller.unsqueeze(-1), SOFT, SIGMA).args[0][..., 0]
 
@@ -94,7 +94,7 @@ def composited(source: torch.Tensor, edit: torch.Tensor, mask: torch.Tensor) -> 
 
 
 def by_distance(clip: torch.Tensor, source: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
-    """PSNR in the bands around the mask. Distance counts steps to the side, up or down."""
+    """PSNR in the bands around the mask. Distance is counted in horizontal and vertical steps."""
     far = mask.shape[-1] + mask.shape[-2]
     bands = {name: grown(mask, min(last, far)) - grown(mask, first) for name, (first, last) in BANDS.items()}
     return {name: round(masked_psnr(clip, source, band.unsqueeze(1)), 2) for name, band in bands.items() if band.any()}

@@ -1,6 +1,7 @@
-"""Memory: the peak of tuning, inversion and edit at several numbers of frames and sizes, beside the pack's estimate.
+"""Memory: the peak of tuning, inversion and edit for several numbers of frames and
+sizes, compared with the pack's estimate.
 
-Each clip runs in its own process. Numbers include the model's weights; random weights take as much as real ones.
+Each clip runs in its own process. Numbers include the model's weights; random weights take as much memory as real ones.
 Without the device, the table shows only the estimate, and nothing is written.
 """
 
@@ -28,8 +29,8 @@ from devtools.environment import ROOT
 WORKS = ("tune", "tune, checkpointing", "invert", "edit")
 FRAMES = (8, 16, 24)
 PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512)}
-# Makes the C library return each tensor's memory at once, so that the peak is what is in use. Otherwise holes between
-# tensors would add up to half as much again.
+# Makes the C library return each tensor's memory at once, so the peak is memory in use. Otherwise
+# fragmentation would add up to half as much again.
 ENVIRONMENT = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536")
 
 
@@ -53,7 +54,7 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
 
 
 def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) -> list[dict]:
-    """A row for each kind of work on one clip. `peak` is None where it cannot be measured here."""
+    """A row for each kind of work on one clip. `peak` is None if it cannot be measured here."""
     on_gpu = uses_gpu(device)
     real = device == "cpu" or on_gpu
     in_process.import_host(device)
@@ -64,7 +65,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
     with torch.inference_mode():
         steps = Steps(Subject(name, load(name, torch.device(device), dtype, real), None, on_gpu))
         inputs = (steps.inflated[OURS], steps.subject.prompt(), place.latents())
-        for work in reversed(works):  # small ones first: what the heap keeps of large ones would hide them
+        for work in reversed(works):  # small ones first: memory kept by the heap after large ones would hide them
             need = _estimate(estimates, *inputs, work, precision, device)
             peak = None
             if real:
@@ -78,7 +79,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
 
 
 def _peak(run, weights: int, on_gpu: bool) -> int:
-    """The peak of a run, with the weights: a GPU counts them itself, in main memory they exist before."""
+    """The peak of a run, including the weights: on a GPU they are counted already; in main memory they exist before."""
     start_peak(on_gpu)
     before = 0 if on_gpu else peak_bytes(on_gpu)
     run()
@@ -90,7 +91,7 @@ def _estimate(estimates, model, prompt, latents, work: str, precision: str, devi
     if work.startswith("tune"):
         return estimates.training_estimate(model, precision, prompt).training(clip, work != "tune")
     estimate = estimates.inference_estimate(model, prompt)
-    if device != "cpu" and not uses_gpu(device):  # as the host would compute there
+    if device != "cpu" and not uses_gpu(device):  # the host would compute there
         estimate = replace(estimate, arithmetic=replace(estimate.arithmetic, fused=True))
     return estimate.inference(replace(clip, chunks=2 if work == "edit" else 1))
 

@@ -1,4 +1,4 @@
-"""EI2 Recipe's four recipes with the miniature, each on several rendered clips, scored against the right result.
+"""EI2 Recipe's four recipes with the miniature, each on several rendered clips, scored against the correct result.
 
 Each clip is tuned on and inverted once, with the recipes' steps and learning rate (the same for all four). Each edit
 uses the recipe's cfg and attention control, and its prompts and blend words as the recipe's note describes.
@@ -84,7 +84,7 @@ def measure(bench: Bench, name: str, steps: None, stem: Path) -> Iterator[dict]:
 
 
 def score(bench: Bench, pictures: torch.Tensor, scenes: list[Scene], target: list[Scene]) -> dict:
-    """The measures of edited frames `f 3 h w`. `target`: the right result."""
+    """The measures of edited frames `f 3 h w`. `target`: the correct result."""
     truth = render(target)
     ground = 1 - torch.maximum(object_mask(scenes), object_mask(target)).clamp(0, 1)
     judged = list(zip(bench.judge.see(pictures), target))

@@ -25,7 +25,7 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def facts(name: str, device: str, words: list[str] | None = None) -> dict:
-    """How a run was made: its command, with the words after `dev.py bench <name>`, and its machine."""
+    """How a run was made: its command, including the words after `dev.py bench <name>`, and its machine."""
     command = shlex.join(["python3", "dev.py", "bench", name, *(sys.argv[1:] if words is None else words)])
     return {"command": command, **machine(device), "threads": torch.get_num_threads()}
 
@@ -43,8 +43,8 @@ def run(
     """Measures clip after clip, writes the rows after each and prints their table.
 
     `file`: the results' name, in which `{device}` and `{steps}` are filled in. `measure(bench, clip, steps, stem)`
-    yields a clip's rows; it may write pictures to `<stem>_*`. `count`, `steps`: the defaults of --clips and --steps
-    (of DDIM), where the command has them.
+    yields a clip's rows; it may write pictures to `<stem>_*`. `count`, `steps`: the defaults of --clips and
+    --steps (of DDIM), if the command has them.
     """
     parser = command_parser(name, description)
     if count:

@@ -1,7 +1,7 @@
 """The UNets of Stable Diffusion 1.5 and XL, and checkpoints with their layouts and sizes, filled with random numbers.
 
-The checkpoints stand for the real ones where only shapes matter: loading, inflating, speed, memory. Writing them needs
-ComfyUI's modules to be importable (`in_process.import_host`).
+The checkpoints replace real ones where only shapes matter: loading, inflating, speed, memory. To write them, ComfyUI's
+modules must be importable (`in_process.import_host`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ DEVIATION = 0.02  # of the matrices; norms scale by 1 and nothing has a bias
 
 def shapes(layout: str, text_encoder: bool) -> dict[str, torch.Size]:
     """Every tensor of such a checkpoint, from the host's own classes, which take no memory on the meta device.
-    `layout`: `sd15` or `sdxl`. `text_encoder`: with that of SD1.5, which is the only one known here."""
+    `layout`: `sd15` or `sdxl`. `text_encoder`: include SD1.5's, the only one supported here."""
     import comfy.ops
     import comfy.sd1_clip
     from comfy.clip_model import CLIPTextModel
@@ -89,8 +89,8 @@ def shapes(layout: str, text_encoder: bool) -> dict[str, torch.Size]:
 
 
 def write(path: Path, layout: str, text_encoder: bool = False) -> None:
-    """Writes the file in fp16: 1.9 GB for `sd15`, 2.1 GB with its text encoder, 5.3 GB for `sdxl`. By hand, so that
-    little memory is needed: every matrix is a piece of the same random numbers."""
+    """Writes the file in fp16: 1.9 GB for `sd15`, 2.1 GB with its text encoder, 5.3 GB for `sdxl`. Written by hand, to
+    need little memory: every matrix is a piece of the same random numbers."""
     sizes = shapes(layout, text_encoder)
     largest = max(size.numel() for size in sizes.values())
     random = (DEVIATION * torch.randn(largest, generator=torch.Generator().manual_seed(0))).half().numpy()

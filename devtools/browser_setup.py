@@ -1,9 +1,9 @@
-"""What the browser tests need: Playwright in the virtual environment, and a Chromium with a Chinese font.
+"""Sets up the browser tests: Playwright in the virtual environment, and a Chromium with a Chinese font.
 
-Playwright comes from the package index. Its own browsers are not used: they come from elsewhere, and a Chromium or
-Chrome is there on most machines. Where there is none, an automatic run (the environment variable CI is set) installs
-Debian's; on a machine of the user's own nothing is installed into the system. `dev.py test` prints what is missing, and
-the browser tests are skipped for that reason. Standard library only: it runs before anything is installed.
+Playwright comes from the package index. Its own browsers are not used: they come from elsewhere, and most machines have
+a Chromium or Chrome. If there is none, an automatic run (the environment variable CI is set) installs Debian's; on a
+user's machine nothing is installed into the system. `dev.py test` prints what is missing, and the browser tests are
+then skipped. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ APT_SETTINGS = ("Acquire::Retries=2", "Acquire::http::Timeout=30", "DPkg::Lock::
 
 
 def program() -> str | None:
-    """The browser's path, None where there is none; the environment variable CHROMIUM names another one."""
+    """The browser's path, or None; the environment variable CHROMIUM overrides it."""
     return next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *PROGRAMS))), None)
 
 
 def missing() -> str | None:
-    """What this interpreter lacks for the browser tests, with what to do about it; None where all is there."""
+    """What this interpreter lacks for the browser tests, and what to do; None if nothing is missing."""
     if importlib.util.find_spec("playwright") is None:
         return "Playwright is not installed: pip install --no-deps -r devtools/requirements-browser.txt"
     if program() is None:
@@ -41,7 +41,7 @@ def missing() -> str | None:
 
 
 def prepare() -> None:
-    """Installs what can be installed. Raises `SetupError` for what is then still missing."""
+    """Installs what can be installed. Raises `SetupError` if something is still missing."""
     add("browser", "Installing Playwright for the browser tests")
     if program() is None:
         _install_browser()
@@ -71,7 +71,7 @@ def _install_browser() -> None:
 
 
 def _run(command: list[str]) -> None:
-    """Runs apt-get with its output in a file; raises `SetupError` with the end of it."""
+    """Runs apt-get with its output in a file; raises `SetupError` with the end of the output."""
     try:
         with open(LOG, "w", encoding="utf-8") as log:
             result = subprocess.run(

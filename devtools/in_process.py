@@ -1,4 +1,4 @@
-"""ComfyUI's own code in this process, and the pack imported by its path, as ComfyUI does it."""
+"""Imports ComfyUI's own code in this process, and the pack by its path, as ComfyUI does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from batch.launch_host import repair_torchvision
 from .environment import ROOT
 from .host import locate
 
-PACK = "ei2_pack"  # any name will do: a user's folder may be called anything
+PACK = "ei2_pack"  # any name will do, because a user's folder may have any name
 
 
 def import_host(device: str = "auto", torch_attention: bool = False) -> None:
-    """Makes ComfyUI's modules importable. `device`: `cpu`, or `auto` for a GPU where there is one; `torch_attention`:
-    as with --use-pytorch-cross-attention, which most GPUs have by themselves and CPUs are faster with. To be called
-    before anything imports them. Raises `SetupError` where ComfyUI is not to be found."""
+    """Makes ComfyUI's modules importable. `device`: `cpu`, or `auto` for a GPU if there is one; `torch_attention`: like
+    --use-pytorch-cross-attention, the default on most GPUs, and faster on CPUs. Call it before anything imports them.
+    Raises `SetupError` if ComfyUI is not found."""
     sys.path.insert(0, str(locate()))  # before the repository: `nodes` is the host's
     repair_torchvision()
     from comfy.cli_args import args

@@ -1,8 +1,8 @@
-"""The nodes' texts in the editor's languages: `locales/<language>/nodeDefs.json`, which ComfyUI hands to the editor.
+"""The nodes' texts in the editor's languages: `locales/<language>/nodeDefs.json`, which ComfyUI passes to the editor.
 
-English is made from the nodes' own schemas; every other language is written by hand and has to follow it.
+English is generated from the nodes' schemas; every other language is written by hand and must follow it.
 
-    python -m devtools.locales  # writes English anew, and lists where the other languages do not follow
+    python -m devtools.locales  # rewrites English, and lists where other languages do not follow
 
 Run it in the development environment after a change of any node's name, inputs, outputs or tooltips.
 """
@@ -19,19 +19,20 @@ from .environment import ROOT
 
 FOLDER = ROOT / "locales"
 OTHERS = ("zh",)
-SYNTAX = re.compile(r"[{}@|]")  # has a meaning of its own in the editor's messages (vue-i18n)
+SYNTAX = re.compile(r"[{}@|]")  # characters with a special meaning in the editor's messages (vue-i18n)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-\d+)?")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
 def schemas() -> list:
-    """Every node's schema, in the pack's order. To be called when host and pack have been imported."""
+    """Every node's schema, in the pack's order. Call it after importing host and pack."""
     nodes = asyncio.run(in_process.pack("nodes").EI2Extension().get_node_list())
     return [node.GET_SCHEMA() for node in nodes]
 
 
 def english(schemas: list) -> dict:
-    """node id -> `display_name`, `description`, `inputs` (by id) and `outputs` (by position), as the editor wants."""
+    """node id -> `display_name`, `description`, `inputs` (by id) and `outputs`
+    (by position), in the editor's format."""
     return {
         schema.node_id: {
             "display_name": schema.display_name,
@@ -61,8 +62,8 @@ def flat(content: dict, path: str = "") -> dict[str, str]:
 
 
 def complaints(schemas: list, translated: dict) -> list[str]:
-    """Where a translation does not follow the schemas, a sentence each: texts that are missing, superfluous or not
-    translated; numbers and names of choices (which the editor does not translate) that differ."""
+    """The places where a translation does not follow the schemas, one sentence each: missing, superfluous or
+    untranslated texts; differing numbers and names of choices (which the editor does not translate)."""
     originals, texts = flat(english(schemas)), flat(translated)
     faults = [f"{place} is missing: {originals[place]}" for place in originals if place not in texts]
     faults += [f"{place} is of no use" for place in texts if place not in originals]

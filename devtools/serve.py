@@ -1,4 +1,4 @@
-"""ComfyUI with this pack, to be opened in a browser; its files stay in `.dev/serve`."""
+"""Starts ComfyUI with this pack, to open in a browser; its files stay in `.dev/serve`."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ class Server(ServerProcess):
     """Starts on `with Server() as server:` and ends with the block.
 
     `base`: its base folder (models, input, output, custom_nodes), kept afterwards; by default a temporary one below
-    `.dev`, deleted at the end. `port`: default any free one. `clips`: files copied into the input folder.
-    `options`: further ones for ComfyUI's `main.py`. `link`: whether this pack is put into custom_nodes.
-    The front end is ComfyUI's own, or the one that `COMFYUI_FRONT_END` names. Attributes: `url`, `base`, `log` (file).
+    `.dev`, deleted at the end. `port`: default any free one. `clips`: files copied into the input folder. `options`:
+    more options for ComfyUI's `main.py`. `link`: whether to link this pack into custom_nodes. The front end is
+    ComfyUI's own, or the one in `COMFYUI_FRONT_END`. Attributes: `url`, `base`, `log` (file).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Server(ServerProcess):
         super().start(timeout)
 
     def stop(self, patience: float = 15) -> None:
-        """Ends the server; by force after `patience` seconds. Does nothing where it has ended already."""
+        """Ends the server; kills it after `patience` seconds. Does nothing if it has already ended."""
         super().stop(patience)
         if self._temporary and hasattr(self, "base"):
             shutil.rmtree(self.base, ignore_errors=True)

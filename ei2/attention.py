@@ -1,4 +1,4 @@
-"""Plain multi-head attention for whatever trains, with the kernel that suits the case."""
+"""Multi-head attention for training, with the faster kernel for each device."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-# CUDA's fused kernels take no batch beyond 65,535, whatever the number of heads; split where the host splits
+# CUDA's fused kernels fail for batches above 65,535, whatever the number of heads; the host splits at this size too
 MAX_BATCH = 2**15
-MAX_TOKENS = 1024  # of queries: beyond, the maps that a CPU's plain form keeps need too much memory
+MAX_TOKENS = 1024  # queries; above this, the maps kept by the plain form on a CPU need too much memory
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
@@ -23,12 +23,12 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> 
 
 
 def _plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """The formula itself: on a CPU the fused kernel is slow for a few tokens, and its backward slow for any number."""
+    """The formula itself. On a CPU the fused kernel is slow for few tokens, and its backward pass is always slow."""
     rows = q.shape[0]
     q = q * (q.shape[-1] // heads) ** -0.5
     q, k, v = (rearrange(t, "b n (h c) -> (b h) n c", h=heads) for t in (q, k, v))
     scores = torch.bmm(q, k.transpose(1, 2))
-    # outside autocast, which would make a float32 copy of the largest tensor here; a softmax sums in float32 anyway
+    # no autocast: it would copy the largest tensor here to float32, and softmax sums in float32 anyway
     with torch.autocast("cpu", enabled=False):
         weights = scores.softmax(dim=-1)
         out = torch.bmm(weights, v.to(weights.dtype))

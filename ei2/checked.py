@@ -1,4 +1,4 @@
-"""Values and tensors out of a file that anybody may have made: each is what it has to be, or `Damaged` says why not."""
+"""Checks values and tensors read from untrusted files. Raises `Damaged` with the reason when one is not as expected."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ WORDS = {
     dict: "a record",
 }
 MOST = 1_000_000  # numbers in a list; no tuning has that many steps
-MOST_TEXT = 1000  # letters of a name
+MOST_TEXT = 1000  # characters of a name
 
 
 class Damaged(ValueError):
-    """Part of a file is not what it has to be. The message is a clause, for whoever knows the file's name."""
+    """Part of a file is not as expected. The message is a clause; the caller adds the file's name."""
 
 
 def value(record: object, key: str, kind: type[T]) -> T:
-    """`record[key]`, which is to be a `str`, `int`, `float` (finite; a whole number will do), `dict` or `list`."""
+    """`record[key]`, which must be a `str`, `int`, finite `float` (an int is accepted), `dict` or `list`."""
     if not isinstance(record, dict) or key not in record:
         raise Damaged(f"it lacks {key}")
     return _of_kind(record[key], key, kind)
@@ -43,8 +43,9 @@ def numbers(record: object, key: str) -> list[float]:
 
 
 def made(kind: type[T], values: dict, **others) -> T:
-    """A dataclass of plain `values`: none unknown, none missing that has no default. `others`: fields that come from
-    elsewhere. Raises also what the dataclass itself raises for values outside its choices."""
+    """A dataclass from plain `values`. Unknown names are refused, and so are missing ones without a
+    default. `others`: fields that do not come from the file. The dataclass may also raise its own
+    errors for values outside its choices."""
     known = {field.name: field for field in fields(kind) if field.name not in others}
     for name in values:
         if name not in known:
@@ -52,7 +53,7 @@ def made(kind: type[T], values: dict, **others) -> T:
     plain = {name: value(values, name, KINDS[known[name].type]) for name in values}
     for name, text in plain.items():
         if isinstance(text, str) and len(text) > MOST_TEXT:
-            raise Damaged(f"{name} has {len(text)} letters")
+            raise Damaged(f"{name} has {len(text)} characters")
     for name, field in known.items():
         if field.default is MISSING and name not in plain:
             raise Damaged(f"it lacks {name}")
@@ -60,7 +61,7 @@ def made(kind: type[T], values: dict, **others) -> T:
 
 
 def tensor(tensors: dict[str, torch.Tensor], name: str, dims: int | None = None) -> torch.Tensor:
-    """`tensors[name]`, of real numbers. `dims`: how many dimensions it is to have."""
+    """`tensors[name]`, of real numbers. `dims`: the number of dimensions it must have."""
     if name not in tensors:
         raise Damaged(f"it lacks {name[:80]!r}")
     result = tensors[name]
@@ -72,13 +73,13 @@ def tensor(tensors: dict[str, torch.Tensor], name: str, dims: int | None = None)
 
 
 def finite(name: str, values: torch.Tensor) -> None:
-    """Nothing is NaN or infinite. A tensor on torch's meta device has no values to look at."""
+    """Raises `Damaged` if any value is NaN or infinite. Tensors on torch's meta device have no values to check."""
     if not values.is_meta and values.is_floating_point() and not torch.isfinite(values).all():
         raise Damaged(f"{name[:80]!r} holds NaN or infinite values")
 
 
 def same_shapes(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str) -> None:
-    """The same names and shapes. `what`: what the tensors are, for the message."""
+    """Raises `Damaged` unless names and shapes match. `what`: what the tensors are, for the message."""
     for name in expected:
         if name not in tensors:
             raise Damaged(f"{what} lack {name!r}")

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 
 import torch
 
-DEAD = 1e-3  # a channel's std counts as at least this share of its block's typical one
+DEAD = 1e-3  # a channel's std is raised to at least this fraction of its block's typical std
 MEASURES = ("mean", "log_std", "module_mean", "module_log_std")
 
 
 class FeatureStatistics:
-    """Mean and standard deviation (of the whole population) per channel, gathered in pieces: features are not kept.
+    """Mean and standard deviation (population) per channel, accumulated in chunks; the features are not kept.
 
-    A piece is reduced in float32, or float64 if it comes so; pieces are merged in float64 (Chan et al., 1983), which
-    does not cancel as sums of squares do.
+    A chunk is reduced in float32, or in float64 if that is its type. Chunks are merged in float64 (Chan et al., 1983),
+    which avoids the cancellation of sums of squares.
     """
 
     def __init__(self):
         self.count = 0
-        self.mean = self.variance = torch.zeros((), dtype=torch.float64)  # `c` after the first piece
+        self.mean = self.variance = torch.zeros((), dtype=torch.float64)  # `c` after the first chunk
 
     def add(self, features: torch.Tensor) -> None:
-        """`... c`: the next piece."""
+        """Adds the next chunk, `... c`."""
         tokens = features.detach().flatten(0, -2)
         if tokens.dtype != torch.float64:
             tokens = tokens.float()
@@ -50,8 +50,8 @@ class FeatureStatistics:
 def feature_shift(changed: FeatureStatistics, reference: FeatureStatistics) -> tuple[float, float]:
     """Mean shift and log-std shift of one block, averaged over channels.
 
-    Dead channels would divide by zero: no std, of either side, counts as less than a thousandth of the reference's
-    root mean square over channels. Raises `ValueError` when the reference does not vary in any channel.
+    Dead channels would divide by zero, so each std, on both sides, is clamped to at least a thousandth of the
+    reference's root mean square over channels. Raises `ValueError` when the reference does not vary in any channel.
     """
     typical = reference.variance.mean().sqrt()
     if typical == 0:
@@ -65,11 +65,11 @@ def feature_shift(changed: FeatureStatistics, reference: FeatureStatistics) -> t
 
 @dataclass(frozen=True)
 class CovariateShift:
-    """The shifts of every transformer block in the order they run, averaged over channels and `timesteps`.
+    """The shifts of every transformer block, in execution order, averaged over channels and `timesteps`.
 
-    `mean`, `log_std`: features after the temporal module against the plain image model's at the same place.
-    `module_mean`, `module_log_std`: the temporal module's output against its own input, which leaves out what spatial
-    attention, joint GroupNorms and the blocks before do; zero where there is no module.
+    `mean`, `log_std`: features after the temporal module, compared with the plain image model's at the same place.
+    `module_mean`, `module_log_std`: the temporal module's output compared with its own input. This excludes the effect
+    of spatial attention, joint GroupNorms and earlier blocks; zero if there is no module.
     """
 
     blocks: list[str]
@@ -85,7 +85,7 @@ class CovariateShift:
         return sum(values) / len(values)
 
     def table(self) -> str:
-        """A Markdown table, aligned so that it reads as plain text too: a row per block, and their mean."""
+        """A Markdown table, aligned to be readable as plain text: one row per block, then the mean."""
         rows = [["block", "mean shift", "log-std shift", "module: mean shift", "module: log-std shift"]]
         values = list(zip(*(getattr(self, measure) for measure in MEASURES)))
         values.append(tuple(self.average(measure) for measure in MEASURES))

@@ -1,6 +1,6 @@
 """DDIM inversion and its timestep grid (Song et al., ICLR 2021), in σ-space.
 
-With x = z / √ᾱ and σ = √((1 - ᾱ) / ᾱ), the deterministic DDIM step is Euler's: x(σ') = x(σ) + (σ' - σ) ε.
+With x = z / √ᾱ and σ = √((1 - ᾱ) / ᾱ), the deterministic DDIM step is an Euler step: x(σ') = x(σ) + (σ' - σ) ε.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ def ddim_timesteps(steps: int, train_steps: int = 1000) -> torch.Tensor:
 
 
 def ddim_sigmas(steps: int, schedule: torch.Tensor) -> torch.Tensor:
-    """Descending sigmas of the grid and a final 0, `steps + 1`. `schedule`: σ of every training timestep, ascending."""
+    """The grid's sigmas, descending, then 0: `steps + 1` values. `schedule`: σ
+    of every training timestep, ascending."""
     grid = schedule[ddim_timesteps(steps, len(schedule))]
     return torch.cat([grid.flip(0), grid.new_zeros(1)])
 
 
 def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None, after_step=lambda i, x: x):
-    """Walks noise latents down to clean ones, over descending `sigmas`, in the form of k-diffusion's samplers.
+    """Denoises latents over descending `sigmas`, in the form of k-diffusion's samplers.
 
-    `after_step(i, x)` returns the latents to go on with after step i.
+    `after_step(i, x)` returns the latents to continue with after step i.
     """
     per_frame = x.new_ones(x.shape[0])
     for i, (start, end) in enumerate(zip(sigmas[:-1], sigmas[1:])):
@@ -39,12 +40,12 @@ def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None, 
 
 
 def sample_ddim_inversion(model, x, sigmas, extra_args=None, callback=None, disable=None, refine: int = 0):
-    """Walks clean latents `f c h w` up to noise, over ascending `sigmas` that start at 0.
+    """Inverts clean latents `f c h w` to noise, over ascending `sigmas` that start at 0.
 
-    The form is that of the samplers of k-diffusion: `model(x, sigma, **extra_args)` returns the denoised latents.
-    ε is evaluated at the destination timestep, with the latents of the step's origin carried there at equal ᾱ-scaling,
-    as Tune-A-Video does; so σ = 0 is never divided by. `refine` repeats a step's evaluation at its own result, a
-    fixed-point iteration that makes the way down retrace the way up (our choice; off by default).
+    It has the form of k-diffusion's samplers: `model(x, sigma, **extra_args)` returns the denoised latents. As in
+    Tune-A-Video, ε is evaluated at the destination timestep, with the latents of the step's origin rescaled to it
+    (equal ᾱ-scaling), so there is no division by σ = 0. `refine` repeats each evaluation at the step's own result: a
+    fixed-point iteration that makes sampling retrace the inversion (our choice; off by default).
     """
     extra_args = extra_args or {}
     per_frame = x.new_ones(x.shape[0])

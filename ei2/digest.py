@@ -1,4 +1,4 @@
-"""One short name for nested values and tensors: equal content gives equal names, in every process."""
+"""A digest of nested values and tensors: equal content gives equal digests, in every process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class Unhashable(TypeError):
 
 
 def digest(value, foreign: Callable[[object], object] | None = None) -> str:
-    """SHA-256, hexadecimal, of tensors (type, shape, bytes), numbers, texts, None, and lists, tuples and dictionaries
-    of them. `foreign` turns anything else into one of these; without it `Unhashable` is raised."""
+    """SHA-256 in hexadecimal of tensors (type, shape, bytes), numbers, strings, None, and
+    lists, tuples and dictionaries of these. `foreign` converts any other value to one of these
+    types; without it `Unhashable` is raised."""
     hasher = hashlib.sha256()
     _update(hasher, value, foreign)
     return hasher.hexdigest()

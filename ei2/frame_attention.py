@@ -1,4 +1,4 @@
-"""The rivals' ways of letting a frame's self-attention see other frames.
+"""How the compared methods let a frame's self-attention see other frames.
 
 The attentions take projected queries, keys and values `(b f) n c` and return `(b f) n c`; `attend(q, k, v)` is
 multi-head attention on `b n c`.
@@ -17,7 +17,7 @@ from .ffam import Attend
 def sparse_causal_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
     """SCA of Tune-A-Video (Wu et al., ICCV 2023): K, V = [frame 0 ; frame max(i - 1, 0)].
 
-    Frames 0 and 1 thus see frame 0 twice, which is the same as seeing it once.
+    Frames 0 and 1 therefore see frame 0 twice, which equals seeing it once.
     """
     previous = (torch.arange(frames) - 1).clamp(min=0)
 
@@ -43,9 +43,9 @@ def dense_attention(q, k, v, frames: int, attend: Attend) -> torch.Tensor:
 def dense_places(places: Iterable[tuple[str, int, int]]) -> set[tuple[str, int, int]]:
     """The three blocks in which Vid2Vid-zero attends densely; in all others it uses SCA.
 
-    `places`: the side (input, middle or output), number and index of every transformer block in the order they run.
-    The source names the first attention of the first block going down, the middle, and the first attention going up.
-    Where a transformer holds several blocks (SDXL), it is its first.
+    `places`: the side (input, middle or output), number and index of every transformer block, in execution order. The
+    source's code uses the first attention of the first down block, the middle block, and the first attention of the up
+    blocks. If a transformer has several blocks (SDXL), its first block is used.
     """
     first = {}
     for place in places:

@@ -1,4 +1,4 @@
-"""The value that travels from EI2 Invert to EI2 Edit Sample."""
+"""The value passed from EI2 Invert to EI2 Edit Sample."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 @dataclass(frozen=True)
 class Inversion:
-    """A clip turned to noise.
+    """A clip inverted to noise.
 
-    `noise`, `source`: `f c h w` in the host's latent scale; `sigmas`: descending, to sample with. With null-text
-    optimisation also `unconditional`: `steps l c`, each sampling step's unconditional embedding, float32 on the CPU;
-    `empty`: `1 l c`, the empty prompt they started from; `null_cfg`: the guidance they were made for. `trajectory`:
-    `steps+1 f c h w`, what the inversion passed, in σ-space from noise to clean, one per σ, float32 on the CPU, if it
-    was kept: a mask at the edit needs it.
+    `noise`, `source`: `f c h w` in the host's latent scale; `sigmas`: descending, for sampling. With null-text
+    optimisation also `unconditional`: `steps l c`, the unconditional embedding of each sampling step, float32 on the
+    CPU; `empty`: `1 l c`, the empty prompt they started from; `null_cfg`: the guidance they were optimised for.
+    `trajectory`, if it was kept: `steps+1 f c h w`, the latents at each σ in σ-space, from noise to clean, float32 on
+    the CPU. An edit with a mask needs it.
     """
 
     noise: torch.Tensor

@@ -1,4 +1,4 @@
-"""LocalBlend: outside the blended words' region the edited video keeps the source (Prompt-to-Prompt, Hertz et al., ICLR
+"""LocalBlend: outside the region of the blend words, the edit keeps the source (Prompt-to-Prompt, Hertz et al., ICLR
 2023; per frame as in Video-P2P, Liu et al., CVPR 2024)."""
 
 from __future__ import annotations
@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-NEIGHBOURS = 3  # width of the maximum filter, map cells
+NEIGHBOURS = 3  # width of the maximum filter in map cells
 
 
 class MapSum:
-    """Cross-attention maps of one branch, summed over layers and steps: one `f d l` tensor, whatever their number.
+    """Cross-attention maps of one branch, summed over layers and steps into one `f d l` tensor.
 
-    All layers must have the same number of tokens d: those of one resolution.
+    All layers must have the same resolution, and so the same number of tokens d.
     """
 
     def __init__(self):
@@ -22,21 +22,23 @@ class MapSum:
         self.height = self.width = 0
 
     def add(self, maps: torch.Tensor, height: int, width: int) -> None:
-        """`f (h w) l`: one layer's maps at one step, mean over heads. Raises `ValueError` for another size."""
+        """`f (h w) l`: adds one layer's maps at one step, averaged over heads.
+        Raises `ValueError` for a different size."""
         if self.total is None:
             self.total, self.height, self.width = torch.zeros_like(maps), height, width
         if (height, width) != (self.height, self.width) or maps.shape != self.total.shape:
             raise ValueError(
-                f"Maps of {height} x {width} do not add to maps of {self.height} x {self.width}: take off what changes "
-                "the model's resolution between steps."
+                f"Maps of {height} x {width} cannot be added to maps of {self.height} x {self.width}: remove the node "
+                "that changes the model's resolution between steps."
             )
         self.total = self.total + maps
         self.count += 1
 
     def of(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Mean over layers and steps of the maps of the marked tokens, added up: `l` of 0 and 1 -> `f h w`.
+        """The maps of the marked tokens, summed over tokens and averaged over
+        layers and steps: `l` of 0 and 1 -> `f h w`.
 
-        Raises `ValueError` before the first map was added.
+        Raises `ValueError` if no map has been added.
         """
         if self.total is None:
             raise ValueError("There are no attention maps yet: no layer of the model has been seen.")
@@ -47,7 +49,7 @@ class MapSum:
 def word_mask(maps: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
     """Where the words are: `f h w` maps -> `f 1 H W` booleans at the latents' `size`.
 
-    3 x 3 maximum, nearest upsampling, divided by each frame's own maximum, above `threshold` (0…1).
+    3 x 3 maximum filter, nearest-neighbour upsampling, division by each frame's maximum, then `threshold` (0…1).
     """
     grown = F.max_pool2d(maps[:, None], NEIGHBOURS, stride=1, padding=NEIGHBOURS // 2)
     large = F.interpolate(grown, size=size)

@@ -1,18 +1,19 @@
-"""Attention control: maps of the target prompt made from those of the source prompt (Prompt-to-Prompt, Hertz et al.,
-ICLR 2023; Video-P2P, Liu et al., CVPR 2024).
+"""Attention control: the target prompt's maps, computed from the source prompt's (Prompt-to-Prompt, Hertz et al., ICLR
+2023; Video-P2P, Liu et al., CVPR 2024).
 
-The wanted map per query and head is, with `A_s`, `A_t` softmax(q kᵀ / √width) of source and target over l tokens,
+With `A_s` and `A_t`, the maps softmax(q kᵀ / √width) of source and target over l
+tokens, the edited map per query and head is
 
     A = A_s M diag(t r) + A_t diag((1 - t) r)
 
-M: the token map's matrix; t: where and while the source's maps are taken (`shared`, 0 after the last such step); r: the
-reweighting factors. Only A V is ever needed, and A is linear in both maps, so
+M: the token map's matrix; t: where the source's maps are used (`shared`; 0 after the last such step); r: the
+reweighting factors. Only A V is needed, and A is linear in both maps, so
 
     A V = attention(q_s, k_s, (M diag(t r)) V) + attention(q_t, k_t, diag((1 - t) r) V)
 
-holds for every head and kernel: two ordinary attentions with changed values, and no map is kept. Of spatial and
-temporal self-attention the source's map is taken whole, so there A V = attention(q_s, k_s, v_t): exchanging q and k is
-all. Maps themselves (`attention_maps`) are computed only to look at or to blend by.
+for every head and kernel: two ordinary attentions with changed values, and no map is stored. Spatial and temporal
+self-attention take the source's map unchanged: A V = attention(q_s, k_s, v_t), so only q and k are exchanged. The maps
+themselves (`attention_maps`) are computed only for plots and LocalBlend.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .token_alignment import TokenMap
 class MapEdit:
     """`A = A_s @ from_source + A_t * own`; `from_source`: `l l`, source tokens to target tokens, `own`: `l`.
 
-    The questions about it are answered once and kept: on a GPU each answer waits for the device.
+    Its properties are computed once, because on a GPU each one has to wait for the device.
     """
 
     from_source: torch.Tensor
@@ -39,7 +40,7 @@ class MapEdit:
 
     @classmethod
     def of(cls, tokens: TokenMap, taken: bool, factors: torch.Tensor) -> MapEdit:
-        """`taken`: whether this step takes the source's maps at all; `factors`: `l`, of the target's tokens."""
+        """`taken`: whether this step uses the source's maps; `factors`: `l`, one per target token."""
         shared = tokens.shared * float(taken)
         return cls(tokens.matrix * (shared * factors), (1 - shared) * factors)
 
@@ -80,9 +81,9 @@ def controlled_attention(
 
 
 def attention_maps(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor:
-    """softmax(q kᵀ / √width), mean over heads, in float32 at least: `f d (heads c)`, `f l (heads c)` -> `f d l`.
+    """softmax(q kᵀ / √width), averaged over heads, in at least float32: `f d (heads c)`, `f l (heads c)` -> `f d l`.
 
-    Frame by frame: besides the result only one frame's maps of all heads exist at a time.
+    Computed frame by frame: apart from the result, only one frame's maps of all heads are in memory.
     """
     maps = []
     for queries, keys in zip(q, k):
@@ -95,14 +96,14 @@ def attention_maps(q: torch.Tensor, k: torch.Tensor, heads: int) -> torch.Tensor
 
 
 def edited_maps(source: torch.Tensor, own: torch.Tensor, edit: MapEdit) -> torch.Tensor:
-    """What `controlled_attention` weights the values with. Maps `… d l` of one head or averaged over heads: the edit
-    is the same for every head, so both orders agree."""
+    """The maps that `controlled_attention` applies to the values, `… d l`, for one head or averaged over heads. The
+    edit is the same for every head, so editing and averaging commute."""
     return source @ edit.from_source.to(source) + own * edit.own.to(own)
 
 
 def steps_of(share: float, steps: int) -> int:
-    """How many of the first `steps` a share of 0…1 means, rounded down as in the sources: Video-P2P and Vid2Vid-zero
-    count `int(share * steps)` steps of replaced self-attention and before LocalBlend.
+    """How many of the first `steps` a share of 0…1 covers, rounded down as in Video-P2P and Vid2Vid-zero: they use
+    `int(share * steps)` for replaced self-attention and for the start of LocalBlend.
 
     Raises `ValueError` for a share outside 0…1.
     """
@@ -112,6 +113,7 @@ def steps_of(share: float, steps: int) -> int:
 
 
 def cross_steps_of(share: float, steps: int) -> int:
-    """The same for replaced cross-attention, and for the half in which Vid2Vid-zero leaves its learned embeddings out:
-    the sources take the share of one step more (a table of `steps + 1` rows; `i < steps / 2`)."""
+    """The same for replaced cross-attention, and for the first half of the steps, in which
+    Vid2Vid-zero does not use its learned embeddings. Here the sources take the share of `steps + 1` (a
+    table of `steps + 1` rows; `i < steps / 2`)."""
     return min(steps, steps_of(share, steps + 1))

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 
 from .inverted_clip import Inversion
 
-PULL = 4  # how strongly cells in part inside the mask are drawn back over a whole sampling
+PULL = 4  # how strongly partly masked cells are pulled back over all steps together
 
 
 def frame_masks(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
-    """A mask `m H W` or `H W` in 0..1 for every frame, at its size or on a coarser grid as the latents': `f 1 h w`.
+    """One mask `f 1 h w` per frame from a mask `m H W` or `H W` in 0..1, at its
+    own or another size, such as the latents'.
 
-    `m` is 1, for all frames, or the number of frames. Going down, a cell has the mean of what it covers; going up,
-    values are interpolated linearly. Raises `ValueError` for another number of masks, another shape of picture, and
-    values outside 0..1.
+    `m` is 1, for all frames, or the number of frames. Downsampling takes the mean of each cell; upsampling interpolates
+    linearly. Raises `ValueError` for a different number of masks, a different aspect ratio, and values outside 0..1.
     """
     mask = _checked(mask, frames, height, width)
     if mask.shape[2] >= height and mask.shape[3] >= width:
@@ -26,12 +26,12 @@ def frame_masks(mask: torch.Tensor, frames: int, height: int, width: int) -> tor
 
 
 class KeptOutside:
-    """Holds a sampling to a trajectory outside of a mask: the hook `after_step` of `ei2.ddim.sample_ddim`.
+    """Keeps sampling on a trajectory outside a mask. Used as `after_step` of `ei2.ddim.sample_ddim`.
 
-    `mask`: `f 1 h w` in 0..1, 1 where the sampling is free; `trajectory`: `s+1 f c h w`, the latents of every σ of the
-    sampling, from noise to clean. Where the mask is 0 the result is the trajectory's end, to the last bit. In between
-    each of the s steps is drawn back with the weight mask^(PULL / s), so that all of them together pull as strongly
-    whatever their number (our choice).
+    `mask`: `f 1 h w` in 0..1, 1 where sampling is free; `trajectory`: `s+1 f c h w`, the latents at every σ
+    of the sampling, from noise to clean. Where the mask is 0, the result is exactly the trajectory's end. In
+    between, each of the s steps is pulled back with weight mask^(PULL / s), so the total pull does not
+    depend on the number of steps (our choice).
     """
 
     def __init__(self, mask: torch.Tensor, trajectory: torch.Tensor):
@@ -43,15 +43,15 @@ class KeptOutside:
 
 
 def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:
-    """What keeps the clip outside of the mask `m H W`, 1 where it may change. Raises `ValueError` for a mask that does
-    not fit the clip or lets nothing change, and for an inversion without its trajectory."""
+    """A `KeptOutside` for a mask `m H W`, 1 where the clip may change. Raises `ValueError` if the mask does not fit the
+    clip or is zero everywhere, and if the inversion has no trajectory."""
     if inversion.trajectory is None:
         raise ValueError(
-            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or take the mask off."
+            "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or remove the mask."
         )
     cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:])
     if not cells.any():
-        raise ValueError("The mask is black everywhere, so that nothing could change: is it inverted?")
+        raise ValueError("The mask is black everywhere, so nothing could change: is it inverted?")
     return KeptOutside(cells, inversion.trajectory)
 
 
@@ -62,7 +62,7 @@ def _checked(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.
         count = len(mask) if mask.ndim == 3 else f"a batch of shape {list(mask.shape)} instead of 1 or {frames}"
         raise ValueError(f"There are {frames} frames, but the mask has {count}: give one mask, or one per frame.")
     tall, wide = mask.shape[1:]
-    # the same shape of picture, but for the rounding of sizes to multiples of 8
+    # the same aspect ratio, except for rounding sizes to multiples of 8
     if abs(wide / width - tall / height) > 0.05 * max(wide / width, tall / height):
         raise ValueError(
             f"The mask is {wide} x {tall}, a different shape of picture than the frames' {width} x {height}: make it "

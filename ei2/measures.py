@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-PSNR_LIMIT = 100.0  # dB: what an exact result counts; neither a plot nor JSON has an infinity
+PSNR_LIMIT = 100.0  # dB: dB, used for an exact result: neither plots nor JSON can show infinity
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -33,11 +33,11 @@ def masked_psnr(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> floa
 
 
 def flicker(clip: torch.Tensor, truth: torch.Tensor) -> float:
-    """How much a clip's error changes from frame to frame: the mean absolute difference between consecutive frames of
-    `clip - truth`, in units of the full range. What moves and looks as in the truth does not count, nor do errors that
-    stay where they are; a wrong colour on something that moves does.
+    """How much a clip's error changes from frame to frame: the mean absolute difference between consecutive
+    frames of `clip - truth`, in units of the full range. Correct motion does not count, nor does a constant
+    error; a wrong colour on a moving object does.
 
-    Both have the frames first. Raises `ValueError` for different shapes and for fewer than two frames.
+    Frames are the first dimension of both. Raises `ValueError` for different shapes and for fewer than two frames.
     """
     _require_same_shape(clip, truth)
     _require_frames(clip, "Flicker")
@@ -54,8 +54,8 @@ def added_change(edit: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """How much more an edit changes from frame to frame than its source does at the same place, `f-1`, in units of the
     full range: the mean over pixels and channels of max(0, |step of the edit| - |step of the source|).
 
-    Flicker where the right result is not known: nothing is added by an edit that is still where the source is still.
-    What moves and was given a stronger contrast or another outline adds a little, too. Raises `ValueError` for
+    Measures flicker without a known correct result: an edit that is still wherever the source is still scores 0.
+    Moving objects with a stronger contrast or a different outline also add a little. Raises `ValueError` for
     different shapes and for fewer than two frames.
     """
     _require_same_shape(edit, source)
@@ -63,7 +63,8 @@ def added_change(edit: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 
 
 def consecutive_cosines(embeddings: torch.Tensor) -> torch.Tensor:
-    """Cosines of each frame's embedding and the next one's: `f c` -> `f-1`. Raises `ValueError` for fewer than two."""
+    """Cosine similarity of each frame's embedding with the next frame's: `f c` -> `f-1`.
+    Raises `ValueError` for fewer than two."""
     _require_frames(embeddings, "Frame consistency")
     unit = F.normalize(embeddings.double(), dim=1)
     return (unit[:-1] * unit[1:]).sum(dim=1)
@@ -78,7 +79,7 @@ def mean_pair_cosine(embeddings: torch.Tensor) -> float:
 
 
 def cosines_to(embeddings: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
-    """Cosines of each embedding `f c` and one other, `c`: `f`."""
+    """Cosine similarity of each embedding `f c` with one other, `c`: `f`."""
     return F.normalize(embeddings.double(), dim=1) @ F.normalize(one.double(), dim=0)
 
 

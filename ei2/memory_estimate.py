@@ -1,7 +1,7 @@
 """How much memory it takes to train or run a UNet on a clip.
 
-A backward pass needs what the forward pass computed: a known count of numbers per pixel, channel and layer. What is
-allocated besides at the worst moment is a multiple of that, found by measurement (`dev.py bench memory` shows both).
+A backward pass needs the activations of the forward pass: a known count of numbers per pixel, channel and layer. The
+other memory allocated at the peak is a multiple of that, found by measurement (`dev.py bench memory` shows both).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .ffam import frames_at_once, gathers_again
 from .settings import InflationSettings
 
 FULL = 4  # bytes of float32
-LEARNED = 4 * FULL  # AdamW: a trained number, its gradient and two moments
+LEARNED = 4 * FULL  # AdamW: a parameter, its gradient and two moments
 FEED_FORWARD = 12  # numbers per pixel and channel kept: both halves of the GEGLU's input, and the GELU
-RUNNING = 24  # the same at the GEGLU's product without gradients: its parts, what waits around it
-SCRATCH = 1.2  # a CPU's kernels allocate this much in all without gradients, torch's tensors being 1
-BACKWARD = 0.1  # a module's gradients take at most this fraction of what it kept, which they free as they go
-QUERY_CHUNK = 1024  # queries whose scores exist at once without gradients, when memory is short
+RUNNING = 24  # the same at the GEGLU's product without gradients: its factors and the features around it
+SCRATCH = 1.2  # memory that a CPU's kernels allocate without gradients, relative to torch's tensors
+BACKWARD = 0.1  # a module's gradients take at most this fraction of its activations, which are freed on the way
+QUERY_CHUNK = 1024  # queries per chunk of scores without gradients, when memory is short
 MOST_FRAMES = 100_000
 
 
@@ -37,7 +37,7 @@ class Clip:
     chunks: int = 1
 
     def tokens(self, downsampling: float) -> int:
-        """The tokens of one frame where features are that much smaller than the latents."""
+        """The tokens of one frame where features are `downsampling` times smaller than the latents."""
         return ceil(self.height / downsampling) * ceil(self.width / downsampling)
 
     def pixels(self, downsampling: float) -> int:
@@ -49,11 +49,11 @@ class Clip:
 class Layer:
     """A part of a UNet.
 
-    `kind`: `res` (a ResBlock), `transformer`, `sample` (the convolution of a Downsample or Upsample), `skip` (features
-    that wait for the way up) or `out` (the last norm and convolution). `channels`: of its output; `inputs`: channels of
-    a ResBlock's input; `downsampling`: of its input against the latents, of a `sample` what its convolution sees;
-    `weights`: how many numbers, of a transformer in one of its `depth` blocks; `dense`: Vid2Vid-zero attends densely in
-    the first block.
+    `kind`: `res` (a ResBlock), `transformer`, `sample` (the convolution of a Downsample or Upsample), `skip`
+    (features kept for the up blocks) or `out` (the last norm and convolution). `channels`: of its output; `inputs`:
+    channels of a ResBlock's input; `downsampling`: of its input relative to the latents (of a `sample`: of its
+    convolution's input); `weights`: the number of parameters, for a transformer in one of its `depth` blocks;
+    `dense`: Vid2Vid-zero attends densely in the first block.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class UNetShape:
-    """A UNet. `layers`: in the order they run; `weight_bytes`: what its weights take."""
+    """A UNet. `layers`: in execution order; `weight_bytes`: the memory of its weights."""
 
     layers: tuple[Layer, ...]
     weight_bytes: int
@@ -76,9 +76,9 @@ class UNetShape:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """`low`: bytes of the numbers that matrix products take; `norms`: of the numbers that norms see and give, which
-    autocast keeps in float32 on GPUs; `casts`: weights are cast for each use; `fused`: without gradients, the host's
-    attention makes no matrix of scores."""
+    """`low`: bytes per number in matrix products; `norms`: bytes per number in the norms' inputs and outputs, which
+    autocast keeps in float32 on GPUs; `casts`: whether weights are cast for each use; `fused`: whether the host's
+    attention, without gradients, avoids the matrix of scores."""
 
     device: torch.device
     low: int
@@ -93,8 +93,8 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes. `weights`: of the model; `learned`: of what is trained, with gradients and the optimiser's state; `kept`:
-    what the forward pass keeps for the backward pass; `working`: allocated besides at the worst moment."""
+    """Memory in bytes. `weights`: the model's; `learned`: the trained parameters, with gradients and optimiser state;
+    `kept`: activations kept for the backward pass; `working`: everything else at the peak."""
 
     weights: int
     learned: int
@@ -116,8 +116,8 @@ class Estimate:
     text: int = 77
 
     def training(self, clip: Clip, checkpointing: bool, learns: bool = True) -> Need:
-        """Of a training step. `learns`: the temporal modules and the query projections learn, as in one-shot tuning;
-        otherwise gradients only pass through, as in null-text optimisation."""
+        """The memory of a training step. `learns`: the temporal modules and the query projections are trained, as in
+        one-shot tuning; otherwise gradients only pass through, as in null-text optimisation."""
         kept, largest, again, reached = 0.0, 0.0, 0.0, False
         for layer in self.shape.layers:
             reached = reached or layer.kind == "transformer"  # no gradients pass the layers before the first one
@@ -131,7 +131,7 @@ class Estimate:
         return Need(self.shape.weight_bytes, learned, round(kept), round(working))
 
     def inference(self, clip: Clip) -> Need:
-        """Of a call of the UNet without gradients."""
+        """The memory of one UNet call without gradients."""
         skips = [layer for layer in self.shape.layers if layer.kind == "skip"]
         waiting = sum(layer.channels * clip.pixels(layer.downsampling) for layer in skips) * self.arithmetic.low
         working = max(self._running(layer, clip) for layer in self.shape.layers)
@@ -140,7 +140,7 @@ class Estimate:
         return Need(weights, 0, 0, round(scratch * (waiting + working)))
 
     def frames_that_fit(self, clip: Clip, limit: float, need: Callable[[Clip], Need]) -> int:
-        """The most frames of a clip's size whose `need` stays within `limit` bytes; 0 when not even one does."""
+        """The largest number of frames of this size whose `need` stays within `limit` bytes; 0 if not even one fits."""
         size = lambda frames: need(replace(clip, frames=frames)).total
         return bisect_right(range(MOST_FRAMES + 1), limit, lo=1, key=size) - 1
 
@@ -152,10 +152,12 @@ class Estimate:
         return 0 if self.settings.temporal == "none" else 4 * self._squares()
 
     def _kept(self, layer: Layer, clip: Clip, learns: bool) -> tuple[float, float, list[float]]:
-        """Bytes kept around a layer's modules, by the modules' inputs with checkpointing, by each module without."""
+        """Bytes kept: around a layer's modules; by the modules' inputs, with checkpointing; by each module, without."""
         low, norms, casts = self.arithmetic.low, self.arithmetic.norms, self.arithmetic.low * self.arithmetic.casts
         pixels, channels = clip.pixels(layer.downsampling), layer.channels
-        if layer.kind == "res":  # twice norm, SiLU and convolution, and a convolution around where channels change
+        if (
+            layer.kind == "res"
+        ):  # twice norm, SiLU and convolution, and a convolution in the skip path if channels change
             around = layer.inputs * low if layer.inputs != channels else 0
             inside = pixels * ((layer.inputs + channels) * (2 * norms + low) + around)
             return 0.0, pixels * layer.inputs * low, [inside + layer.weights * casts]
@@ -178,7 +180,7 @@ class Estimate:
         return layer.heads * keys if self.arithmetic.scored(queries) else layer.channels
 
     def _view(self, layer: Layer, clip: Clip) -> tuple[str, int, int, int]:
-        """A block's self-attention: its kind, the tokens of a frame, and the keys and queries of one attention."""
+        """A block's self-attention: its kind, the tokens per frame, and the keys and queries per attention call."""
         kind, factor, tokens = self.settings.spatial, self.settings.coarse_factor, clip.tokens(layer.downsampling)
         kind = {"dense_sca": "dense" if layer.dense else "sca"}.get(kind, kind)
         coarse = (clip.frames - 1) * ceil(ceil(clip.height / layer.downsampling) / factor)
@@ -201,7 +203,7 @@ class Estimate:
         return low * pixels * ((3 if pools else 1) * channels + attended) + gathered, 0.0
 
     def _text(self, layer: Layer, clip: Clip, learns: bool) -> float:
-        """Bytes that cross-attention keeps. Without learning queries it is the text that learns."""
+        """Bytes that cross-attention keeps. If the queries are not trained, the text is."""
         tokens, rows = clip.tokens(layer.downsampling), clip.chunks * clip.frames
         queries = 0 if learns and self.arithmetic.scored(tokens) else layer.channels
         attended = self._attended(layer, tokens, self.text)
@@ -218,7 +220,7 @@ class Estimate:
         return clip.pixels(layer.downsampling) * per_pixel + square * weights
 
     def _running(self, layer: Layer, clip: Clip) -> float:
-        """Bytes that a layer has at once without gradients, the features around it included."""
+        """Peak bytes of a layer without gradients, including the features around it."""
         low, pixels, channels = self.arithmetic.low, clip.pixels(layer.downsampling), layer.channels
         if layer.kind != "transformer":
             return low * pixels * {"res": 4 * layer.inputs + channels, "sample": 2 * channels}.get(layer.kind, 0)

@@ -1,4 +1,4 @@
-"""Which model a tune was learned on, recognised by its weights, so that it is not used on another by mistake."""
+"""Identifies the model of a tune by its weights, so a tune is not applied to a different model by mistake."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """A base model, whatever device and number format it is loaded in.
+    """A base model, independent of the device and number format it is loaded in.
 
-    `family`: digest of the names and shapes of its weights and of what it predicts; `name`: the same for readers;
-    `sample`: some of its weights, float32 `n`, none where they cannot be read; `rounding`, `smallest`: the relative
-    error and the smallest number of the coarsest format any weight is kept in; `patches`: digest of the LoRAs and
-    other patches on it, empty without.
+    `family`: digest of its weights' names and shapes and of its prediction type; `name`: the same in
+    readable form; `sample`: some of its weights, float32 `n`, empty if they cannot be read; `rounding`,
+    `smallest`: the relative error and the smallest number of the coarsest format of any weight; `patches`:
+    digest of its LoRAs and other patches, empty if none.
     """
 
     family: str
@@ -25,7 +25,7 @@ class ModelIdentity:
     patches: str = ""
 
     def has_weights_of(self, other: ModelIdentity) -> bool:
-        """Whether the weights are the same but for the rounding of the formats, as far as is known."""
+        """Whether the weights are equal up to the formats' rounding, or unknown."""
         if not len(self.sample) or not len(other.sample):
             return True
         if self.sample.shape != other.sample.shape:
@@ -36,8 +36,8 @@ class ModelIdentity:
 
 
 def check_base(made_on: ModelIdentity, model: ModelIdentity, what: str = "tune") -> str:
-    """A warning where `what` was made on another checkpoint of the same family or with other LoRAs; empty where not.
-    Raises `ValueError`, naming both, for another family."""
+    """A warning if `what` was made on another checkpoint of the same family or with other LoRAs; otherwise empty.
+    Raises `ValueError` with both names for another family."""
     if made_on.family != model.family:
         raise ValueError(
             f"The {what} was made on {made_on.name}, but this model is {model.name}: load a checkpoint of the family "
@@ -46,7 +46,7 @@ def check_base(made_on: ModelIdentity, model: ModelIdentity, what: str = "tune")
     if not model.has_weights_of(made_on):
         return (
             f"The {what} was made on another checkpoint of the same family ({made_on.name}): it usually works, but the "
-            "clip may come back less exactly. Tune again on this checkpoint if it does."
+            "clip may come back less exactly. In that case tune again on this checkpoint."
         )
     if made_on.patches != model.patches:
         had = "with other LoRAs or patches than this one has" if made_on.patches else "without LoRA or patches"

@@ -1,8 +1,8 @@
 """Null-text optimisation: unconditional embeddings with which guided sampling returns the clip (Mokady et al., CVPR
 2023), shared by all frames as in Video-P2P (Liu et al., CVPR 2024).
 
-In σ-space, x = z / √ᾱ and ᾱ = 1 / (1 + σ²): the DDIM step is x' = x + (σ' - σ) ε, and an error of z' is one of x'
-divided by √(1 + σ'²).
+In σ-space, x = z / √ᾱ and ᾱ = 1 / (1 + σ²). The DDIM step is x' = x + (σ' - σ) ε, and an error of z'
+is the error of x' divided by √(1 + σ'²).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .tuning import NonFiniteLoss
 # (latents `f c h w`, σ, text `1 l c` or None for the source prompt) -> ε `f c h w`
 PredictNoise = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
-SOURCE_STEPS = 50  # learning rate and early stop are published for 50
+SOURCE_STEPS = 50  # the published learning rate and early stop are for 50 steps
 LEARNING_RATE = 1e-2
 LEARNING_RATE_FALL = 1 / 100  # per step, of the first rate
 EARLY_STOP = 1e-5
@@ -28,8 +28,8 @@ EARLY_STOP_RISE = 2e-5  # per step
 
 @dataclass(frozen=True)
 class NullTextSettings:
-    """`inner_steps`: the most optimiser steps per sampling step, 10 in Video-P2P, 1 in Vid2Vid-zero;
-    `guidance`: the one that the edit will use."""
+    """`inner_steps`: the maximum number of optimiser steps per sampling step (10 in Video-P2P, 1 in
+    Vid2Vid-zero); `guidance`: the edit's."""
 
     inner_steps: int = 10
     guidance: float = 7.5
@@ -44,16 +44,17 @@ def optimize_unconditional(
     on_step: Callable[[int, float], None] = lambda done, loss: None,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[torch.Tensor, list[float]]:
-    """One unconditional embedding per sampling step, `steps l c` in float32 on the CPU, and each step's last loss.
+    """Returns one unconditional embedding per sampling step, `steps l c` in
+    float32 on the CPU, and each step's last loss.
 
-    `trajectory`: the inverted latents `f c h w` in σ-space, from noise to clean, one per σ, on any device;
-    `sigmas`: descending, `steps + 1`, ending in 0; `start`: `1 l c`, the embedding of the empty prompt. Each step
-    starts from the step before, and the latents advance with what it found. Gradients reach the embedding alone.
-    `on_step(done, loss)` follows every optimiser step, `done` of `steps · inner_steps` (early stops jump ahead), and
-    may raise to cancel. `autocast` makes the context the model runs in.
+    `trajectory`: the inverted latents `f c h w` in σ-space, from noise to clean, one per σ, on any device; `sigmas`:
+    descending, `steps + 1`, ending in 0; `start`: `1 l c`, the embedding of the empty prompt. Each step starts from the
+    previous step's embedding, and the latents advance with its result. Only the embedding gets gradients.
+    `on_step(done, loss)` is called after every optimiser step, with `done` out of `steps · inner_steps` (early stops
+    jump ahead); it may raise to cancel. `autocast` creates the context the model runs in.
 
-    Raises `ValueError` when trajectory and sigmas do not fit or fewer than one inner step is asked for, and
-    `NonFiniteLoss` when the loss or the embedding is no number.
+    Raises `ValueError` if trajectory and sigmas differ in length or `inner_steps` is below 1, and `NonFiniteLoss` if
+    the loss or the embedding is NaN or infinite.
     """
     if len(trajectory) != len(sigmas):
         raise ValueError(f"{len(trajectory)} latents do not fit {len(sigmas)} noise levels.")
@@ -97,24 +98,26 @@ def optimize_unconditional(
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Adam's at one sampling step: 1e-2 · (1 - i / 100) for 50 steps.
+    """Adam's learning rate at one sampling step: 1e-2 · (1 - i / 100) for 50 steps.
 
-    Others are counted as if they were 50 (the formula would go negative beyond 100) and their rate is 50 / steps times
-    as high (our choice): Adam moves a number by about its rate whatever the loss, and an embedding goes from step to
-    step, so fewer steps would not come as far: on one of the miniature's clips 12 steps gained 1 dB without, 12 with.
+    For other numbers of steps (our choice), i is scaled to 50 steps, because the formula becomes negative above 100,
+    and the rate is multiplied by 50 / steps. Adam moves a parameter by about its rate whatever the loss, and an
+    embedding is passed from step to step, so fewer steps would not get as far: on one of the miniature's clips, 12
+    steps gained 1 dB without this factor and 12 dB with it.
     """
     published = LEARNING_RATE * (1 - LEARNING_RATE_FALL * step * SOURCE_STEPS / steps)
     return published * SOURCE_STEPS / steps
 
 
 def early_stop(step: int, steps: int) -> float:
-    """The loss below which a sampling step is done: 1e-5 + 2e-5 · i for 50 steps, others counted as if they were 50."""
+    """The loss below which a sampling step ends: 1e-5 + 2e-5 · i for 50 steps; for other numbers, i is scaled to 50."""
     return EARLY_STOP + EARLY_STOP_RISE * step * SOURCE_STEPS / steps
 
 
 def step_ranges(timesteps: Sequence[float], last: float) -> list[tuple[float, float]]:
-    """When each step's embedding holds, as shares of the sampling (0 is noise, 1 is clean) that meet half-way between
-    descending `timesteps`; the first begins at 0, the last ends at 1. `last`: the noisiest timestep there is."""
+    """The range in which each step's embedding is used, in fractions of the sampling (0 is noise, 1 is
+    clean). Ranges meet half-way between descending `timesteps`; the first begins at 0, the last ends at 1.
+    `last`: the noisiest timestep of the schedule."""
     between = [1 - (a + b) / 2 / last for a, b in zip(timesteps[:-1], timesteps[1:])]
     return list(zip([0.0, *between], [*between, 1.0]))
 

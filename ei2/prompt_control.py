@@ -1,4 +1,4 @@
-"""The value that travels from EI2 Attention Control to EI2 Edit Sample."""
+"""The value passed from EI2 Attention Control to EI2 Edit Sample."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ UNCONDITIONAL = ("decoupled", "late")
 
 @dataclass(frozen=True)
 class Blend:
-    """LocalBlend. `source`, `target`: `l`, 1 at the blended words' tokens in each prompt; `start`: the share of the
-    steps after which it acts."""
+    """LocalBlend. `source`, `target`: `l`, 1 at the tokens of each prompt's blend words; `start`: the
+    share of the steps after which it acts."""
 
     source: torch.Tensor
     target: torch.Tensor
@@ -27,11 +27,11 @@ class Blend:
 class Control:
     """How the target prompt's attention follows the source prompt's.
 
-    `source`, `target`: the prompts as tokens; `source_conditioning`, `target_conditioning`: as the text encoder gives
-    them (one entry each); `tokens`: which token takes whose map; `factors`: `l`, of the target's tokens;
-    `cross_replace`, `self_replace`: shares of the steps in which maps are taken from the source, the latter's on
-    `self_maps`; `unconditional`: where an inversion's null-text embeddings are used, see `UNCONDITIONAL`; `blend`:
-    LocalBlend, if asked for.
+    `source`, `target`: the prompts as tokens; `source_conditioning`, `target_conditioning`: from the text
+    encoder (one entry each); `tokens`: which target token takes which source token's map; `factors`: `l`, one
+    per target token; `cross_replace`, `self_replace`: shares of the steps that take the source's maps, the
+    latter for `self_maps`; `unconditional`: where an inversion's null-text embeddings are used, see
+    `UNCONDITIONAL`; `blend`: LocalBlend, or None.
 
     With `decoupled` (Video-P2P) the source uses the embeddings and the target the plain negative prompt. With `late`
     (Vid2Vid-zero) both use the plain one in the first half of the steps and the embeddings from then on.

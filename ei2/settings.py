@@ -1,4 +1,4 @@
-"""How a UNet is inflated: the options, the named presets, and which combinations make sense."""
+"""How a UNet is inflated: the options, the presets, and the valid combinations."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CHOICES = {
     "group_norm": GROUP_NORM,
 }
 
-# An option other than its default, and what another one must be for it to have any effect. Defaults pass, so that a
-# user can change `spatial` or `temporal` and leave the rest alone.
+# Options that need another option to have an effect. Default values always pass, so a user can change
+# `spatial` or `temporal` and leave the rest.
 NEEDS = (
     ("coarse_factor", "spatial", ("ffam",)),
     ("coarse_pool", "spatial", ("ffam",)),
@@ -43,19 +43,19 @@ NEEDS = (
 class InflationSettings:
     """What an image UNet becomes when it is inflated to a video UNet. The defaults are EI².
 
-    Raises `ValueError` for a value outside its choices, a coarse factor below 1, and a choice that would have
-    no effect because of another one.
+    Raises `ValueError` for a value outside its choices, a coarse factor below 1, and a choice
+    that has no effect because of another one.
     """
 
-    spatial: str = "ffam"  # what a frame's self-attention looks at
+    spatial: str = "ffam"  # what a frame's self-attention sees
     coarse_factor: int = 2  # FFAM: other frames are pooled by this factor in both directions
     coarse_pool: str = "average"
     temporal: str = "stam"  # the attention over frames at each position
     centering: str = "frames"  # STAM: the axis of Instance Centering
-    normalization: str = "bounded"  # STAM: how the spectral norm of the projections is restricted
+    normalization: str = "bounded"  # STAM: how the spectral norm of the projections is limited
     normalization_scope: str = "qkvo"
     position: str = "after_feed_forward"  # where in each transformer block the temporal module sits
-    group_norm: str = "frame"  # statistics of the ResBlocks' GroupNorms: of each frame, or of the whole video
+    group_norm: str = "frame"  # statistics of the ResBlocks' GroupNorms: per frame, or over the whole video
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -80,8 +80,8 @@ class InflationSettings:
         return asdict(self)
 
 
-# What the rivals' public code does to the UNet: all have inflated ResBlocks, whose Group Norm is joint over frames.
-# Their guidance (null-text optimisation, attention control) belongs to inversion and sampling.
+# What the public code of the compared methods does to the UNet. All inflate the ResBlocks, so Group Norm is joint over
+# frames. Their guidance (null-text optimisation, attention control) belongs to inversion and sampling.
 PRESETS = {
     "EI2": InflationSettings(),
     "Tune-A-Video": InflationSettings(spatial="sca", temporal="attention", group_norm="video"),

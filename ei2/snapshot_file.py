@@ -1,4 +1,5 @@
-"""Snapshots of a tuning on disk: everything to go on from, and what the run is of, so that no other one does."""
+"""Snapshots of a tuning run on disk: the state to resume from, and the run's identity,
+so that no other run resumes from it."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ from .tuning import TrainingState, TuneSettings
 
 KIND = "ei2_snapshot"
 SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")  # of torch's GradScaler
-CLOSE = 0.02  # of the spread: a GPU does not encode the same frames or words to the same bits twice
+CLOSE = 0.02  # of the standard deviation: a GPU does not always encode the same frames or words to the same bits
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a tuning is of; how long it goes is not part of it.
+    """The identity of a tuning run; the number of steps is not part of it.
 
-    `clip`: `f c h w`; `prompt`: text embeddings, one `b l c` per entry of the conditioning; `earlier`: digest of what
-    the model had learned before, empty without.
+    `clip`: `f c h w`; `prompt`: text embeddings, one `b l c` per entry of the conditioning; `earlier`: digest of the
+    model's earlier training, empty if none.
     """
 
     clip: torch.Tensor
@@ -36,7 +37,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Readable, and another for every other run."""
+        """A readable name, different for every run."""
         frames, _, height, width = self.clip.shape
         parts = [self.clip, self.prompt, self._settings(), self.base.family, self.base.sample, self.base.patches]
         short = digest([*parts, self.earlier])[:10]
@@ -44,29 +45,29 @@ class Run:
         return f"{frames}f_{scale * width}x{scale * height}_seed{self.training.seed}_{short}"
 
     def check(self, snapshot: Run, name: str) -> None:
-        """Raises `ValueError`, naming both sides, unless the snapshot of that name is of this run."""
+        """Raises `ValueError` with both values unless the snapshot `name` belongs to this run."""
         theirs, ours = snapshot._settings(), self._settings()
         for key in ours:
             if theirs.get(key) != ours[key]:
                 raise ValueError(
                     f"The snapshot {name} was made with {key} {theirs.get(key)}, but this tuning has {ours[key]}: set "
-                    "it back, or set resume_from to none to start anew."
+                    "it back, or set resume_from to none to start again."
                 )
         size = lambda clip: [PIXELS_PER_LATENT * clip.shape[axis] for axis in (3, 2)]
         shape = lambda clip: f"{clip.shape[0]} frames of {' x '.join(map(str, size(clip)))}"
-        remedy = "choose it again, or set resume_from to none to start anew."
+        remedy = "choose it again, or set resume_from to none to start again."
         if not _close([snapshot.clip], [self.clip]):
             raise ValueError(
                 f"The snapshot {name} was made on another clip ({shape(snapshot.clip)}) than this one "
                 f"({shape(self.clip)}): {remedy}"
             )
         if not _close(snapshot.prompt, self.prompt):
-            raise ValueError(f"The snapshot {name} was made with another source prompt than this one: {remedy}")
+            raise ValueError(f"The snapshot {name} was made with a different source prompt: {remedy}")
         warning = check_base(snapshot.base, self.base, f"snapshot {name}")
         if warning:
             raise ValueError(warning)
         if snapshot.earlier != self.earlier:
-            raise ValueError(f"The snapshot {name} was made on a model that had learned other things before: {remedy}")
+            raise ValueError(f"The snapshot {name} was made on a model with different earlier training: {remedy}")
 
     def _settings(self) -> dict:
         training = {key: value for key, value in asdict(self.training).items() if key != "steps"}
@@ -74,7 +75,7 @@ class Run:
 
 
 def save_snapshot(path: Path, run: Run, state: TrainingState) -> None:
-    """Writes the file, whole or not at all, in place of an older one of the same name."""
+    """Writes the file atomically; replaces an older one of the same name."""
     tensors = {"clip": run.clip, "random": state.random, "base.sample": run.base.sample}
     tensors |= {f"prompt.{i}": text for i, text in enumerate(run.prompt)}
     tensors |= {f"weight.{name}": weight for name, weight in state.weights.items()}
@@ -95,19 +96,19 @@ def save_snapshot(path: Path, run: Run, state: TrainingState) -> None:
 
 
 def load_snapshot(path: Path) -> tuple[Run, TrainingState]:
-    """Reads what `save_snapshot` wrote. Raises `BadFile` for anything else, and for numbers that are none. Whether it
-    fits a model is for `check_fits`."""
+    """Reads a file of `save_snapshot`. Raises `BadFile` for anything else, and for NaN or infinite values. `check_fits`
+    checks whether it fits a model."""
     return _read(path)
 
 
 def check_snapshot(path: Path) -> None:
-    """Raises `BadFile` as `load_snapshot`, without a look at the tensors' values, which takes long with large files."""
+    """Raises `BadFile` like `load_snapshot`, but does not read the tensors' values, which is slow for large files."""
     _read(path, look=True)
 
 
 def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameters: list[torch.Tensor]) -> None:
-    """Raises `BadFile` unless a snapshot's state has all that a tuning goes on from: the names and shapes of what is
-    trained, `weights`, and moments for each of the `parameters`."""
+    """Raises `BadFile` unless the state has everything needed to resume: tensors with the names and shapes of the
+    trained `weights`, and moments for each of the `parameters`."""
     with tensor_file.making_sense(Path(state.file)):
         same_shapes(state.weights, weights, "its weights")
         if len(state.moments) != len(parameters):
@@ -120,7 +121,7 @@ def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameter
 def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
     tensors, record, _ = tensor_file.read(path, KIND, look)
     with tensor_file.making_sense(path):
-        if "tensors" in record and len(tensors) != value(record, "tensors", int):  # the first version did not say
+        if "tensors" in record and len(tensors) != value(record, "tensors", int):  # the first version did not store it
             raise Damaged(f"it holds {len(tensors)} tensors instead of {record['tensors']}")
         prompts, parameters = value(record, "prompts", int), value(record, "parameters", int)
         if prompts > len(tensors) or parameters > len(tensors):
@@ -145,7 +146,7 @@ def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
             if name not in ("base.sample", "random"):
                 finite(name, tensor(tensors, name))
         if not value(record, "losses", list):
-            raise Damaged("it has done no step")
+            raise Damaged("it contains no step")
         scaler = value(record, "scaler", dict)
         scaler = {name: value(scaler, name, int if type(one) is int else float) for name, one in scaler.items()}
         for name in SCALER if run.training.precision == "fp16" else ():
@@ -161,12 +162,12 @@ def _random(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     try:
         torch.Generator("cpu").set_state(state)
     except (RuntimeError, TypeError) as error:
-        raise Damaged("its random numbers' state is none") from error
+        raise Damaged("its random number state is invalid") from error
     return state
 
 
 def _close(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
-    """Whether two lists of tensors are the same but for rounding."""
+    """Whether two lists of tensors are equal up to rounding."""
     if [tensor.shape for tensor in a] != [tensor.shape for tensor in b]:
         return False
     return all((x.float() - y.float()).abs().max() <= CLOSE * x.float().std() for x, y in zip(a, b))

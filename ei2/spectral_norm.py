@@ -1,8 +1,8 @@
-"""The normalized mapping of STAM: projections whose spectral norm is restricted, so that the variance shift is bounded.
+"""The normalized mapping of STAM: projections with a limited spectral norm, which bounds the variance shift.
 
-While training, the largest singular value σ comes from power iteration in float32 with persisted vectors (Miyato et
-al., ICLR 2018); at the start and at the end from a Krylov subspace, since power iteration alone would leave σ up to 2 %
-short where the largest singular values lie close together.
+During training, the largest singular value σ comes from power iteration in float32 with persistent vectors (Miyato et
+al., ICLR 2018). At the start and at the end it comes from a Krylov subspace, because power iteration alone leaves σ up
+to 2 % too small when the largest singular values are close together.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
-KRYLOV_VECTORS = 40  # σ is then right to 1e-4, up to SDXL's widths
+KRYLOV_VECTORS = 40  # accurate to 1e-4, up to SDXL's widths
 TINY = 1e-30
 
 
 class SpectralNormalization(torch.nn.Module):
     """A parametrization of a matrix `out in`: `bounded` gives W / max(σ, 1), `strict` gives W / σ.
 
-    `bounded` keeps a zero matrix zero; `strict` needs a non-zero one and raises `ValueError` otherwise.
+    With `bounded` a zero matrix stays zero; `strict` raises `ValueError` for a zero matrix.
     """
 
     def __init__(self, weight: torch.Tensor, mode: str):
@@ -36,11 +36,11 @@ class SpectralNormalization(torch.nn.Module):
 
     @torch.no_grad()
     def iterate(self, weight: torch.Tensor) -> None:
-        """One power iteration: enough per training step, since the weight moves slowly. It never waits for a GPU."""
+        """One power iteration: enough per training step, because the weight changes slowly. Never waits for a GPU."""
         weight = weight.float()
         right = weight.T @ self.left
         length = right.norm()
-        # a zero matrix has no direction: keep the old vectors (and divide by no zero)
+        # a zero matrix has no direction: keep the old vectors and avoid a division by zero
         right = torch.where(length > 0, right / length.clamp(min=TINY), self.right)
         left = weight @ right
         length = left.norm()
@@ -49,16 +49,17 @@ class SpectralNormalization(torch.nn.Module):
 
     @torch.no_grad()
     def converge(self, weight: torch.Tensor) -> None:
-        """Sets the singular vectors to the best in the Krylov subspace of WᵀW that the present ones span (Lanczos)."""
+        """Sets the singular vectors to the best ones in the Krylov subspace of
+        WᵀW from the current vector (Lanczos)."""
         weight = weight.float()
         right = F.normalize(weight.T @ self.left, dim=0)
         basis = right[:, None]
         for _ in range(min(KRYLOV_VECTORS, *weight.shape) - 1):
             right = F.normalize(weight.T @ (weight @ basis[:, -1]), dim=0)
-            for _ in range(2):  # twice, since rounding spoils the orthogonality of the first
+            for _ in range(2):  # twice, because rounding spoils the orthogonality of one pass
                 right = right - basis @ (basis.T @ right)
             length = right.norm()
-            if length < 1e-5:  # nothing new: the subspace is complete
+            if length < 1e-5:  # no new direction: the subspace is complete
                 break
             basis = torch.cat([basis, right[:, None] / length], dim=1)
         left, sigmas, mix = torch.linalg.svd(weight @ basis, full_matrices=False)
@@ -74,15 +75,15 @@ class SpectralNormalization(torch.nn.Module):
 
 
 class _Divided(torch.autograd.Function):
-    """W / max(σ, `least`) with σ = uᵀ W v, whose gradient by W is u vᵀ: one operation instead of a chain of small ones,
-    of which a UNet would have hundreds per step."""
+    """W / max(σ, `least`) with σ = uᵀ W v and ∂σ/∂W = u vᵀ, as one operation instead of a chain of small ones: a UNet
+    would run hundreds of them per step."""
 
     @staticmethod
     def forward(ctx, weight, left, right, least):
         sigma = torch.dot(left, weight.float() @ right)
         divisor = sigma.clamp(min=least) if least else sigma
         result = (weight / divisor).to(weight.dtype)
-        # the clones let a later iteration move the vectors while this graph still waits for its backward
+        # clones, so that a later iteration can change the vectors before this graph's backward pass
         ctx.save_for_backward(result, left.clone(), right.clone(), divisor, sigma > least if least else sigma != 0)
         return result
 
@@ -94,14 +95,14 @@ class _Divided(torch.autograd.Function):
 
 
 def spectral_normalize(linear: torch.nn.Linear, mode: str) -> None:
-    """Puts the restriction on a layer's weight for training; `effective_weight` gives the result to keep."""
+    """Adds the normalization to a layer's weight for training; `effective_weight` returns the result."""
     parametrize.register_parametrization(linear, "weight", SpectralNormalization(linear.weight.detach(), mode))
 
 
 @torch.no_grad()
 def effective_weight(linear: torch.nn.Linear) -> torch.Tensor:
-    """The normalized matrix, with σ converged: what is saved and used without power iteration. The layer and its
-    singular vectors stay as they are, so that a training may go on."""
+    """The normalized matrix with converged σ, for saving and for use without power iteration. The layer and its
+    singular vectors do not change, so training can continue."""
     if not parametrize.is_parametrized(linear, "weight"):
         return linear.weight.detach().clone()
     parametrization = linear.parametrizations.weight

@@ -10,9 +10,9 @@ K1, K2 = 0.01, 0.03
 
 
 def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The SSIM of every window that lies inside the pictures: `f c h w` in 0..1 -> `f c h-10 w-10`, in float64.
+    """The SSIM of every window inside the pictures: `f c h w` in 0..1 -> `f c h-10 w-10`, in float64.
 
-    Each channel counts on its own. Raises `ValueError` for different shapes and for pictures below the window's size.
+    Channels are independent. Raises `ValueError` for different shapes and for pictures smaller than the window.
     """
     if a.shape != b.shape:
         raise ValueError(f"Cannot compare clips of different shapes {tuple(a.shape)} and {tuple(b.shape)}.")
@@ -36,8 +36,8 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def masked_ssim(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> float | None:
-    """The mean SSIM of the windows that lie wholly where `weights` (`f 1 h w`, 0..1) is above zero, each weighted by
-    its lowest weight; None where no window does. Raises as `ssim_map`."""
+    """The mean SSIM of the windows in which `weights` (`f 1 h w`, 0..1) is above zero everywhere, each weighted by its
+    lowest weight; None if there is none. Raises like `ssim_map`."""
     windows = -F.max_pool2d(-weights.double(), WINDOW, stride=1)
     total = windows.sum() * a.shape[1]
     return float((ssim_map(a, b) * windows).sum() / total) if total > 0 else None

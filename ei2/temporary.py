@@ -1,4 +1,4 @@
-"""Where files lie while they are written: folders of one writer each, which can be distinguished from leftovers."""
+"""Folders for files while they are being written. Each has one writer, and can be distinguished from leftovers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pathlib import Path
 
 OURS = re.compile(r"\.ei2-(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-(?P<since>\d{1,12})-[0-9a-f]{8}\.tmp")
 EARLIER = re.compile(r"\..+\.safetensors\.tmp|\.tmp[A-Za-z0-9]{6}")  # the first version's, safetensors' own
-OLD = 3600  # seconds without a change, after which nobody writes any more
+OLD = 3600  # seconds without a change, after which a folder counts as abandoned
 
-# Whether that process of this machine, which wrote at that time (seconds since 1970), still runs.
+# Whether the process of this machine that wrote at that time (seconds since 1970) is still running.
 Runs = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True)
 class Litter:
-    """What writers left that were killed."""
+    """What killed writers left behind."""
 
     entries: int = 0
     size: int = 0  # bytes
@@ -37,8 +37,8 @@ class Litter:
 
 @contextmanager
 def writing_folder(beside: Path) -> Iterator[Path]:
-    """A new folder in `beside`, on the same disk as what is to become of its content, gone at the end. Its name says
-    who writes, since writers that are killed leave it."""
+    """A new folder in `beside`, on the same disk as the final file; deleted at the end. Its name identifies the writer,
+    because a killed writer leaves the folder behind."""
     for _ in range(100):
         name = f".ei2-{machine()}-{os.getpid()}-{int(time.time())}-{secrets.token_hex(4)}.tmp"
         try:
@@ -53,20 +53,20 @@ def writing_folder(beside: Path) -> Iterator[Path]:
 
 
 def find_litter(folder: Path, runs: Runs) -> dict[Path, int]:
-    """What killed writers left in a folder and those below it, and its size in bytes. What is being written, by this
-    process, another one of this machine (`runs`) or another machine, is none."""
-    found = {}
-    for where, folders, files in os.walk(folder):  # links are not followed; folders that cannot be read are left out
+    """What killed writers left in a folder and its subfolders, with sizes in bytes. Excludes files that are still being
+    written, by this process, another process of this machine (`runs`) or another machine."""
+    litter = {}
+    for where, folders, files in os.walk(folder):  # links are not followed; unreadable folders are skipped
         for name in [*folders, *files]:
             path = Path(where, name)
             if (OURS.fullmatch(name) or EARLIER.fullmatch(name)) and _is_litter(path, runs):
-                found[path] = _size(path)
+                litter[path] = _size(path)
         folders[:] = [name for name in folders if not OURS.fullmatch(name)]
-    return found
+    return litter
 
 
 def sweep(folder: Path, runs: Runs) -> Litter:
-    """Deletes it; returns what is gone."""
+    """Deletes the litter of a folder; returns what was deleted."""
     gone = Litter()
     for path, size in find_litter(folder, runs).items():
         if path.is_dir() and not path.is_symlink():
@@ -83,10 +83,10 @@ def sweep(folder: Path, runs: Runs) -> Litter:
 
 @lru_cache
 def machine() -> str:
-    """Eight letters for this machine; in a container, for this container, whose processes have numbers of their own."""
+    """Eight characters that identify this machine; in a container, the container, which has its own process ids."""
     try:
         numbers = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         numbers = 0
     return hashlib.sha256(f"{socket.gethostname()} {uuid.getnode()} {numbers}".encode()).hexdigest()[:8]
 
@@ -100,7 +100,7 @@ def _is_litter(path: Path, runs: Runs) -> bool:
 
 
 def _idle(path: Path) -> float:
-    """Seconds since the last change; none for what is gone by now."""
+    """Seconds since the last change; 0 if the path is gone by now."""
     try:
         newest = max(one.lstat().st_mtime for one in [path, *_inside(path)])
     except OSError:

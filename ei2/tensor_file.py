@@ -1,4 +1,4 @@
-"""Safetensors files that are whole or not there, and never run code when they are read."""
+"""Safetensors files: written atomically, and read without running code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .checked import Damaged, value
 from .temporary import writing_folder
 from .user_text import printable_name
 
-FORMAT = 1  # of the records; a newer one may hold what this version cannot read
-MOST_TENSORS = 50_000  # SDXL with everything that is trained in it has some two thousand
+FORMAT = 1  # version of the records; newer ones may hold what this version cannot read
+MOST_TENSORS = 50_000  # SDXL has about two thousand trained tensors
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -34,24 +34,24 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 
-# what the system calls a disk without room, this process's own limit among it, and a folder one may not write to
+# system error numbers for a full disk, including the process's own limit, and for a folder without write permission
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)} | ({39, 112} if os.name == "nt" else set())
 LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 class BadFile(ValueError):
-    """The file is broken or holds something else."""
+    """The file is damaged or of another kind."""
 
 
 class NotWritten(OSError):
-    """The file could not be written; nothing of it is left."""
+    """The file could not be written; no part of it remains."""
 
 
 def write(path: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict, extra: dict | None = None) -> None:
-    """Writes tensors and a JSON-able `record` of this `kind`, and `extra` texts for other readers of the file's
-    metadata. Folders are made where they are missing; the file appears when all of it is on the disk, in place of an
-    older one. Raises `NotWritten`."""
+    """Writes tensors, a JSON-serialisable `record` of this `kind`, and `extra` texts for other readers of
+    the metadata. Creates missing folders. The file appears, or replaces an older one, only when it is
+    completely on disk. Raises `NotWritten`."""
     with _written(path, kind, tensors, record, extra) as file:
         os.replace(file, path)
 
@@ -59,8 +59,8 @@ def write(path: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict,
 def write_new(
     paths: Iterable[Path], kind: str, tensors: dict[str, torch.Tensor], record: dict, extra: dict | None = None
 ) -> Path:
-    """The same to the first of `paths`, which lie in one folder, that nobody has taken until it is on the disk.
-    Returns which."""
+    """The same, to the first of `paths` (all in one folder) that is still free when
+    the file is complete. Returns that path."""
     paths = iter(paths)
     path = next(paths)
     with _written(path, kind, tensors, record, extra) as file:
@@ -73,25 +73,25 @@ def write_new(
 
 
 def read(path: Path, kind: str, look: bool = False) -> tuple[dict[str, torch.Tensor], dict, dict[str, str]]:
-    """The tensors, on the CPU, the record, and all metadata. `look`: the tensors come on torch's meta device, without
-    values, which is quick however large the file is. Raises `BadFile`, also for a file of another kind."""
+    """The tensors on the CPU, the record, and all metadata. `look`: the tensors are on torch's meta device, without
+    values, which is fast for files of any size. Raises `BadFile`, also for a file of another kind."""
     with _opened(path, kind) as (file, record, metadata):
         names = list(file.keys())
         if len(names) > MOST_TENSORS:
             raise Damaged(f"it holds {len(names)} tensors")
-        # copies: the file's own are mapped into memory, and it could then not be replaced while they live
+        # copies, because mapped tensors would prevent replacing the file while they exist
         get = (lambda name: _without_values(file, name)) if look else (lambda name: file.get_tensor(name).clone())
         return {name: get(name) for name in names}, record, metadata
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Those whose names begin so, by the rest of their names."""
+    """The tensors whose names begin with `prefix`, keyed by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager
 def making_sense(path: Path) -> Iterator[None]:
-    """Around what is made of a file's content. Whatever is wrong with it becomes one sentence, a `BadFile`."""
+    """Wraps the interpretation of a file's content: every fault becomes a `BadFile` with one sentence."""
     name = printable_name(path.name)
     try:
         yield
@@ -99,7 +99,7 @@ def making_sense(path: Path) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise BadFile(
-            f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it anew."
+            f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it again."
         ) from error
 
 
@@ -122,7 +122,7 @@ def _opened(path: Path, kind: str) -> Iterator[tuple]:
         if not _is_unicode(path):
             raise BadFile(f"{name} cannot be read, since its name or folder is not in Unicode: rename it.") from error
         raise BadFile(
-            f"{name} cannot be read ({_reason(error)}): it is broken, cut off or no safetensors file."
+            f"{name} cannot be read ({_reason(error)}): it is broken, cut off or not a safetensors file."
         ) from error
 
 
@@ -135,7 +135,7 @@ def _without_values(file, name: str) -> torch.Tensor:
 
 @contextmanager
 def _written(path: Path, kind: str, tensors: dict, record: dict, extra: dict | None) -> Iterator[Path]:
-    """The file on the disk, of a name that nobody else has, to be moved to its place."""
+    """The complete file under a unique temporary name, ready to be moved into place."""
     record = {"format": FORMAT, "version": VERSION, **record}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     texts = {kind: json.dumps(record), **(extra or {})}
@@ -152,7 +152,7 @@ def _written(path: Path, kind: str, tensors: dict, record: dict, extra: dict | N
 
 
 def _move_to_new(file: Path, path: Path) -> None:
-    """Raises `FileExistsError` where there is a file already, whoever made it and when."""
+    """Raises `FileExistsError` if there is a file already, even one made just now by another process."""
     if os.name == "nt":
         os.rename(file, path)  # replaces nothing there
         return
@@ -166,29 +166,29 @@ def _move_to_new(file: Path, path: Path) -> None:
 
 
 def why_not_written(error: Exception) -> str:
-    """The end of a sentence, and what to do."""
+    """The end of a sentence: the reason, and what to do."""
     number = error.errno if isinstance(error, OSError) else _number(str(error))
     if number in FULL:
         return "the disk is full. Make room on it and run again."
     if number in LOCKED:
-        return "ComfyUI may not write to that folder. Change the folder's rights and run again."
+        return "ComfyUI has no permission to write to that folder. Change the folder's permissions and run again."
     return f"{_reason(error)}."
 
 
 def _number(text: str) -> int | None:
-    """The system's, out of what safetensors says."""
-    found = re.search(r"os error (\d+)", text)
-    return int(found[1]) if found else None
+    """The system's error number, from safetensors' message."""
+    match = re.search(r"os error (\d+)", text)
+    return int(match[1]) if match else None
 
 
 def _reason(error: Exception) -> str:
-    """On one line, without Python's names for things."""
+    """The reason on one line, without Python's type names."""
     if isinstance(error, KeyError):
         return f"it lacks {printable_name(error.args[0])[:80]}" if error.args else "something is missing"
     if isinstance(error, RecursionError):
         return "its record is nested too deep"
     if isinstance(error, json.JSONDecodeError):
-        return "its record is no JSON"
+        return "its record is not JSON"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable_name(error)[:300].rstrip(".")

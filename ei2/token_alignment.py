@@ -1,9 +1,9 @@
-"""Which token of a new prompt takes which token's attention map of the old one (Prompt-to-Prompt, Hertz et al., ICLR
-2023, as Video-P2P and Vid2Vid-zero use it).
+"""Which token of the target prompt takes which source token's attention map (Prompt-to-Prompt, Hertz et al., ICLR 2023,
+as Video-P2P and Vid2Vid-zero use it).
 
-Replace: the prompts have equally many words, word n stands for word n. Refine: the prompts are aligned, what they share
-keeps its map. Both give a `TokenMap`. Positions count as the text encoder sees them, with start, end and padding.
-A word is what is written between spaces, as in the sources: punctuation belongs to the word it sticks to.
+Replace: the prompts have the same number of words, and word n replaces word n. Refine: the prompts are aligned, and
+shared tokens keep their maps. Both give a `TokenMap`. Positions are the text encoder's, including start, end and
+padding. As in the sources, words are separated by spaces: punctuation belongs to the word it is attached to.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 
 from .user_text import check_choice, short
 
-MATCH, MISMATCH = 1, -1  # of the alignment; a gap counts 0
+MATCH, MISMATCH = 1, -1  # scores of the alignment; a gap scores 0
 MODES = ("auto", "replace", "refine")
 NO_WORD = -1
-MOST_TOKENS = 20 * 77  # of a prompt: a token map is a square of this side
+MOST_TOKENS = 20 * 77  # of a prompt: a token map is a square matrix of this size
 SEPARATORS, COLONS = re.compile(r"[,;，；、\n]"), re.compile(r"[:：]")
 PLAIN = re.compile(r"[\w'’-]{1,60}")  # a word that needs no quotes in a message
-MOST_WORDS = 100  # named in one input
+MOST_WORDS = 100  # in one input
 LISTED = 40  # words in a message
 
 
@@ -32,10 +32,9 @@ LISTED = 40  # words in a message
 class Prompt:
     """A prompt of l tokens.
 
-    `ids`: their numbers in the vocabulary, textual-inversion vectors as negative ones; `words`: which word each
-    belongs to, counted from 0 and ascending, `NO_WORD` for start, end and padding; `texts`: the words, for messages;
-    `parts`: as `words`, but of what the text encoder takes for words, where "T-shirt," has four: T, -, shirt and the
-    comma. Empty: the same as `words`.
+    `ids`: vocabulary ids, negative for textual-inversion vectors; `words`: each token's word, ascending from 0,
+    `NO_WORD` for start, end and padding; `texts`: the words, for messages; `parts`: like `words`, but for the text
+    encoder's own words, of which "T-shirt," has four: T, -, shirt and the comma. Empty: the same as `words`.
     """
 
     ids: tuple[int, ...]
@@ -65,32 +64,32 @@ class Prompt:
         return torch.tensor([float(other == word) for other in self.words])
 
     def ids_of(self, word: int) -> tuple[int, ...]:
-        """The numbers of one word's tokens."""
+        """The vocabulary ids of one word's tokens."""
         return tuple(self.ids[i] for i in self.tokens_of(word))
 
     def find(self, other: Prompt) -> list[list[int]]:
-        """Positions of every occurrence of the words of `other`; empty when there is none. "shirt" is found in
-        "T-shirt,", but no fragment of what the text encoder takes for a word."""
-        content, wanted = self.content, [other.ids[i] for i in other.content]
+        """Positions of every occurrence of the words of `other`; empty if there is none. "shirt" is found in
+        "T-shirt,", but fragments of the text encoder's words are not found."""
+        content, ids = self.content, [other.ids[i] for i in other.content]
         parts = self.parts or self.words
-        size = len(wanted)
-        found = []
+        size = len(ids)
+        spans = []
         for start in range(len(content) - size + 1 if size else 0):
             span = content[start : start + size]
             before, after = content[start - 1 : start], content[start + size : start + size + 1]
             whole = not any(parts[i] == parts[span[0]] for i in before)
             whole = whole and not any(parts[i] == parts[span[-1]] for i in after)
-            if whole and [self.ids[i] for i in span] == wanted:
-                found.append(span)
-        return found
+            if whole and [self.ids[i] for i in span] == ids:
+                spans.append(span)
+        return spans
 
 
 @dataclass(frozen=True)
 class TokenMap:
     """How maps of the source prompt become maps of the target prompt.
 
-    `matrix`: `l l`, source tokens to target tokens; `shared`: `l`, 1 where the target token takes what the matrix
-    gives, 0 where it keeps its own map. With the maps as rows of tokens: source @ matrix · shared + own · (1 - shared).
+    `matrix`: `l l`, source tokens to target tokens; `shared`: `l`, 1 where the target token takes the mapped source
+    map, 0 where it keeps its own. With one column per token: source @ matrix · shared + own · (1 - shared).
     """
 
     matrix: torch.Tensor
@@ -101,11 +100,11 @@ class TokenMap:
 
 
 def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]:
-    """The map and the mode it was made by: `auto` is `replace` for equally many words of which the shared ones stand
-    at the same places, otherwise `refine`.
+    """The map and the mode that made it. `auto` means `replace` if both prompts have the same number of words and the
+    shared ones are in the same places, otherwise `refine`.
 
-    Raises `ValueError` for another mode, for very long prompts, and for prompts of which one is longer than the text
-    encoder's window and the other is not.
+    Raises `ValueError` for an unknown mode, for very long prompts, and if only one
+    prompt exceeds the text encoder's window.
     """
     check_choice("mode", mode, MODES)
     for name, prompt in (("source", source), ("target", target)):
@@ -117,7 +116,7 @@ def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]
     if len(source) != len(target):
         raise ValueError(
             f"The source prompt fills {len(source)} tokens and the target prompt {len(target)}: shorten the longer "
-            "one, or write both long."
+            "one, or make both long."
         )
     if mode == "auto":
         mode = "replace" if same_places(source, target) else "refine"
@@ -125,7 +124,7 @@ def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]
 
 
 def same_places(source: Prompt, target: Prompt) -> bool:
-    """Whether both prompts have equally many words, and none that they share has moved."""
+    """Whether both prompts have the same number of words, and no shared word has moved."""
     if len(source.texts) != len(target.texts):
         return False
     old, new = ([prompt.ids_of(i) for i in range(len(prompt.texts))] for prompt in (source, target))
@@ -136,15 +135,15 @@ def same_places(source: Prompt, target: Prompt) -> bool:
 def replace_map(source: Prompt, target: Prompt) -> TokenMap:
     """Word n of the target takes the map of word n of the source.
 
-    Token by token where both words have equally many; otherwise each token of the source word is spread evenly over
-    the target word's tokens. Every row of the matrix sums to 1, so the maps still sum to 1 over tokens. (The public
-    code loses this after a word that changes its number of tokens: it maps later tokens by position.)
+    Token by token if both words have the same number of tokens; otherwise each source token is spread evenly over the
+    target word's tokens. Every row of the matrix sums to 1, so the maps still sum to 1 over tokens. (In the public code
+    they no longer do after a word whose number of tokens changes, because later tokens are mapped by position.)
 
     Raises `ValueError` when the prompts have different numbers of words.
     """
     if len(source.texts) != len(target.texts):
         raise ValueError(
-            f"Replacing needs prompts with equally many words, but the source prompt has {len(source.texts)} "
+            f"Replacing needs prompts with the same number of words, but the source prompt has {len(source.texts)} "
             f"({listed(source.texts)}) and the target prompt {len(target.texts)} ({listed(target.texts)}): "
             "choose mode refine."
         )
@@ -160,10 +159,10 @@ def replace_map(source: Prompt, target: Prompt) -> TokenMap:
 
 
 def refine_map(source: Prompt, target: Prompt) -> TokenMap:
-    """Tokens that both prompts share, by global alignment, take the source's map; new ones keep their own.
+    """Tokens that global alignment finds in both prompts take the source's map; new ones keep their own.
 
-    Start, end and padding are mapped to each other by kind. (The public code maps the padding by position, which
-    after a shorter target prompt gives padding the maps of the source's last words.)
+    Start, end and padding are mapped to each other by kind. (The public code maps padding by position, so with a
+    shorter target prompt some padding gets the maps of the source's last words.)
     """
     old, new = source.content, target.content
     matrix = torch.zeros(len(source), len(target))
@@ -180,14 +179,14 @@ def refine_map(source: Prompt, target: Prompt) -> TokenMap:
 def align(x: Sequence[Hashable], y: Sequence[Hashable]) -> list[int | None]:
     """For every element of `y` the position of its partner in `x`, or None (Needleman and Wunsch, 1970).
 
-    Match +1, mismatch -1, gap 0: the most matches in order. Where several alignments are as good, the end of `y` is
-    left without partner rather than the end of `x`, and both rather than a match: repeated words match early.
+    Match +1, mismatch -1, gap 0: the most matches in order. Among equally good alignments, the end of `y` is left
+    unmatched rather than the end of `x`, and either rather than matched, so repeated words match early.
     """
     numbers: dict[Hashable, int] = {}
     row, column = ([numbers.setdefault(one, len(numbers)) for one in seq] for seq in (x, y))
     old, new = np.asarray(row, dtype=np.int32), np.asarray(column, dtype=np.int32)
     score = np.zeros((len(x) + 1, len(y) + 1), dtype=np.int16 if len(x) < 2**15 else np.int32)
-    for i in range(1, len(x) + 1):  # a row at once: with gaps that cost nothing, scores never fall along it
+    for i in range(1, len(x) + 1):  # a row at once: gaps are free, so scores never fall along a row
         diagonal = score[i - 1, :-1] + np.where(new == old[i - 1], MATCH, MISMATCH)
         np.maximum.accumulate(np.maximum(score[i - 1, 1:], diagonal), out=score[i, 1:])
     partners: list[int | None] = [None] * len(y)
@@ -204,9 +203,9 @@ def align(x: Sequence[Hashable], y: Sequence[Hashable]) -> list[int | None]:
 
 
 def word_tokens(prompt: Prompt, words: Iterable[Prompt], name: str) -> torch.Tensor:
-    """`l`, 1 at the tokens of the given words, wherever they occur, 0 elsewhere. `name`: the prompt's, for messages.
+    """`l`, 1 at every occurrence of the words' tokens, 0 elsewhere. `name`: the prompt's, for messages.
 
-    Raises `ValueError`, listing the prompt's words, when one does not occur.
+    Raises `ValueError`, listing the prompt's words, if a word does not occur.
     """
     marks = torch.zeros(len(prompt))
     for word in words:
@@ -216,31 +215,31 @@ def word_tokens(prompt: Prompt, words: Iterable[Prompt], name: str) -> torch.Ten
 
 
 def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
-    """As `Prompt.find`, but raises `ValueError`, listing the prompt's words, when there is nothing to find."""
-    found = prompt.find(word)
-    if not found:
+    """Like `Prompt.find`, but raises `ValueError`, listing the prompt's words, if the word does not occur."""
+    spans = prompt.find(word)
+    if not spans:
         raise ValueError(
             f"{short(' '.join(word.texts))} is not in the {name} prompt, whose words are: {listed(prompt.texts)}."
         )
-    return found
+    return spans
 
 
 def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) -> torch.Tensor:
-    """`l`, the factor of each token's map; 1 where none is given. Raises `ValueError` for words not in the target
+    """`l`, the factor of each token's map; 1 by default. Raises `ValueError` for words not in the target
     prompt, and for two factors on one word."""
-    result, given = torch.ones(len(prompt)), set()
+    result, weighted = torch.ones(len(prompt)), set()
     for word, factor in factors:
         for span in find_word(prompt, word, "target"):
-            if not given.isdisjoint(span):
-                raise ValueError(f"{short(' '.join(word.texts))} gets two factors in reweight: leave one line of them.")
-            given.update(span)
+            if not weighted.isdisjoint(span):
+                raise ValueError(f"{short(' '.join(word.texts))} has two factors in reweight: keep one of the lines.")
+            weighted.update(span)
             result[span] = factor
     return result
 
 
 def parse_reweight(text: str) -> list[tuple[str, float]]:
-    """`red: 2`, several on lines of their own or between commas, to words and factors; Chinese punctuation counts the
-    same. Raises `ValueError` naming the line that cannot be read."""
+    """Parses entries such as `red: 2`, separated by lines or commas, into words and factors. Chinese punctuation works
+    too. Raises `ValueError` with the line that cannot be parsed."""
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
         word = ""
@@ -261,18 +260,18 @@ def parse_reweight(text: str) -> list[tuple[str, float]]:
 
 
 def listed_words(text: str) -> list[str]:
-    """The words, or groups of words, between commas or on lines of their own; Chinese punctuation counts the same."""
+    """The words, or groups of words, separated by lines or commas. Chinese punctuation works too."""
     return [word.strip() for word in SEPARATORS.split(text) if word.strip()]
 
 
 def check_count(words: Sequence[str], name: str) -> None:
-    """Raises `ValueError` for more words than one would ever name; each is looked for in the whole prompt."""
+    """Raises `ValueError` for more than `MOST_WORDS` words, because each is searched for in the whole prompt."""
     if len(words) > MOST_WORDS:
         raise ValueError(f"{name} names {len(words)} words: name at most {MOST_WORDS}.")
 
 
 def _number(text: str) -> float:
-    """NaN for what is none."""
+    """The number, or NaN if the text is not one."""
     try:
         return float(text)
     except ValueError:
@@ -280,19 +279,19 @@ def _number(text: str) -> float:
 
 
 def _map_special(matrix: torch.Tensor, source: Prompt, target: Prompt) -> None:
-    """Start to start, end to end, padding to padding in order; padding too many in the source goes to the last of the
-    target, so that nothing is lost."""
+    """Start to start, end to end, padding to padding in order. Surplus padding of the source goes to
+    the target's last, so nothing is lost."""
     old, new = source.special, target.special
     for k, token in enumerate(old):
         matrix[token, new[min(k, len(new) - 1)]] = 1
 
 
 def listed(words: Sequence[str]) -> str:
-    """A prompt's words for a message, what is no plain word in quotes."""
+    """A prompt's words for a message; words with unusual characters are quoted."""
     return few([word if PLAIN.fullmatch(word) else short(word) for word in words]) or "none"
 
 
 def few(texts: Sequence[str]) -> str:
-    """The texts with commas between, of many the first."""
+    """The texts, separated by commas; only the first ones if there are many."""
     more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
     return ", ".join([*texts[:LISTED], *more])

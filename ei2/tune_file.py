@@ -1,4 +1,4 @@
-"""Tunes: what one-shot tuning learned, apart from any loaded model, and the safetensors file that holds it."""
+"""Tunes: what one-shot tuning learned, independent of any loaded model, and the safetensors file that holds it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .settings import PRESETS, InflationSettings
 from .tuning import TuneSettings
 
 KIND = "ei2_tune"
-COVERS = "ssmd_cover_images"  # where the host's model browser looks for pictures: a JSON list of base64
-MOST_PICTURE = 2_000_000  # letters of base64; ours have a tenth of it
+COVERS = "ssmd_cover_images"  # where the host's model browser finds pictures: a JSON list of base64 strings
+MOST_PICTURE = 2_000_000  # characters of base64; ours have about a tenth
 
 TEMPORAL = re.compile(r"(?P<block>[A-Za-z0-9_]+)\.(?P<layer>to_[qkv]\.weight|to_out\.(weight|bias))")
 QUERY = re.compile(r"[A-Za-z0-9_.]+\.attn[12]\.to_q\.weight")
@@ -28,12 +28,12 @@ QUERY = re.compile(r"[A-Za-z0-9_.]+\.attn[12]\.to_q\.weight")
 
 @dataclass(frozen=True)
 class TuneResult:
-    """Weights that, applied to an inflated model with the same settings, give the tuned one.
+    """Weights that turn an inflated model with the same settings into the tuned one.
 
-    `temporal`: effective weights of the temporal modules, by block and layer; `query`: what was added to the q
-    projections, by the UNet's weight name, with what earlier tunings of the same model added; all on the CPU.
-    For the record: `losses` of every step, `frames` and `size` (height, width in latent pixels) of the clip, how it was
-    trained, the model it was `base`d on, a small PNG `picture` of the clip, and the name of the `file` it came from.
+    `temporal`: effective weights of the temporal modules, by block and layer; `query`: the additions to the q
+    projections, by the UNet's weight name, including those of earlier tunings of the same model; all on the CPU. For
+    information: the `losses` of every step, `frames` and `size` (height, width in latent pixels) of the clip, the
+    training settings, the `base` model, a small PNG `picture` of the clip, and the name of the `file` it came from.
     """
 
     settings: InflationSettings
@@ -48,9 +48,8 @@ class TuneResult:
     file: str = ""
 
     def scaled(self, strength: float, query_strength: float | None = None) -> TuneResult:
-        """The same at another strength: 1 is this one, 0 leaves nothing of it. What the temporal modules add to the
-        features is multiplied by `strength`, what was added to the q projections by `query_strength`, which without
-        it is the same."""
+        """This tune at another strength: 1 is unchanged, 0 has no effect. The temporal modules' output is multiplied by
+        `strength`, the additions to the q projections by `query_strength` (default: `strength`)."""
         query_strength = strength if query_strength is None else query_strength
         outputs = {name: weight * strength for name, weight in self.temporal.items() if ".to_out." in name}
         query = {name: weight * query_strength for name, weight in self.query.items()}
@@ -59,7 +58,7 @@ class TuneResult:
 
 @dataclass(frozen=True)
 class SavedTune:
-    """A tune with what is known of its file."""
+    """A tune and the information in its file."""
 
     tune: TuneResult
     version: str
@@ -84,22 +83,22 @@ class SavedTune:
 
 
 def save_tune(path: Path, tune: TuneResult, prompt: str = "") -> None:
-    """Writes the file, whole or not at all, in place of an older one. Raises `NotWritten`."""
+    """Writes the file atomically; replaces an older one. Raises `NotWritten`."""
     tensor_file.write(path, KIND, *_content(tune, prompt))
 
 
 def save_new_tune(paths: Iterable[Path], tune: TuneResult, prompt: str = "") -> Path:
-    """The same to the first of `paths`, all in one folder, that is still free then. Returns which."""
+    """The same, to the first of `paths` (all in one folder) that is still free then. Returns that path."""
     return tensor_file.write_new(paths, KIND, *_content(tune, prompt))
 
 
 def load_tune(path: Path) -> SavedTune:
-    """Reads what `save_tune` wrote. Raises `BadFile` for anything else, and for numbers that are none."""
+    """Reads a file of `save_tune`. Raises `BadFile` for anything else, and for NaN or infinite values."""
     return _read(path)
 
 
 def check_tune(path: Path) -> None:
-    """Raises `BadFile` as `load_tune`, without a look at the weights' values, which takes long with large files."""
+    """Raises `BadFile` like `load_tune`, but does not read the weights' values, which is slow for large files."""
     _read(path, look=True)
 
 
@@ -150,7 +149,7 @@ def _read(path: Path, look: bool = False) -> SavedTune:
 
 
 def _count(record: dict, tensors: dict) -> int:
-    """How many tensors there are to be, which the pack's first version did not say."""
+    """The expected number of tensors, which the pack's first version did not store."""
     return value(record, "tensors", int) if "tensors" in record else len(tensors)
 
 
@@ -171,7 +170,7 @@ def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings
             channels = sizes.setdefault(temporal["block"], len(weight))
             if any(side != channels for side in weight.shape):
                 raise Damaged(f"{name!r} has the shape {list(weight.shape)} where others have {channels} channels")
-        if name != "base.sample":  # of the model, whatever that holds
+        if name != "base.sample":  # a sample of the base model's weights
             finite(name, weight)
     layers = set().union(*blocks.values())
     for block, present in blocks.items():
@@ -184,12 +183,12 @@ def _check_weights(tensors: dict[str, torch.Tensor], settings: InflationSettings
 def _size(record: dict) -> tuple[int, int]:
     size = value(record, "size", list)
     if len(size) != 2 or not all(type(side) is int for side in size):
-        raise Damaged("size is no height and width")
+        raise Damaged("size is not a height and a width")
     return tuple(size)
 
 
 def _picture(metadata: dict[str, str]) -> bytes:
-    """The cover; none where it is not one of ours. It is not looked into here."""
+    """The cover picture; empty if it is not one of ours. It is not decoded here."""
     covers = metadata.get(COVERS, "[]")
     if len(covers) > MOST_PICTURE:
         return b""

@@ -18,26 +18,26 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How the clip is learned. The defaults are the source's."""
+    """Training settings. The defaults are the source's."""
 
     steps: int = 500
     learning_rate: float = 3e-5
     seed: int = 0
-    precision: str = "fp32"  # of the UNet's arithmetic: fp32, bf16 or fp16; trainables and loss are float32
+    precision: str = "fp32"  # of the UNet's arithmetic: fp32, bf16 or fp16; trained parameters and loss are float32
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
-    window_frames: int = 0  # how many frames each step sees, a window anywhere in the clip; 0: the whole clip
+    window_frames: int = 0  # frames per step, from a window anywhere in the clip; 0: the whole clip
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a tuning stands after a step: from here it goes on as if it had never stopped. The tensors are those of the
-    running training: write or copy them before it goes on.
+    """The state after a step; a run resumed from it gives the same result as an uninterrupted one. The tensors are
+    those of the running training: write or copy them before the next step.
 
-    `losses` of the steps done; `moments`: what AdamW keeps, per parameter; `random`: the state of the noise's
-    generator; `scaler`: of the gradient scaler of fp16; `weights`: everything trained, by name, with the singular
-    vectors of the spectral norms, for whoever calls `tune` to fill in and to put back; `file`: the name of the one it
-    came from.
+    `losses` of the steps so far; `moments`: AdamW's state per parameter; `random`: the state of the noise
+    generator; `scaler`: the state of fp16's gradient scaler; `weights`: all trained tensors by name,
+    including the singular vectors of the spectral norms, which the caller of `tune` fills in and restores;
+    `file`: the name of the file it came from.
     """
 
     losses: list[float]
@@ -49,14 +49,15 @@ class TrainingState:
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or the weights became NaN or infinite: nothing of the tuning is kept."""
+    """The loss or the weights became NaN or infinite. Nothing of the tuning is kept."""
 
 
 def diffusion_loss(denoised: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor, prediction: str) -> torch.Tensor:
     """Mean squared error of the prediction, in float32.
 
-    `denoised`, `clean`: `f c h w` in the model's latent scale. At given noisy latents the error of ε is the error of
-    the denoised latents divided by σ, that of v divided by σ / √(1 + σ²). `prediction`: `eps` or `v`.
+    `denoised`, `clean`: `f c h w` in the model's latent scale. For the same noisy latents, the error
+    of ε is the error of the denoised latents divided by σ; the error of v is that error divided by σ
+    / √(1 + σ²). `prediction`: `eps` or `v`.
     """
     scale = sigma if prediction == "eps" else sigma / (1 + sigma**2).sqrt()
     return ((denoised.float() - clean.float()) / scale).square().mean()
@@ -64,8 +65,8 @@ def diffusion_loss(denoised: torch.Tensor, clean: torch.Tensor, sigma: torch.Ten
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a tuning, after it was done. `number` counts from 1; `loss` stays a tensor, since reading it waits
-    for the device; `window`: the frames that the step saw; `state()`: where the tuning stands, to go on from later.
+    """One finished training step. `number` counts from 1; `loss` is a tensor, because reading it waits for the device;
+    `window`: the frames of the step; `state()`: the state to resume from later.
     """
 
     number: int
@@ -83,15 +84,15 @@ def tune(
     prediction: str = "eps",
     start: TrainingState | None = None,
 ) -> Iterator[Step]:
-    """Trains `parameters` so that `denoise` knows the clip; yields every step after it was done.
+    """Trains `parameters` so that `denoise` learns the clip; yields every finished step.
 
-    `denoise(x, sigma, window)` maps the noisy latents `f c h w` (in σ-space) of a window of the clip's frames and one σ
-    per frame `f` to denoised ones; `clean`: the clip's latents; `schedule`: σ of every training timestep. Each step
-    draws one timestep for the whole video, uniformly, and independent noise per frame; with `window_frames` also the
-    frames it sees. `start`: where an earlier run stood, whose weights `parameters` already hold; its steps count.
+    `denoise(x, sigma, window)` denoises the latents `f c h w` (in σ-space) of a window of the clip's frames, with one σ
+    per frame `f`; `clean`: the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep
+    for the whole video, uniformly, and independent noise per frame; with `window_frames` also a window. `start`: the
+    state of an earlier run, whose weights `parameters` already hold; its steps count.
 
-    Raises `NonFiniteLoss` when the loss or the weights are not finite; the parameters are then of no use. The loop
-    reads each loss one step late and the weights at the end.
+    Raises `NonFiniteLoss` if the loss or the weights are not finite; the parameters are then useless. The loop checks
+    each loss one step late, and the weights at the end.
     """
     parameters, device = list(parameters), clean.device
     optimizer = torch.optim.AdamW(
@@ -99,7 +100,7 @@ def tune(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     generator = torch.Generator("cpu").manual_seed(settings.seed)  # the same on every device
-    draws = Random(settings.seed)  # its own, so that a clip seen whole gets the same noise as ever
+    draws = Random(settings.seed)  # a separate generator, so the noise does not depend on window_frames
     length = settings.window_frames or len(clean)
     losses: list[torch.Tensor] = []
 
@@ -144,7 +145,7 @@ def tune(
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager:
-    """Where the model computes in that `precision`, one of fp32, bf16, fp16; `device`: its type."""
+    """The context in which the model computes in `precision`: fp32, bf16 or fp16. `device`: the device's type."""
     low = PRECISIONS.get(precision)
     return torch.autocast(device, low) if low else nullcontext()
 

@@ -1,38 +1,38 @@
-"""Texts and values that come from the user, made fit for messages, logs, terminals, JSON files and browsers."""
+"""Makes the user's texts and values safe for messages, logs, terminals, JSON files and browsers."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
 
-LETTERS = 60  # of a value in a message
+LETTERS = 60  # characters of a value in a message
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control and format characters, surrogates, separators of lines
-KEPT = "\n\t\u200c\u200d"  # lines, and what joins letters and emoji
+KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners of letters and emoji
 
 
 def short(value, quotes: bool = True) -> str:
-    """A value as Python writes it, `'red = 3'`, `-1` or `nan`, cut to `LETTERS`. Without `quotes`, texts have none."""
+    """A value's repr, such as `'red = 3'`, `-1` or `nan`, cut to `LETTERS`. `quotes`: whether texts are quoted."""
     if isinstance(value, (str, bytes)):
         cut = value[:LETTERS]
         text = repr(cut) if quotes or isinstance(value, bytes) else cut
         return text if len(value) <= LETTERS else f"{text[:-1]}…{text[-1]}" if quotes else f"{text}…"
     try:
         text = repr(value)
-    except ValueError:  # Python writes no whole numbers of thousands of digits
+    except ValueError:  # Python does not convert integers of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
 
 
 def printable(text: str) -> str:
-    """The text with escapes in place of what cannot be encoded, moves a cursor or turns the reading direction. A file
-    name's byte that is no UTF-8, which Python keeps as a surrogate, becomes `\\x82`. Lines stay."""
+    """The text with escapes for characters that cannot be encoded, move the cursor or change the reading direction. A
+    byte of a file name that is not UTF-8, which Python keeps as a surrogate, becomes `\\x82`. Line breaks stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(one) if _is_hidden(one) else one for one in text.replace("\r\n", "\n"))
 
 
 def printable_name(name: object) -> str:
-    """The same for the name of a file or a thing, which takes one line."""
+    """The same for a name, on one line."""
     return printable(str(name)).replace("\n", r"\n").replace("\t", r"\t")
 
 

@@ -7,7 +7,7 @@ from einops import rearrange
 
 
 def frames_to_rows(x: torch.Tensor, frames: int) -> torch.Tensor:
-    """`(b f) c h w` -> `b c (f h) w`: a Group Norm on this shape has one statistic per video and group."""
+    """`(b f) c h w` -> `b c (f h) w`: Group Norm on this shape has one statistic per video and group."""
     return rearrange(x, "(b f) c h w -> b c (f h) w", f=frames)
 
 
@@ -17,7 +17,7 @@ def rows_to_frames(x: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 def hook_group_norm(norm: torch.nn.Module, frames: int) -> list:
-    """Makes one Group Norm joint until the returned handles are removed; the module itself stays as it is."""
+    """Makes one Group Norm joint until the returned handles are removed; the module itself does not change."""
     before = norm.register_forward_pre_hook(lambda _, inputs: (frames_to_rows(inputs[0], frames), *inputs[1:]))
     after = norm.register_forward_hook(lambda _, __, output: rows_to_frames(output, frames))
     return [before, after]

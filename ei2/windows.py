@@ -1,7 +1,7 @@
-"""Clips longer than fit at once: windows to learn from, and the coarse tokens that all windows share.
+"""Clips that are too long to process at once: windows to learn from, and the coarse tokens that all windows share.
 
-Within a window everything is as in a short clip, except FFAM's coarse tokens: they come from frames spread over the
-whole clip, the same ones for every window, so that the look stays one (our choice; the paper edits short clips).
+Within a window everything works as in a short clip, except FFAM's coarse tokens. They come from frames spread over the
+whole clip, the same for every window, which keeps the appearance consistent (our choice; the paper edits short clips).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 
 
 def draw_window(frames: int, length: int, draws: Random) -> slice:
-    """`length` frames of a clip that follow each other, every place as likely; the whole clip if it is no longer."""
+    """`length` consecutive frames of a clip, drawn uniformly; the whole clip if it is not longer."""
     start = draws.randrange(max(frames - length, 0) + 1)
     return slice(start, min(start + length, frames))
 
 
 def static_windows(frames: int, length: int, overlap: int) -> list[list[int]]:
-    """The frames of each window: `length` frames that follow each other, each window sharing `overlap` with the next;
-    the last one ends with the clip, so it may share more. The same ones at every noise level."""
+    """The frames of each window: `length` consecutive frames, of which each window shares `overlap` with the next. The
+    last window ends with the clip, so it may share more. The windows are the same at every noise level."""
     if frames <= length:
         return [list(range(frames))]
     starts = [*range(0, frames - length, length - overlap), frames - length]
@@ -28,13 +28,13 @@ def static_windows(frames: int, length: int, overlap: int) -> list[list[int]]:
 
 
 def pyramid_weights(length: int) -> list[float]:
-    """The weight of each frame of a window where windows overlap: its distance from the window's nearer end."""
+    """The weight of each frame where windows overlap: its distance from the window's nearer end."""
     return [float(min(i + 1, length - i)) for i in range(length)]
 
 
 def spread_frames(frames: int, count: int) -> list[int]:
-    """The numbers of `count` of a clip's frames, evenly spread, the first and the last among them; of one, the middle
-    one; none more than there are."""
+    """The numbers of `count` evenly spaced frames, including the first and the last; for a count of
+    1, the middle one. At most all frames."""
     count = min(count, frames)
     if count == 1:
         return [frames // 2]
@@ -42,10 +42,10 @@ def spread_frames(frames: int, count: int) -> list[int]:
 
 
 class CoarseTokens:
-    """FFAM's coarse keys and values of the clip's `frames`, by place: one attention for one prompt.
+    """FFAM's coarse keys and values of the clip's `frames`, by place. A place is one attention layer for one prompt.
 
-    They belong to one noise level: they are kept while the UNet runs on those frames (`recording`), then every window
-    of that noise level reads them.
+    They belong to one noise level. They are recorded while the UNet runs on those frames (`recording`); then every
+    window at that noise level reads them.
     """
 
     def __init__(self, frames: Sequence[int]):
@@ -54,23 +54,23 @@ class CoarseTokens:
         self._kept: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(self, places: Sequence[Hashable], k: torch.Tensor, v: torch.Tensor) -> None:
-        """Keys and values `(b a) m c` of a frames each, for b places."""
+        """Stores keys and values `(b a) m c` of a frames each, for b places."""
         for place, *tokens in zip(places, k.chunk(len(places)), v.chunk(len(places))):
-            self._kept[place] = tuple(t.clone() for t in tokens)  # not views, which would keep all places' tokens
+            self._kept[place] = tuple(t.clone() for t in tokens)  # a view would keep all places' tokens
 
     def of(self, places: Sequence[Hashable]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Keys and values of b places, `b a m c` each; None where not all were kept."""
+        """Keys and values of b places, `b a m c` each; None unless all were stored."""
         if any(place not in self._kept for place in places):
             return None
         k, v = zip(*(self._kept[place] for place in places))
         return torch.stack(k), torch.stack(v)
 
     def own(self, window: Sequence[int]) -> list[int | None]:
-        """Per frame of a window, which of `frames` it is itself, if any."""
+        """For each frame of a window, its index in `frames`, or None."""
         return [self.frames.index(frame) if frame in self.frames else None for frame in window]
 
     def clear(self) -> None:
-        """Frees the tokens: they are worth nothing at another noise level."""
+        """Frees the tokens, which are not valid at another noise level."""
         self._kept.clear()
 
     @property

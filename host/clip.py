@@ -1,4 +1,4 @@
-"""Prompts and pictures as the host's CLIP models read them."""
+"""Reads prompts and pictures with the host's CLIP models."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 
 from ..ei2.token_alignment import NO_WORD, Prompt
 
-WORD_END = "</w>"  # CLIP's vocabulary marks a word's last token so
+WORD_END = "</w>"  # marks a word's last token in CLIP's vocabulary
 EMBEDDING_START = "embedding:"
 EMBEDDING = re.compile(r"embedding:[^\s,:()]+")
-CHUNK = 8  # frames that go through the vision model at a time
+CHUNK = 8  # frames per call of the vision model
 BOTH_HALVES = (
     "Load both halves of one CLIP with Load CLIP Vision and Load CLIP (type stable_diffusion), for instance the "
     "complete file of clip-vit-large-patch14, which may lie in both folders."
 )
-MOST_ZEROS, LARGEST = 0.01, 1e4  # of a trained projection: the share of zeros, the largest weight over the median one
+MOST_ZEROS, LARGEST = 0.01, 1e4  # of a trained projection: the share of zeros, the largest weight over the median
 
 
 def read_prompt(clip, text: str) -> Prompt:
-    """The prompt's tokens, by the host's own tokenizer, and its words, as they are written between spaces: weights as
-    in "(word:1.2)" leave the words alone, an "embedding:name" is one word of as many tokens as it has vectors, a long
-    prompt fills several windows.
+    """The prompt's tokens, from the host's own tokenizer, and its words, separated by spaces. Weights as
+    in "(word:1.2)" do not change the words; an "embedding:name" is one word with a token for each
+    vector; a long prompt fills several windows.
 
-    Raises `RuntimeError` without a text encoder, and `ValueError` for one that is not CLIP, and for an embedding that
-    not all of the model's text encoders can read.
+    Raises `RuntimeError` without a text encoder, and `ValueError` if it is not CLIP or if one of the model's text
+    encoders cannot read an embedding.
     """
     if clip is None:
         raise RuntimeError(
@@ -45,7 +45,7 @@ def read_prompt(clip, text: str) -> Prompt:
 
 
 def encode(clip, text: str) -> list:
-    """The CONDITIONING that the host's CLIP Text Encode gives."""
+    """The CONDITIONING that the host's CLIP Text Encode returns."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
@@ -57,30 +57,32 @@ def same_text(a: list, b: list) -> bool:
 
 
 def _tokenize(clip, text: str) -> dict[str, list]:
-    """Per text encoder its windows of `(token or vector, weight, segment)`. Raises `ValueError` unless all are CLIP."""
+    """For each text encoder, its windows of `(token or vector, weight, segment)`.
+    Raises `ValueError` unless all are CLIP."""
     tokenized = clip.tokenize(text, return_word_ids=True)
     for key in tokenized:
         _, tokenizer = _part(clip.tokenizer, key)
         if not any(piece.endswith(WORD_END) for piece in getattr(tokenizer, "inv_vocab", {}).values()):
             raise ValueError(
-                "Attention control needs to know where words end, which only CLIP text encoders tell (Stable Diffusion "
+                "Attention control needs to know where words end, which only CLIP text encoders provide (Stable "
+                "Diffusion "
                 f"1.5, 2.x and XL); this text encoder reads prompts as {key!r}: load the one that belongs to the model."
             )
     return tokenized
 
 
 def _part(whole, key: str):
-    """The name and the value of one text encoder's part, of a tokenizer or a model for several; None without one."""
+    """The name and value of one text encoder's part of a combined tokenizer or model; None if there is none."""
     name = f"clip_{key}" if hasattr(whole, f"clip_{key}") else key
     return name, getattr(whole, name, None)
 
 
 def _read(clip, key: str, windows: list, text: str) -> Prompt:
-    """The host's segments are what lies between weights and embeddings, counted from 1; 0 is start, end and padding."""
+    """The host's segments are the text between weights and embeddings, counted from 1; 0 is start, end and padding."""
     _, tokenizer = _part(clip.tokenizer, key)
     special = set(tokenizer.tokenizer.all_special_ids)
     names = _embedding_names(clip, key, text)
-    ids, parts, pieces = [], [], []  # `pieces`: the tokens of each part, a word to the text encoder
+    ids, parts, pieces = [], [], []  # `pieces`: the tokens of each part; a part is one of the text encoder's words
     ended, last = True, 0  # whether the part has ended; its segment
     for token, _, segment in (entry for window in windows for entry in window):
         vector = isinstance(token, torch.Tensor)
@@ -95,11 +97,11 @@ def _read(clip, key: str, windows: list, text: str) -> Prompt:
             pieces.append([])
         pieces[-1].append(number)
         parts.append(len(pieces) - 1)
-        # all vectors of a segment are one part
+        # all vectors of a segment form one part
         ended = not vector and (number in special or tokenizer.inv_vocab[number].endswith(WORD_END))
         last = segment
     written = _written_words(tokenizer, text, pieces)
-    if written is None:  # another tokenizer's way of writing: then its own words
+    if written is None:  # a tokenizer that writes words differently: use its own words
         decode = tokenizer.tokenizer.decode
         texts = [names.get(piece[0], "embedding") if piece[0] < 0 else decode(piece).strip() for piece in pieces]
         return Prompt(tuple(ids), tuple(parts), tuple(texts))
@@ -109,8 +111,8 @@ def _read(clip, key: str, windows: list, text: str) -> Prompt:
 
 
 def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[str], list[int]] | None:
-    """What stands between spaces, weights taken off, and which of it each of the `parts` belongs to; None where the
-    parts are not what the tokenizer makes of it piece by piece."""
+    """The words between spaces, without weights, and the word of each of the `parts`. None if tokenizing
+    word by word does not give these parts."""
     texts, word_of, place, spaced = [], [], 0, True
     for segment, _ in comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0):
         segment = comfy.sd1_clip.unescape_important(segment)
@@ -121,7 +123,7 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
             begin, rest = place, piece
             if piece.startswith(EMBEDDING_START):
                 if place == len(parts) or parts[place][0] >= 0:
-                    continue  # one that the user does not have: the host leaves it out
+                    continue  # the user does not have it: the host ignores it
                 place += 1
                 rest = piece[len(piece.rstrip(",")) :]
             tokens = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
@@ -130,7 +132,7 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
                 place += 1
             if tokens:
                 return None
-            if place == begin:  # nothing that the text encoder reads
+            if place == begin:  # no token for the text encoder
                 continue
             if spaced or not texts:
                 texts.append("")
@@ -141,7 +143,7 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
 
 
 def _embedding_names(clip, key: str, text: str) -> dict[int, str]:
-    """What the embeddings in a prompt are called, by the number of their first vector."""
+    """The names of a prompt's embeddings, by the id of their first vector."""
     names = {}
     for name in EMBEDDING.findall(text):
         tokens = clip.tokenize(name, return_word_ids=True)[key][0]
@@ -151,13 +153,13 @@ def _embedding_names(clip, key: str, text: str) -> dict[int, str]:
 
 
 def _vector_id(vector: torch.Tensor) -> int:
-    """A negative number that equal vectors share, in whichever prompts they stand."""
+    """A negative id, the same for equal vectors in all prompts."""
     content = vector.detach().cpu().float().contiguous().numpy().tobytes()
     return -1 - int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
 
 
 def _check_width(clip, key: str, vector: torch.Tensor, name: str) -> None:
-    """Raises `ValueError` for an embedding of another model: the host would drop it, and shift all words behind it."""
+    """Raises `ValueError` for another model's embedding: the host would drop it, which shifts all later words."""
     _, encoder = _part(clip.cond_stage_model, key)
     if encoder is None:  # a tokenizer whose tokens the model does not use, as in SDXL's refiner
         return
@@ -172,11 +174,11 @@ def _check_width(clip, key: str, vector: torch.Tensor, name: str) -> None:
 def image_embeddings(
     clip_vision, images: torch.Tensor, on_frames: Callable[[int], object] = lambda count: None
 ) -> torch.Tensor:
-    """CLIP's embedding of each picture, `f h w 3` in 0..1 -> `f c` in float32 on the CPU. Each is scaled and cut to
-    the square in its middle, as CLIP was trained.
+    """CLIP's embedding of each picture, `f h w 3` in 0..1 -> `f c` in float32 on the CPU. Pictures are scaled and
+    cropped to a centred square, as in CLIP's training.
 
-    `on_frames` gets the number of pictures done since its last call; it may raise to cancel. Raises `ValueError` for a
-    vision model without one embedding per picture (SigLIP) and for embeddings that are not finite.
+    `on_frames` is called with the number of pictures done since its last call; it may raise to cancel. Raises
+    `ValueError` for a vision model without one embedding per picture (SigLIP) and for embeddings that are not finite.
     """
     vectors = []
     for chunk in images.split(CHUNK):
@@ -193,12 +195,12 @@ def image_embeddings(
 
 
 def text_embedding(clip, prompt: str, width: int) -> torch.Tensor:
-    """The prompt's vector in CLIP's space of `width` numbers, `c` in float32 on the CPU; of long prompts the first 75
-    tokens, as CLIP reads no more.
+    """The prompt's embedding in CLIP's space of `width` dimensions, `c` in float32 on the CPU. Only the first 75 tokens
+    of long prompts count, because CLIP reads no more.
 
-    The host's conditioning carries the vector before its projection into that space, for some models; so the encoder
-    is asked for the projected one. Raises `ValueError` without a text encoder of that space, and for one whose
-    projection was not in its file (those of Stable Diffusion 1.5 checkpoints have none).
+    For some models, the host's conditioning holds the vector before its projection into that space, so the projected
+    one is requested from the encoder. Raises `ValueError` if no text encoder has that space, and if the projection was
+    not in its file (Stable Diffusion 1.5 checkpoints have none).
     """
     parts = _encoders(clip)
     if not parts:
@@ -227,7 +229,7 @@ def text_embedding(clip, prompt: str, width: int) -> torch.Tensor:
 
 
 def _encoders(clip) -> dict[str, torch.nn.Module]:
-    """The CLIP text encoders among a CLIP's parts, by their names such as `clip_l`."""
+    """The CLIP text encoders among a CLIP's parts, by name, such as `clip_l`."""
     parts = dict(clip.cond_stage_model.named_children())
     return {
         name: part
@@ -237,8 +239,9 @@ def _encoders(clip) -> dict[str, torch.nn.Module]:
 
 
 def _check_projection(weight: torch.Tensor) -> None:
-    """A projection that no file filled holds what lay in memory, and the host does not remember that: zeros, the
-    identity, or an older tensor's remains, which single absurd values give away as a rule, though not for certain."""
+    """Raises `ValueError` for a projection that was not loaded. The host does not record this, and the weight then
+    holds whatever was in memory: zeros, the identity, or an older tensor's remains. Remains usually contain a few
+    absurd values, but this check cannot be certain."""
     values = weight.float().abs()
     zeros, usual = (values == 0).float().mean(), values.median()
     if not torch.isfinite(values).all() or zeros > MOST_ZEROS or values.max() > LARGEST * usual:

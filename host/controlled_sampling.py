@@ -1,4 +1,4 @@
-"""Sampling of source and target side by side, with attention control between them."""
+"""Samples source and target in parallel, with attention control between them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .unet import compute_dtype, require_unet, transformer_blocks
 
 @dataclass(frozen=True)
 class ControlledSample:
-    """`target`: the edit; `source`: the clip as the same run gives it back; both `f c h w`. `maps`: `w f h w'`, the
-    target's attention to each word of its prompt, mean over the heads, layers and steps."""
+    """`target`: the edit; `source`: the clip as the same run reconstructs it; both `f c h w`. `maps`: `w f h w'`, the
+    target's attention to each word of its prompt, averaged over heads, layers and steps."""
 
     target: torch.Tensor
     source: torch.Tensor
@@ -38,7 +38,7 @@ class ControlledSample:
 
 @dataclass(frozen=True)
 class Guidance:
-    """What one of the two videos is guided by: the host's conditionings, and the strength."""
+    """The guidance of one of the two videos: the host's conditionings, and the strength."""
 
     positive: list
     negative: list
@@ -48,10 +48,10 @@ class Guidance:
 class ControlledGuider(comfy.samplers.CFGGuider):
     """Guides a batch of two videos, source and target, `(2 f) c h w`: each by its own prompt and guidance.
 
-    They run one after the other, so that batches, chunks and memory are those of a sampling without control.
+    They run one after the other, so batches, chunks and memory are the same as without control.
     """
 
-    # "positive" is the name by which the host looks for what it shares with other prompts
+    # the host looks under the name "positive" for what it shares with other prompts
     CONDS = {"source": ("source", "source negative"), "target": ("positive", "negative")}
 
     def __init__(self, model, source: Guidance, target: Guidance, sigmas: torch.Tensor):
@@ -68,7 +68,7 @@ class ControlledGuider(comfy.samplers.CFGGuider):
         denoised = []
         for (name, (positive, negative)), video, t in zip(self.CONDS.items(), x.chunk(2), timestep.chunk(2)):
             options = comfy.model_patcher.create_model_options_clone(model_options or {})
-            if name == "source":  # which retraces the inversion, where other nodes' guidance was off
+            if name == "source":  # it retraces the inversion, which ran without other nodes' guidance
                 options = unguided(options)
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             denoised.append(
@@ -98,9 +98,9 @@ def sample_controlled(
 ) -> ControlledSample:
     """Deterministic DDIM of source and target from the same inverted noise `f c h w`.
 
-    The source takes the inversion's null-text embeddings, if it has them, at the guidance they were made for, and
-    otherwise no guidance, which retraces the inversion; the target takes `cfg`, and changes only what both LocalBlend
-    and `kept` let it. Raises `ValueError` as `check_control`, and when the result is not finite.
+    The source uses the inversion's null-text embeddings, if it has them, at the guidance they were optimised for;
+    otherwise no guidance, which retraces the inversion. The target uses `cfg`, and changes only where both LocalBlend
+    and `kept` allow it. Raises `ValueError` like `check_control`, and if the result is not finite.
     """
     check_control(model, inversion, control, positive, negative)
     sigmas, steps = inversion.sigmas, len(inversion.sigmas) - 1
@@ -126,7 +126,7 @@ def sample_controlled(
 
 
 def check_control(model, inversion: Inversion, control: Control, positive: list, negative: list) -> None:
-    """Raises `ValueError` when the control does not fit the model, the inversion or the prompts."""
+    """Raises `ValueError` if the control does not fit the model, the inversion or the prompts."""
     check_one_prompt(positive, "positive", "attention control")
     if not same_text(positive, control.target_conditioning):
         raise ValueError(
@@ -135,8 +135,8 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
         )
     if any("area" in options or options.get("set_area_to_bounds") for _, options in negative):
         raise ValueError(
-            "negative is held to a part of the picture, so that the host would run the prompt in parts, which "
-            "attention control cannot follow: give one for the whole picture."
+            "negative covers only part of the picture. ComfyUI would run it in parts, which "
+            "attention control cannot follow: connect a prompt for the whole picture."
         )
     check_whole(model, inversion.frames, "Attention control")
     temporal = control.self_maps in ("temporal", "both")
@@ -152,7 +152,8 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
 def _guidances(
     model, inversion: Inversion, control: Control, positive: list, negative: list, cfg: float
 ) -> tuple[Guidance, Guidance]:
-    """Of source and target. The source's prompt has the options of `positive`, but its own pooled vector."""
+    """The guidance of source and target. The source's prompt has the options of
+    `positive`, but its own pooled vector."""
     text, options = control.source_conditioning[0]
     pooled = {key: value for key, value in options.items() if key == "pooled_output"}
     source = [[text, {**positive[0][1], **pooled}]]
@@ -167,7 +168,7 @@ def _guidances(
 def _after_step(
     controlled: ControlledUNet, steps: int, kept: KeptOutside | None
 ) -> Callable[[int, torch.Tensor], torch.Tensor]:
-    """What happens to source and target `(2 f) c h w` behind each step: LocalBlend and the mask, if asked for."""
+    """The function applied to source and target `(2 f) c h w` after each step: LocalBlend and the mask, if used."""
     blend = controlled.control.blend
     first = steps_of(blend.start, steps) if blend else steps
 

@@ -1,7 +1,7 @@
-"""Attention control inside the host: what the target's attention takes from the source's, while the UNet is called.
+"""Attention control inside the host: what the target's attention takes from the source's during a UNet call.
 
-Source and target run one after the other at every step (`controlled_sampling.py`). The source's call leaves the queries
-and keys of its prompt's chunk here, the target's call of the same step uses them, and then they are dropped.
+Source and target run one after the other at every step (`controlled_sampling.py`). The source's call stores the queries
+and keys of its prompt's chunk here; the target's call of the same step uses them; then they are dropped.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..ei2.memory_estimate import Clip
 from ..ei2.prompt_control import Control
 from .unet import Block, Call, attend_by_host, transformer_blocks
 
-BRANCH = "EI2 control"  # names the wrapper, and the running `Branch` among the transformer options
-MAP_DOWNSAMPLING = 4  # maps are taken where the tokens' grid is closest to a quarter of the latents' width
-POSITIVE = 0  # the number of the prompt, against the negative, in the host's `cond_or_uncond`
+BRANCH = "EI2 control"  # key of the wrapper, and of the current `Branch` in the transformer options
+MAP_DOWNSAMPLING = 4  # maps are collected where the token grid is closest to a quarter of the latents' width
+POSITIVE = 0  # the positive prompt's number in the host's `cond_or_uncond`
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Which of the two videos a call of the UNet belongs to: `source` or `target`, at which step."""
+    """Which video a UNet call belongs to, `source` or `target`, and at which step."""
 
     name: str
     step: int
@@ -37,7 +37,7 @@ class Branch:
 class ControlledUNet:
     """A wrapper around the UNet's forward, for one sampling; it runs inside the inflation's wrapper.
 
-    `sums`: the cross-attention maps of source and target so far, mean over heads, at one resolution.
+    `sums`: the cross-attention maps of source and target so far, averaged over heads, at one resolution.
     """
 
     def __init__(self, control: Control, steps: int, unet, stack: torch.nn.ModuleDict, device: torch.device):
@@ -48,7 +48,7 @@ class ControlledUNet:
         edits = partial(MapEdit.of, control.tokens.to(device))
         factors = control.factors.to(device)
         self.edits = {taken: edits(taken, factors) for taken in (True, False)}
-        # maps are blended and shown without the factors, which would shift them against the threshold
+        # maps for LocalBlend and plots leave out the factors, which would shift them relative to the threshold
         self.map_edits = {taken: edits(taken, torch.ones_like(factors)) for taken in (True, False)}
         self.sums = {"source": MapSum(), "target": MapSum()}
         blocks = transformer_blocks(unet)
@@ -59,7 +59,8 @@ class ControlledUNet:
         self.kept: dict[tuple[str, str], object] = {}
 
     def kept_bytes(self, blocks: list[Block], clip: Clip, itemsize: int) -> float:
-        """What the source's call leaves for the target's, and both sums of maps. `itemsize`: bytes of a feature."""
+        """Bytes of what the source's call stores for the target's, and of both
+        map sums. `itemsize`: bytes per number."""
         text, kept = len(self.control.target), 0.0
         crossed = self.cross_steps > 0 and self.edits[True].needs_source
         temporal = self.self_steps > 0 and self.control.self_maps in ("temporal", "both") and len(self.stack) > 0
@@ -74,7 +75,7 @@ class ControlledUNet:
         return kept + 2 * clip.frames * clip.tokens(self.downsampling) * text * torch.float32.itemsize
 
     def next_step(self) -> None:
-        """Drops what the source's call left for the target's."""
+        """Drops what the source's call stored for the target's."""
         self.kept.clear()
 
     def __call__(self, executor, *args, **kwargs):
@@ -97,9 +98,9 @@ class ControlledUNet:
             if other and not self.warned:
                 self.warned = True
                 logging.warning(
-                    "EI2: another node replaces the attention to the prompt; what it adds is kept beside the attention "
-                    "control. If it changes the prompt's own attention instead (not an IP-Adapter), take one of the "
-                    "two off."
+                    "EI2: another node replaces the attention to the prompt; what it adds is kept alongside the "
+                    "attention control. If it changes the prompt's own attention instead (not an IP-Adapter), remove "
+                    "one of the two."
                 )
             attn2[block.full_place] = partial(self._attend_text, block=block, other=other, branch=branch)
 
@@ -114,7 +115,7 @@ class ControlledUNet:
         taken = branch.step < self.cross_steps
         edit = self.edits[taken]
         if edit.needs_source and branch.name == "source":
-            self.kept.setdefault(("text", block.path), (q.clone(), k.clone()))  # not views: they would keep all chunks
+            self.kept.setdefault(("text", block.path), (q.clone(), k.clone()))  # views would keep all chunks
         if block.downsampling == self.downsampling:
             self._add_maps(
                 attention_maps(q, k, extra_options["n_heads"]),
@@ -128,34 +129,35 @@ class ControlledUNet:
         source = self.kept["text", block.path] if edit.needs_source else (None, None)
         edited = controlled_attention(*source, q, k, v, edit, attend)
         parts = list(out.chunk(len(chunks)))
-        # exact where the other node adds to the prompt's attention, as an IP-Adapter does
+        # exact if the other node adds to the prompt's attention, like an IP-Adapter
         parts[chunk] = parts[chunk] + edited - attend(q, k, v) if other else edited
         return torch.cat(parts)
 
     def _add_maps(self, maps: torch.Tensor, size, block: Block, branch: Branch, taken: bool) -> None:
-        """Adds one block's maps `f d l` to its branch's sum, once per step: other nodes may run the model again."""
+        """Adds one block's maps `f d l` to its branch's sum, once per step,
+        because other nodes may run the model again."""
         if ("maps " + branch.name, block.path) in self.kept:
             return
         edit = self.map_edits[taken]
         if branch.name == "target" and edit.needs_source:
             maps = edited_maps(self.kept["maps source", block.path], maps, edit)
         self.sums[branch.name].add(maps, *size)
-        needed = branch.name == "source" and edit.needs_source  # else only that they were added is kept
+        needed = branch.name == "source" and edit.needs_source  # otherwise only a mark that they were added
         self.kept["maps " + branch.name, block.path] = maps if needed else None
 
     def _prompt_only(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The prompt's keys or values `f l c`. The host repeats a prompt when the other chunk's is longer: a repetition
-        changes no attention, so the first is enough."""
+        """The prompt's keys or values `f l c`. The host repeats a prompt if the other chunk's is longer. Repetition
+        does not change attention, so the first copy is enough."""
         length, prompt = tokens.shape[1], len(self.control.target)
         if length % prompt:
             raise ValueError(
-                f"Another node changes the prompt's tokens (there are {length}, the prompt has {prompt}), so they "
-                "cannot be told apart: take either it or the attention control off."
+                f"Another node changes the prompt's tokens (there are {length}, the prompt has {prompt}), so "
+                "words cannot be distinguished: remove either that node or the attention control."
             )
         return tokens[:, :prompt]
 
     def _share_self_attention(self, blocks: list[Block], chunks: list[int], branch: Branch, hooks: ExitStack) -> None:
-        """Queries and keys of the target become the source's, and with them its attention maps."""
+        """Replaces the target's queries and keys by the source's, and so its attention maps."""
         for block in blocks:
             attentions = []
             if self.control.self_maps in ("temporal", "both") and len(self.stack):
@@ -168,7 +170,8 @@ class ControlledUNet:
                 hooks.callback(attention.get_submodule(name).register_forward_hook(exchange).remove)
 
     def _exchange(self, layer, inputs, output, key, chunks: list[int], branch: Branch):
-        """The hook on a projection: videos lie one behind the other, be they `(chunks f) d c` or `(chunks d) f c`."""
+        """The hook on a projection. Videos are consecutive in the batch, for
+        `(chunks f) d c` and for `(chunks d) f c`."""
         parts = list(output.chunk(len(chunks)))
         chunk = chunks.index(POSITIVE)
         if branch.name == "source":

@@ -1,4 +1,4 @@
-"""ComfyUI's folders that the pack reads and writes: input videos, tunes, snapshots, kept inversions."""
+"""The folders of ComfyUI that the pack reads and writes: input videos, tunes, snapshots, cached inversions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ..ei2.tensor_file import NotWritten, why_not_written
 from ..ei2.user_text import printable_name, short
 from .ui import is_markup
 
-# What FFmpeg and Pillow read. The host goes by the machine's own list of file types, which lacks some on most machines.
+# The types that FFmpeg and Pillow read. The host uses the machine's own list of
+# file types, which is usually incomplete.
 VIDEO_SUFFIXES = set(
     ".3g2 .3gp .amv .apng .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .264 .265 .hevc .ivf .m1v .m2t .m2ts .m2v "
     ".m4v .mjpeg .mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .obu .ogm .ogv .qt .rm .rmvb .tod .ts .vob "
@@ -26,15 +27,15 @@ VIDEO_SUFFIXES = set(
 TUNES = "ei2_tunes"
 SNAPSHOTS = "snapshots"  # a subfolder of its own
 EXTENSION = ".safetensors"
-FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # in names on Windows
-RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)  # whole names there
-MOST_BYTES = 160  # of a name: file systems take 255, and a number, an ending and a temporary name's own part follow
-MOST_LETTERS = 200  # of a path from the root on Windows, which takes 260
+FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # characters not allowed in names on Windows
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)  # names reserved there
+MOST_BYTES = 160  # of a name: file systems allow 255, and a number, an extension and a temporary suffix are added
+MOST_LETTERS = 200  # of an absolute path on Windows, which allows 260
 folder_paths.add_model_folder_path(TUNES, os.path.join(folder_paths.models_dir, TUNES))
 
 
 def list_input_videos() -> list[str]:
-    """Names of the videos and animated pictures that lie directly in the input folder, sorted."""
+    """Names of the videos and animated pictures directly in the input folder, sorted."""
     folder = Path(folder_paths.get_input_directory())
     names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
     videos = folder_paths.filter_files_content_types(names, ["video"])
@@ -43,18 +44,18 @@ def list_input_videos() -> list[str]:
 
 
 def resolve_input(name: str) -> Path:
-    """The file that a name means: "clip.mp4", "subfolder/clip.mp4", or "clip.mp4 [output]" for ComfyUI's other folders.
+    """The file of a name: "clip.mp4", "subfolder/clip.mp4", or "clip.mp4 [output]" for ComfyUI's other folders.
 
-    Raises ValueError for an empty name, a path that leads out of the folder, and a missing file.
+    Raises ValueError for an empty name, a path outside the folder, and a missing file.
     """
     if not name:
         raise ValueError("No video is chosen: upload one, or put a file into ComfyUI's input folder and choose it.")
     relative, folder = folder_paths.annotated_filepath(name)
     folder = Path(os.path.abspath(folder or folder_paths.get_input_directory()))
-    # abspath, not resolve: a folder that the user links into the input folder may lie elsewhere.
+    # abspath, not resolve: a folder linked into the input folder may be elsewhere.
     path = Path(os.path.abspath(folder / relative))
     if not path.is_relative_to(folder):
-        raise ValueError(f"'{name}' lies outside ComfyUI's {folder.name} folder: copy the video into it and choose it.")
+        raise ValueError(f"'{name}' is outside ComfyUI's {folder.name} folder: copy the video into it and choose it.")
     if not path.is_file():
         raise ValueError(
             f"There is no file '{relative}' in ComfyUI's {folder.name} folder: "
@@ -74,9 +75,9 @@ def list_snapshots() -> list[str]:
 
 
 def resolve_tune(name: str) -> Path:
-    """The file of a name that `list_tunes` gives. Raises `ValueError` where there is none."""
+    """The file of a name from `list_tunes`. Raises `ValueError` if there is none."""
     if not name:
-        raise ValueError('No tune is chosen: keep one with "EI2 Save Tune" first, then choose it.')
+        raise ValueError('No tune is chosen: save one with "EI2 Save Tune" first, then choose it.')
     path = folder_paths.get_full_path(TUNES, name) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
@@ -86,62 +87,63 @@ def resolve_tune(name: str) -> Path:
 
 
 def resolve_snapshot(name: str) -> Path:
-    """The file of a name that `list_snapshots` gives. Raises `ValueError` where there is none."""
+    """The file of a name from `list_snapshots`. Raises `ValueError` if there is none."""
     path = folder_paths.get_full_path(TUNES, os.path.join(SNAPSHOTS, name)) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
-            f"There is no snapshot {short(name)} in models/{TUNES}/{SNAPSHOTS}: choose another, or none to start anew."
+            f"There is no snapshot {short(name)} in models/{TUNES}/{SNAPSHOTS}: choose another, or none to start again."
         )
     return Path(path)
 
 
 def snapshot_path(name: str) -> Path:
-    """Where a snapshot of this name is to be written."""
+    """The path for a snapshot of this name."""
     return Path(folder_paths.get_folder_paths(TUNES)[0]) / SNAPSHOTS / f"{name}{EXTENSION}"
 
 
 def check_prefix(prefix: str) -> None:
-    """Raises `ValueError` for the beginning of a file's name that no file can have, or that leads out of the folder."""
+    """Raises `ValueError` for an invalid start of a file name, or one that points outside the folder."""
     root = Path(folder_paths.get_folder_paths(TUNES)[0])
     path = Path(os.path.abspath(root / prefix))
     unprintable = printable_name(prefix) != prefix
     odd = unprintable or FORBIDDEN.search(prefix) or "\\" in prefix and os.sep == "/"
     if not prefix.strip() or prefix[-1] in "/\\" or odd:
-        raise ValueError(f"{short(prefix)} is no name for a file: use letters, digits and _, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} is not a valid file name: use letters, digits and _, with / for subfolders.")
     if not path.is_relative_to(root) or path == root:
-        raise ValueError(f"{short(prefix)} leads out of models/{TUNES}: use a plain name, with / for subfolders.")
+        raise ValueError(f"{short(prefix)} points outside models/{TUNES}: use a plain name, with / for subfolders.")
     parts = path.relative_to(root).parts
     if parts[0] == SNAPSHOTS:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
     for part in parts:
         if RESERVED.fullmatch(part) or part[-1] in ". ":
             better = f"my_{short(part.strip('. '), quotes=False)}"
-            raise ValueError(f"{short(part)} is no name for a file on Windows: choose another, such as {better}.")
+            raise ValueError(f"{short(part)} is not a valid file name on Windows: choose another, such as {better}.")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-            raise ValueError(f"'{part[:20]}…' is {len(part)} letters long, too long for a file's name: shorten it.")
+            raise ValueError(f"'{part[:20]}…' is {len(part)} characters long, too long for a file's name: shorten it.")
     if os.name == "nt" and len(str(path)) > MOST_LETTERS:
         raise ValueError(
-            f"The path {short(str(path))} is {len(str(path))} letters long, too long for Windows: shorten it."
+            f"The path {short(str(path))} is {len(str(path))} characters long, too long for Windows: shorten it."
         )
     check_writable(path.parent)
 
 
 def check_writable(folder: Path) -> None:
-    """Raises `ValueError` where no file can be made in a folder, which need not exist yet: better at once than when
-    there is something to save."""
+    """Raises `ValueError` if no file can be created in a folder, which need not exist yet. Called before the work, not
+    when there is something to save."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        raise ValueError(f"{existing} is a file, where a folder is needed: choose another name, or move it away.")
+        raise ValueError(f"{existing} is a file, but a folder is needed: choose another name, or move it away.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(
-            f"Nothing can be written to the folder {existing}: allow it, or choose another in your model paths."
+            f"Nothing can be written to the folder {existing}: change its permissions, or choose another in your model "
+            "paths."
         )
 
 
 def new_tune_paths(prefix: str) -> Iterator[Path]:
-    """Files to be tried one after another, the first of which does not exist yet: the prefix and a number, as the
-    host's own nodes name what they save; %date% and the like are replaced as there. Raises as `check_prefix`, and
-    `NotWritten` where the folder cannot be made."""
+    """Candidate paths, to be tried in order; the first one does not exist yet. Names are the prefix and a number, as in
+    the host's own nodes, and %date% and similar are replaced as there. Raises like `check_prefix`, and `NotWritten` if
+    the folder cannot be created."""
     check_prefix(prefix)
     root = folder_paths.get_folder_paths(TUNES)[0]
     try:
@@ -154,7 +156,7 @@ def new_tune_paths(prefix: str) -> Iterator[Path]:
 
 
 def short_path(path: Path) -> str:
-    """The file as the user knows it, from the folder's name on."""
+    """The path as the user knows it, starting at the folder's name."""
     root = next(
         (Path(folder) for folder in folder_paths.get_folder_paths(TUNES) if path.is_relative_to(folder)), path.parent
     )
@@ -167,14 +169,14 @@ def _names() -> list[str]:
 
 
 def inversions_folder() -> Path:
-    """Where kept inversions lie; it may not exist yet. The name is that of a system user's folder, which newer hosts do
-    not serve to browsers and older ones have no function for."""
+    """The folder of cached inversions; it may not exist yet. It has the name of a system user's folder, which newer
+    hosts do not serve to browsers; older ones have no function for it."""
     return Path(folder_paths.get_user_directory()) / "__ei2" / "inversions"
 
 
 def state_of_file(name: str | None, resolve: Callable[[str], Path]) -> str | float:
-    """Changes when the file of that name, found by `resolve`, does. A name that comes from another node and is not
-    known yet is None: its state differs each time, so that the file is read."""
+    """A value that changes when the file of that name, found by `resolve`, changes. `name` is None if it comes from
+    another node and is not known yet; the state then differs each time, so the file is read."""
     if name is None:
         return float("nan")
     status = resolve(name).stat()
@@ -182,13 +184,13 @@ def state_of_file(name: str | None, resolve: Callable[[str], Path]) -> str | flo
 
 
 def find_litter() -> Litter:
-    """How much there is."""
+    """The litter in all folders."""
     sizes = [size for folder in _folders() for size in temporary.find_litter(folder, _runs).values()]
     return Litter(len(sizes), sum(sizes))
 
 
 def sweep() -> Litter:
-    """Deletes it; returns what is gone."""
+    """Deletes the litter; returns what was deleted."""
     return sum((temporary.sweep(folder, _runs) for folder in _folders()), Litter())
 
 
@@ -198,8 +200,8 @@ def _folders() -> list[Path]:
 
 def _runs(process: int, since: int) -> bool:
     try:
-        return psutil.Process(process).create_time() <= since + 1  # later: another one got the number
+        return psutil.Process(process).create_time() <= since + 1  # later: another process has the id now
     except psutil.NoSuchProcess:
         return False
-    except psutil.Error:  # it is there, but is not ours to look at
+    except psutil.Error:  # it exists, but we may not inspect it
         return True

@@ -1,7 +1,7 @@
-"""Around every node's methods: inputs are checked before the work starts, and messages are text that the host can take.
+"""Wraps every node's methods: checks inputs before the work starts, and makes messages safe for the host.
 
-The host checks what is typed into a node, but not what comes from another one, nor NaN; ComfyUI 0.3.75 does not even
-check the choices of a list. And a name that is no Unicode, in a message, would end its worker.
+The host checks values typed into a node, but not values from other nodes, and not NaN; ComfyUI 0.3.75 does not check
+the choices of a list either. A name that is not valid Unicode, in a message, would end its worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..ei2.user_text import check_choice, short
 from .memory import OutOfMemory, is_out_of_memory, release
 from .ui import plain
 
-MOST_LETTERS = 10_000  # of a text: more than any prompt has, and little enough for all work on it
+MOST_LETTERS = 10_000  # of a text: more than any prompt has, and few enough for all processing
 
 
 def _is_conditioning(value) -> bool:
@@ -36,10 +36,10 @@ def _is_conditioning(value) -> bool:
     )
 
 
-# What comes over a link: the host takes a number or a text in its place, where someone else's tool writes one.
+# Values of links: the host accepts a number or a text instead, if another tool writes one.
 CONNECTED: dict[str, Callable[[object], bool]] = {
     "MODEL": lambda value: hasattr(value, "get_model_object"),
-    "CLIP": lambda value: value is None or hasattr(value, "tokenize"),  # None: of a file without one, said elsewhere
+    "CLIP": lambda value: value is None or hasattr(value, "tokenize"),  # None: the file has none; reported elsewhere
     "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
     "LATENT": lambda value: isinstance(value, dict) and hasattr(value.get("samples"), "shape"),
     "CONDITIONING": _is_conditioning,
@@ -52,15 +52,15 @@ CONNECTED: dict[str, Callable[[object], bool]] = {
 
 
 def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node class itself, with what the host calls guarded:
+    """The node class itself, with the methods that the host calls wrapped:
 
-    `execute` begins with checks of the inputs' types, ranges and choices by the schema, then of what the node's own
-    `validate_inputs` says, now that values from other nodes are known. It raises `ValueError` with one sentence that
-    names the input, what it may be and what it is. Numbers arrive in the schema's type. Where the memory runs out
-    without explanation, one is given.
+    `execute` first checks the inputs' types, ranges and choices by the schema, then runs the node's own
+    `validate_inputs`, now that values from other nodes are known. It raises `ValueError` with one sentence:
+    the input, its value and the valid values. Numbers arrive in the schema's type. Unexplained
+    out-of-memory errors get an explanation.
 
-    `validate_inputs` raises `ValueError` for what it refuses, and returns nothing; the host gets the sentence. Values
-    that come from other nodes are None there.
+    `validate_inputs` raises `ValueError` for values it refuses, and returns nothing; the host gets the sentence. Values
+    from other nodes are None there.
     """
     methods = vars(node)
     if "validate_inputs" in methods:
@@ -95,14 +95,15 @@ def _checked(execute: Callable, validated: frozenset[str]) -> Callable:
                 raise
             release(error)
             raise OutOfMemory(
-                f"The memory was not enough for {schema.display_name}: give it fewer or smaller frames, or free memory."
+                f"There was not enough memory for {schema.display_name}: give it fewer or smaller frames, or free "
+                "memory."
             ) from error
 
     return checked
 
 
 def _answering(validate: Callable) -> Callable:
-    """True, or the sentence that `validate` raised, as the host wants it."""
+    """True, or the sentence that `validate` raised, as the host expects."""
 
     @wraps(validate)
     def answer(*args, **kwargs) -> bool | str:
@@ -116,7 +117,7 @@ def _answering(validate: Callable) -> Callable:
 
 
 def _plain(method: Callable) -> Callable:
-    """The method, with plain messages in all that it raises."""
+    """The method, with safe messages in all errors it raises."""
 
     @wraps(method)
     def guarded(*args, **kwargs):
@@ -126,12 +127,12 @@ def _plain(method: Callable) -> Callable:
             _make_plain(error)
             raise
 
-    guarded.__signature__ = inspect.signature(method)  # the host asks which inputs are to be validated
+    guarded.__signature__ = inspect.signature(method)  # the host reads which inputs to validate
     return guarded
 
 
 def _make_plain(error: BaseException | None) -> None:
-    """Its message and those of what it came from, which the host prints as well; its kind stays."""
+    """Makes an error's message safe, and those of its causes, which the host prints too; its type stays."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -146,9 +147,9 @@ def _validated(node: type[io.ComfyNode]) -> frozenset[str]:
 
 
 def checked_values(inputs: list, values: dict, named: frozenset[str] = frozenset()) -> dict:
-    """The values of a schema's widgets among `values`. Optional ones that are None are left out, of `values` too, so
-    that the node's default counts. `named`: lists of choices that the node checks by itself, with a better sentence.
-    Raises `ValueError`."""
+    """The values of a schema's widgets among `values`. Optional ones that are None are removed, from
+    `values` too, so that the node's default applies. `named`: lists of choices that the node checks itself,
+    with a better message. Raises `ValueError`."""
     checked = {}
     for widget in inputs:
         if widget.id not in values:
@@ -171,15 +172,15 @@ def checked_values(inputs: list, values: dict, named: frozenset[str] = frozenset
 
 
 def check_links(inputs: list, values: dict) -> None:
-    """Raises `ValueError` where another value comes than what the schema's links carry."""
+    """Raises `ValueError` if a link's value does not have the schema's type."""
     for link in inputs:
         kind = link.get_io_type()
         if link.id in values and kind in CONNECTED and not CONNECTED[kind](values[link.id]):
-            raise ValueError(f"{link.id} is {short(values[link.id])}: connect an output of the kind {kind}.")
+            raise ValueError(f"{link.id} is {short(values[link.id])}: connect an output of type {kind}.")
 
 
 def _number(widget, value) -> int | float:
-    """The value as the schema's type; whole numbers may come as floats."""
+    """The value in the schema's type; integers may arrive as floats."""
     whole = isinstance(widget, io.Int.Input)
     right = isinstance(value, Real) and not isinstance(value, bool)
     right = right and (isinstance(value, Integral) or math.isfinite(value))
@@ -196,5 +197,5 @@ def _check_text(name: str, value) -> None:
         raise ValueError(f"{name} is {short(value)}: it must be a text.")
     if len(value) > MOST_LETTERS:
         raise ValueError(
-            f"{name} is a text of {len(value)} letters, {short(value)}: it must have at most {MOST_LETTERS}."
+            f"{name} is a text of {len(value)} characters, {short(value)}: it must have at most {MOST_LETTERS}."
         )

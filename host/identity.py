@@ -1,4 +1,4 @@
-"""Names for models and inversions by what determines them, without reading all of a model's weights."""
+"""Identifies models and inversions by what determines them, without reading all of a model's weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .unet import prediction, require_unet, sigma_schedule
 from .windows import WINDOWS
 
 UNET = "diffusion_model."
-VALUES_OF_BASE = 4  # of each weight, by which models are told apart
-VALUES_OF_INVERTED = 64  # the same for an inversion's name; what is put on the base model counts whole
-COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches that the name takes in
+VALUES_OF_BASE = 4  # values per weight that identify a model
+VALUES_OF_INVERTED = 64  # the same for an inversion's key; patches on the base model count in full
+COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches included in the key
 HANDLER, HANDLERS_WRAPPERS = "context_handler", "ContextWindows_"  # of the host's context windows
 
 
 def identify(model) -> ModelIdentity:
-    """The base of a MODEL: its UNet as it was loaded, and the LoRAs on it; what this pack's tuning added is left out.
-    Raises `ValueError` for models that cannot be inflated."""
+    """The base of a MODEL: its UNet as it was loaded, and the LoRAs on it, without this pack's tuning. Raises
+    `ValueError` for models that cannot be inflated."""
     unet = require_unet(model)
     base = deflate(model)
     weights = unpatched_weights(base)
@@ -44,14 +44,14 @@ def identify(model) -> ModelIdentity:
 
 
 def unpatched_weights(model) -> dict[str, torch.Tensor]:
-    """The UNet's weights by name, sorted, as they were before LoRAs and other patches, loaded or not."""
+    """The UNet's weights by name, sorted, as they were before LoRAs and other patches, whether loaded or not."""
     patched = model.get_key_patches(UNET)
     return {key.removeprefix(UNET): patched[key][0][0] for key in sorted(patched)}
 
 
 def weight_sample(weights: dict[str, torch.Tensor], count: int) -> torch.Tensor:
-    """`count` values of each weight, evenly spread over it, float32 on the CPU. The same values as long as names and
-    shapes are the same. Raises `Unhashable` for weights that the host has not loaded yet (on torch's meta device)."""
+    """`count` evenly spaced values of each weight, float32 on the CPU. Positions depend only on names and shapes.
+    Raises `Unhashable` for weights that the host has not loaded yet (on torch's meta device)."""
     if any(weight.is_meta for weight in weights.values()):
         raise Unhashable("a model that is not loaded yet")
     samples = []
@@ -63,7 +63,7 @@ def weight_sample(weights: dict[str, torch.Tensor], count: int) -> torch.Tensor:
 
 
 def plain_patches(model) -> dict[str, list]:
-    """What LoRAs and other nodes put on the MODEL's weights, by weight, as values that `digest` knows."""
+    """The patches of LoRAs and other nodes on the MODEL's weights, by weight, as values that `digest` accepts."""
     return {key: [_plain(patch) for patch in patches] for key, patches in model.patches.items() if patches}
 
 
@@ -78,10 +78,10 @@ def _plain(value):
 
 
 def inversion_key(model, parts: dict) -> str:
-    """The name. `parts`: the clip's latents, conditionings and settings, by name.
+    """The key of an inversion. `parts`: the clip's latents, conditionings and settings, by name.
 
-    Raises `Unhashable` where something takes part whose content cannot be told: ControlNets and other objects in a
-    conditioning, and what other nodes hang on the MODEL apart from weights.
+    Raises `Unhashable` for objects whose content is not accessible: ControlNets and other objects in a conditioning,
+    and anything except weights that other nodes attach to the MODEL.
     """
     _refuse_what_others_hang_on(model)
     inflation, base = inflation_of(model), model.model
@@ -131,7 +131,7 @@ def _of_others(entries: dict) -> dict:
 
 
 def _windows(model) -> list | None:
-    """The settings of the context windows. The host's schedules and ways to blend count by their names."""
+    """The settings of the context windows. The host's schedules and blending methods count by name."""
     handler = model.model_options.get(HANDLER)
     if handler is None:
         own = model.model_options["transformer_options"].get(WINDOWS)

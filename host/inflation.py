@@ -1,7 +1,7 @@
-"""Turns the host's image UNet into a video UNet while it is called, and leaves nothing behind.
+"""Turns the host's image UNet into a video UNet during each call, and leaves nothing behind.
 
-Everything hangs on one wrapper around the UNet's forward. It lives on a clone of the MODEL; the modules that all
-clones share carry hooks only during the call.
+Everything is done by one wrapper around the UNet's forward. It belongs to a clone of the MODEL; the modules that all
+clones share have hooks only during the call.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from .unet import (
 from .windows import WHOLE_CLIP, WINDOW, OwnWindows, VideoWindows
 
 KEY = "EI2"
-QUERIES = ("attn1.to_q", "attn2.to_q")  # of each block: what tuning adds to
+QUERIES = ("attn1.to_q", "attn2.to_q")  # of each block: the layers that tuning adds to
 SAVERS = ("ModelSave", "CheckpointSave")  # the host's nodes that write a MODEL to a file
 NOT_SAVED = (
-    "The temporal modules are not in the file, only the image model with its tuned queries: keep the tune with EI2 "
-    "Save Tune, and put it on the model again with EI2 Apply Tune."
+    "The temporal modules are not in the file, only the image model with its tuned queries: save the tune with "
+    "EI2 Save Tune, and apply it to the model again with EI2 Apply Tune."
 )
 LayerHook = Callable[[], list[RemovableHandle]]  # puts hooks on one layer
 
 
 class InflatedUNet:
-    """The wrapper: for the time of one call the UNet's batch `(chunks frames) c h w` is a batch of videos.
+    """The wrapper: during a call, the UNet's batch `(chunks frames) c h w` is a batch of videos.
 
-    `stack` may be on any device: the host moves it as an additional model. `tune`: where its weights, and what the
-    MODEL's q projections carry, come from. `warned`: what the user has been told; a tuned model does not repeat it.
+    `stack` may be on any device: the host moves it as an additional model. `tune`: the origin of its weights and of the
+    additions to the MODEL's q projections. `warned`: warnings already given; a tuned model does not repeat them.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class InflatedUNet:
         return self.run(executor, call, self.layer_hooks(executor.class_obj, call.frames))
 
     def run(self, executor, call: Call, layers: list[tuple[torch.nn.Module, LayerHook]]):
-        """The UNet's output. `layers`: single layers that act differently, and what makes them."""
+        """The UNet's output. `layers`: layers that behave differently, and the hooks that make them."""
         blocks = transformer_blocks(executor.class_obj)
         with ExitStack() as hooks:
             if self.settings.spatial != "none":
@@ -87,7 +87,7 @@ class InflatedUNet:
             return executor(*call.args, **call.kwargs)
 
     def layer_hooks(self, unet, frames: int) -> list[tuple[torch.nn.Module, LayerHook]]:
-        """Which single layers of the UNet act differently by the settings, and what makes them."""
+        """The layers of the UNet that behave differently with these settings, and the hooks that make them."""
         if self.settings.group_norm == "frame":
             return []
         return [(norm, partial(hook_group_norm, norm, frames)) for norm in video_group_norms(unet)]
@@ -109,8 +109,8 @@ class InflatedUNet:
         if foreign:
             self._warn_once(
                 f"Another node replaces the self-attention of {len(foreign)} of {len(blocks)} blocks "
-                f"({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): there the frames do not look at each "
-                "other. If they drift apart, take that node off.",
+                f"({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}): in these blocks, frames do not "
+                "attend to each other. If frames drift apart, remove that node.",
                 "taken",
             )
 
@@ -120,8 +120,8 @@ class InflatedUNet:
         height, width = extra_options["activations_shape"][2:]
         if not q.shape[1] == k.shape[1] == height * width:
             self._warn_once(
-                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): where it "
-                "does, the frames do not look at each other. If they drift apart, take that node off.",
+                "Another node changes the number of tokens in self-attention (as HyperTile and ToMe do): there, "
+                "frames do not attend to each other. If frames drift apart, remove that node.",
                 "tokens",
             )
             return attend(q, k, v)
@@ -129,7 +129,7 @@ class InflatedUNet:
             pooling = (height, width, self.settings.coarse_factor, self.settings.coarse_pool)
             shared: CoarseTokens | None = extra_options.get(WHOLE_CLIP)
             if shared is not None:
-                places = [(path, prompt) for prompt in extra_options["uuids"]]  # the host may run prompts apart
+                places = [(path, prompt) for prompt in extra_options["uuids"]]  # the host may run prompts separately
                 if shared.recording:
                     shared.keep(places, *(coarse_tokens(t, *pooling) for t in (k, v)))
                 elif (tokens := shared.of(places)) is not None:
@@ -159,8 +159,8 @@ class InflatedUNet:
 
 
 def inflate(model, settings: InflationSettings):
-    """A clone of the MODEL that treats a batch of latents as a video. An earlier inflation, with its tuning, is
-    replaced. Raises `ValueError` for models that cannot be inflated."""
+    """A clone of the MODEL that treats a batch of latents as a video. Replaces an earlier inflation and its tuning.
+    Raises `ValueError` for models that cannot be inflated."""
     return attach(deflate(model), settings, host_stack(model, settings))
 
 
@@ -171,11 +171,11 @@ def attach(
     tune: TuneResult | None = None,
     warned: set[str] | None = None,
 ):
-    """A clone of the MODEL with the wrapper and its modules, in place of any it had."""
+    """A clone of the MODEL with the wrapper and its modules; replaces any it had."""
     clone = model.clone()
     detach(clone)
     if len(stack):
-        # The host's own kind: one of another kind makes it free memory the old way for all models.
+        # the host's own class: a different one makes it free memory the old way for all models
         patcher = core_patcher(stack, model.load_device, model.offload_device)
         clone.set_additional_models(KEY, [patcher])
         clone.add_callback_with_key(CallbacksMP.ON_LOAD, KEY, warn_of_saving)
@@ -186,7 +186,7 @@ def attach(
 
 
 def detach(model) -> None:
-    """Takes the wrappers and their modules off a MODEL that is not shared."""
+    """Removes the wrappers and their modules from a MODEL that is not shared."""
     for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH):
         model.remove_wrappers_with_key(kind, KEY)
     model.remove_callbacks_with_key(CallbacksMP.ON_LOAD, KEY)
@@ -194,13 +194,13 @@ def detach(model) -> None:
 
 
 def warn_of_saving(patcher, device, lowvram: int, to_be_saved: bool = False, *args, **kwargs) -> None:
-    """Called by the host when it loads an inflated MODEL; its nodes that save one load it for that."""
+    """Called by the host when it loads an inflated MODEL, which its saving nodes do too."""
     if to_be_saved or running_node() in SAVERS:
         warn_in_node(NOT_SAVED)
 
 
 def deflate(model):
-    """A clone of the MODEL without inflation and without what tuning added to its q projections."""
+    """A clone of the MODEL without inflation and without the tuned additions to its q projections."""
     clone = model.clone()
     inflation = inflation_of(model)
     if inflation is None:
@@ -211,13 +211,13 @@ def deflate(model):
         clone.patches[key] = [patch for patch in patches if not _is_one_of(patch, ours)]
         if not clone.patches[key]:
             del clone.patches[key]
-    clone.add_patches({})  # gives the clone a new identity, so that the host loads its weights afresh
+    clone.add_patches({})  # gives the clone a new identity, so the host reloads its weights
     return clone
 
 
 def apply_tune(model, tune: TuneResult):
-    """A clone of an inflated MODEL with tuned weights, in place of any it had: temporal modules as its additional
-    model, q projections as weight patches. Raises `ValueError` when it is not inflated or inflated differently."""
+    """A clone of an inflated MODEL with tuned weights instead of any it had: temporal modules as its additional model,
+    q projections as weight patches. Raises `ValueError` if it is not inflated, or inflated differently."""
     inflation = require_inflation(model)
     if inflation.settings != tune.settings:
         tuned, present = tune.settings.to_dict(), inflation.settings.to_dict()
@@ -234,7 +234,8 @@ def apply_tune(model, tune: TuneResult):
 
 
 def _check_fits(model, tune: TuneResult) -> None:
-    """Raises `ValueError` for weights of other names or shapes than the model's, as only a damaged file has."""
+    """Raises `ValueError` if the names or shapes of the weights are not the model's,
+    which only happens with a damaged file."""
     blocks = transformer_blocks(require_unet(model))
     layers = {f"{block.path}.{name}": block.module.get_submodule(name) for block in blocks for name in QUERIES}
     stack = TemporalStack.build(blocks, tune.settings, partial(torch.nn.Linear, device="meta"))  # for its shapes
@@ -252,10 +253,10 @@ def inflation_of(model) -> InflatedUNet | None:
 
 
 def require_inflation(model) -> InflatedUNet:
-    """The MODEL's inflation. Raises `ValueError` when it has none."""
+    """The MODEL's inflation. Raises `ValueError` if it has none."""
     inflation = inflation_of(model)
     if inflation is None:
-        raise ValueError('This model is not inflated: put an "EI2 Inflate UNet" node between the loader and this node.')
+        raise ValueError('This model is not inflated: add an "EI2 Inflate UNet" node between the loader and this node.')
     return inflation
 
 

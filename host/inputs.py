@@ -1,4 +1,4 @@
-"""Checks of a node's inputs that come before any long work: clips, prompts, inversions, pictures."""
+"""Checks of a node's inputs before long work: clips, prompts, inversions, pictures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .inflation import inflation_of
 from .unet import require_unet, sigma_schedule
 from .windows import NODE, context_windows
 
-PARTS = ("area", "mask")  # options that hold a prompt to a part of the picture
+PARTS = ("area", "mask")  # options that restrict a prompt to a part of the picture
 RANGES = (("start_percent", "end_percent"), ("clip_start_percent", "clip_end_percent"))  # … of the sampling
 
 
 def clip_latents(model, latent: dict) -> torch.Tensor:
-    """The clip in a LATENT, `f c h w` in float32, whatever the host keeps intermediate results in: half precision
-    overflows on the way through the noise levels. Raises `ValueError` when it is not one video for this model."""
+    """The clip in a LATENT, `f c h w` in float32, whatever precision the host uses for intermediate results: half
+    precision overflows at high noise levels. Raises `ValueError` if it is not one video for this model."""
     unet = require_unet(model)
     samples = latent["samples"]
     if getattr(samples, "is_nested", False) or samples.ndim != 4:
@@ -39,8 +39,8 @@ def clip_latents(model, latent: dict) -> torch.Tensor:
 
 
 def check_conditioning(conditioning: list, frames: int, name: str) -> None:
-    """Raises `ValueError` when a prompt's batch fits neither one for all frames nor one per frame, and when there are
-    noise levels at which no prompt holds for the whole picture: the model would be asked nothing there."""
+    """Raises `ValueError` unless there is one prompt for all frames or one per frame, and if at some noise levels no
+    prompt covers the whole picture: the model would not be called there."""
     for tokens, _ in conditioning:
         if tokens.shape[0] not in (1, frames):
             raise ValueError(
@@ -54,47 +54,47 @@ def check_conditioning(conditioning: list, frames: int, name: str) -> None:
             reached = max(reached, end)
     if reached < 1:
         what = f", but has {', '.join(sorted(held))} set" if held else ", but is empty"
-        raise ValueError(f"{name} has to hold for the whole picture at every step{what}: give a prompt without that.")
+        raise ValueError(f"{name} must cover the whole picture at every step{what}: give a prompt without that.")
 
 
 def check_one_prompt(conditioning: list, name: str, what: str) -> None:
-    """Raises `ValueError` unless it is one prompt for the whole picture, all frames and all of the sampling, as `what`
-    needs it."""
+    """Raises `ValueError` unless it is one prompt for the whole picture, all frames and
+    all of the sampling, as `what` requires."""
     if len(conditioning) != 1 or conditioning[0][0].shape[0] != 1:
-        raise ValueError(f"{name} has to be one plain prompt for {what}, not several ones or one per frame.")
+        raise ValueError(f"{name} must be one plain prompt for {what}, not several or one per frame.")
     odd = sorted(restrictions(conditioning[0][1]))
     if odd:
-        raise ValueError(f"{name} has to be one plain prompt for {what}, but has {', '.join(odd)} set.")
+        raise ValueError(f"{name} must be one plain prompt for {what}, but has {', '.join(odd)} set.")
 
 
 def restrictions(options: dict) -> set[str]:
-    """Which of a prompt's options hold it to a part of the picture or of the sampling."""
+    """The prompt's options that restrict it to a part of the picture or of the sampling."""
     return {key for key in PARTS if key in options} | {
         key for pair in RANGES for key, whole in zip(pair, (0.0, 1.0)) if options.get(key, whole) != whole
     }
 
 
 def _active(options: dict) -> tuple[float, float]:
-    """From and to which share of the sampling a prompt holds."""
+    """The start and end of a prompt's range, as shares of the sampling."""
     return (max(options.get(start, 0.0) for start, _ in RANGES), min(options.get(end, 1.0) for _, end in RANGES))
 
 
 def check_schedule(model, inversion) -> None:
-    """Raises `ValueError` for an inversion whose noise levels are not the model's: its noise would mean another
-    amount here."""
+    """Raises `ValueError` for an inversion whose noise levels are not the model's:
+    its noise would have the wrong amount."""
     sigmas = inversion.sigmas.cpu().float()
     schedule = ddim_sigmas(len(sigmas) - 1, sigma_schedule(model))
     if not torch.allclose(sigmas, schedule, rtol=1e-3, atol=1e-4):
         raise ValueError(
             f"The inversion goes up to noise level {sigmas.max():.4g}, but this model's schedule at {len(sigmas) - 1} "
-            f"steps to {schedule.max():.4g}: invert with the very model that samples, with the same sampling nodes on "
-            "it."
+            f"steps to {schedule.max():.4g}: invert with the same model that samples, with the same "
+            "sampling nodes applied."
         )
 
 
 def check_frames(model, frames: int, what: str) -> None:
-    """Raises `ValueError` when the UNet would see another number of frames at once than the model was tuned on, and for
-    context windows that cannot cut a video."""
+    """Raises `ValueError` if the UNet would see a different number of frames at once than during tuning, and for
+    context windows that cannot split a video."""
     windows = context_windows(model.model_options, frames)
     at_once = windows.length if windows else frames
     inflation = inflation_of(model)
@@ -109,8 +109,8 @@ def check_frames(model, frames: int, what: str) -> None:
     longer = ""
     if frames > tune.frames:
         longer = (
-            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and put an {NODE} node "
-            f"with context_length {tune.frames} after it"
+            f", or edit the long clip in windows: set window_frames of EI2 One-Shot Tune, and add an "
+            f"{NODE} node with context_length {tune.frames} after it"
         )
     raise ValueError(
         f"The model was tuned on {tune.frames} frames, but {what} has {frames}: use the same clip for tuning, "
@@ -119,7 +119,7 @@ def check_frames(model, frames: int, what: str) -> None:
 
 
 def check_whole(model, frames: int, what: str) -> None:
-    """Raises `ValueError` when context windows would cut the clip, for `what` needs it whole."""
+    """Raises `ValueError` if context windows would split the clip, because `what` needs it whole."""
     windows = context_windows(model.model_options, frames)
     if windows:
         raise ValueError(
@@ -129,8 +129,8 @@ def check_whole(model, frames: int, what: str) -> None:
 
 
 def check_video(images: torch.Tensor, name: str) -> torch.Tensor:
-    """An IMAGE's frames, `f h w 3` in float32 on the CPU, without transparency. Raises `ValueError` when it is empty,
-    not a batch of pictures, or not finite."""
+    """An IMAGE's frames, `f h w 3` in float32 on the CPU, without transparency. Raises `ValueError` if it is empty, not
+    a batch of pictures, or not finite."""
     if images.ndim != 4 or not images.numel():
         raise ValueError(f"{name} holds no frames, its shape is {list(images.shape)}: connect a video's frames.")
     frames = images[..., :3].float().cpu()
@@ -140,7 +140,7 @@ def check_video(images: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def check_same_clip(first: torch.Tensor, second: torch.Tensor, names: tuple[str, str], hint: str) -> None:
-    """Raises `ValueError` when two clips `f h w 3` differ in size or number of frames."""
+    """Raises `ValueError` if two clips `f h w 3` differ in size or number of frames."""
     for what, a, b in (("frames", len(first), len(second)), ("size", _size(first), _size(second))):
         if a != b:
             raise ValueError(f"{names[0]} and {names[1]} differ in {what}, {a} and {b}: {hint}")

@@ -1,7 +1,8 @@
-"""Inversions kept on disk: the same clip, model, prompt and settings are not inverted twice, not even after a restart.
+"""Cached inversions on disk: the same clip, model, prompt and settings are not
+inverted twice, not even after a restart.
 
-They lie in a folder of ComfyUI's user directory that its web server does not give out. The least recently used ones go
-when their size passes the limit.
+They are in a folder of ComfyUI's user directory that its web server does not serve. When their size exceeds the limit,
+the least recently used ones are deleted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LIMIT_VARIABLE, LIMIT = "EI2_CACHE_MB", 2000  # megabytes
 
 @dataclass(frozen=True)
 class Usage:
-    """What the cache holds."""
+    """The cache's content."""
 
     entries: int
     size: int  # bytes
@@ -40,15 +41,15 @@ class Usage:
 
 
 def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tuple[Inversion, str]:
-    """The inversion, from the disk where it is there, and how it came about, for the user. `parts`: what determines it
-    beside the model, among it `latent`, the clip `f c h w`."""
+    """The inversion, from the disk if it is there, and a note for the user on where it came from. `parts`: what
+    determines it apart from the model, including `latent`, the clip `f c h w`."""
     most = limit()
     if not most:
         return compute(), "computed, not kept: the cache is switched off"
     try:
         key = inversion_key(model, parts)
     except Unhashable as reason:
-        return compute(), f"computed, not kept: {reason} cannot be told from another"
+        return compute(), f"computed, not kept: {reason} cannot be identified"
     inversion = _load(key, parts["latent"], parts["steps"])
     if inversion is not None:
         return inversion, f"from the cache ({usage()})"
@@ -61,13 +62,14 @@ def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tu
 
 
 def limit() -> float:
-    """The largest size in bytes; 0 switches the cache off. Raises `ValueError` where the user gives no number."""
+    """The largest size in bytes; 0 switches the cache off. Raises `ValueError` if the user's value is not a number."""
     megabytes = os.environ.get(LIMIT_VARIABLE, LIMIT)
     try:
         return max(0.0, float(megabytes)) * 1e6
     except ValueError:
         raise ValueError(
-            f"The environment variable {LIMIT_VARIABLE} is '{megabytes}': set it to megabytes, 2000 for instance."
+            f"The environment variable {LIMIT_VARIABLE} is '{megabytes}': set it to a number of megabytes, such as "
+            "2000."
         ) from None
 
 
@@ -77,13 +79,13 @@ def usage() -> Usage:
 
 
 def clear() -> Usage:
-    """Deletes all but what another server is reading; returns what is gone."""
+    """Deletes everything except files another server is reading; returns what was deleted."""
     sizes = [size for _, size, path in _entries() if _delete(path)]
     return Usage(len(sizes), sum(sizes))
 
 
 def _load(key: str, source, steps: int) -> Inversion | None:
-    """None for a file that is missing, broken or does not fit: it is then computed and written anew."""
+    """None for a file that is missing, damaged or does not fit: it is then computed and written again."""
     path = _path(key)
     if not path.exists():
         return None
@@ -95,15 +97,15 @@ def _load(key: str, source, steps: int) -> Inversion | None:
             noise = tensors.pop("noise").to(comfy.model_management.intermediate_device())
             inversion = Inversion(noise, source, **tensors, **values)
     except tensor_file.BadFile as error:
-        warn(f"{error} It is an inversion, which is computed anew now.")
+        warn(f"{error} It is a cached inversion, which is now computed again.")
         return None
     with suppress(OSError):
-        os.utime(path)  # used just now
+        os.utime(path)  # mark as just used
     return inversion
 
 
 def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor, steps: int) -> None:
-    """Raises `Damaged` unless this is an inversion of the clip `f c h w` in so many steps."""
+    """Raises `Damaged` unless this is an inversion of the clip `f c h w` with `steps` steps."""
     shapes = {"noise": source.shape, "sigmas": (steps + 1,)}
     if "trajectory" in tensors:
         shapes["trajectory"] = (steps + 1, *source.shape)
@@ -123,7 +125,7 @@ def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor,
 
 
 def _store(key: str, inversion: Inversion, most: float) -> bool:
-    """Writes it, then makes room for it. Returns whether there was any."""
+    """Writes it, then makes room for it. Returns whether it fits."""
     tensors, values = {}, {}
     for field in fields(inversion):
         value = getattr(inversion, field.name)
@@ -140,7 +142,7 @@ def _store(key: str, inversion: Inversion, most: float) -> bool:
 
 
 def _delete(path: Path) -> bool:
-    """Whether it is gone. Windows keeps files that somebody reads."""
+    """Whether it was deleted. Windows keeps files that are being read."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
         return True
@@ -152,7 +154,7 @@ def _path(key: str) -> Path:
 
 
 def _entries() -> list[tuple[int, int, Path]]:
-    """Time of last use (ns), size (bytes) and file of each."""
+    """The time of last use (ns), size (bytes) and path of each inversion."""
     entries = []
     for path in inversions_folder().glob("*.safetensors"):
         try:

@@ -1,6 +1,6 @@
-"""Memory: what there is, what long work will need of it, and what happens when it runs out.
+"""Memory: how much there is, how much long work needs, and what happens when it runs out.
 
-What is needed is estimated and logged before long work starts, and decides on gradient checkpointing.
+The need is estimated and logged before long work starts, and decides on gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .unet import require_unet
 from .windows import context_windows
 
 FEWER = "fewer frames (max_frames of EI2 Load Video) or smaller ones (width and height)"
-MARGIN, CPU_MARGIN = 1.2, 1.5  # over the estimate, for holes in the heap: torch's on a GPU has fewer than C's
+MARGIN, CPU_MARGIN = 1.2, 1.5  # factors for heap fragmentation: torch's heap on a GPU has less of it than C's
 
-# Only CUDA has its own exception. What allocators say otherwise: torch's for main memory (Linux, Windows), MPS, C++,
-# the libraries of matrix products and convolutions, and the host's attention.
+# Only CUDA has its own exception. These are the messages of other allocators: torch's for main memory (Linux, Windows),
+# MPS, C++, the libraries for matrix products and convolutions, and the host's attention.
 EXHAUSTED = (
     "can't allocate memory",
     "not enough memory",
@@ -42,16 +42,17 @@ EXHAUSTED = (
 
 
 class OutOfMemory(MemoryError):
-    """The memory ran out during a run, with what to lower. Nothing of the run is kept and the models are as before."""
+    """Memory ran out during a run; the message says what to lower. Nothing of the run
+    is kept, and the models are as before."""
 
 
 def free_ram() -> int:
-    """Bytes of main memory that can be taken now."""
+    """Bytes of main memory available now."""
     return comfy.model_management.get_free_memory(torch.device("cpu"))
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can be taken on a device: what is free, and on a GPU what the host's models take, which it unloads."""
+    """Bytes available on a device: free memory, plus on a GPU the host's models, which it can unload."""
     management = comfy.model_management
     free = management.get_free_memory(device)
     if device.type == "cpu":
@@ -64,7 +65,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes that the device has in all."""
+    """The device's total memory in bytes."""
     return comfy.model_management.get_total_memory(device)
 
 
@@ -80,9 +81,9 @@ def size_of(latents: torch.Tensor) -> str:
 
 @contextmanager
 def explained_out_of_memory(doing: str, latents: torch.Tensor, lower: str) -> Iterator[None]:
-    """Around a run on the clip `latents` `f c h w`: where its memory runs out, frees what it held, lets the host unload
-    its models and raises `OutOfMemory`. `doing`: the run, as a noun; `lower`: what helps besides fewer and smaller
-    frames, as an imperative, may be empty."""
+    """Wraps a run on the clip `latents` `f c h w`. If memory runs out, it frees what the run held, lets the host unload
+    its models and raises `OutOfMemory`. `doing`: the run, as a noun; `lower`: what helps apart from fewer and smaller
+    frames, as an imperative; may be empty."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -91,19 +92,19 @@ def explained_out_of_memory(doing: str, latents: torch.Tensor, lower: str) -> It
         release(error)
         first = f"{lower}, or load" if lower else "Load"
         raise OutOfMemory(
-            f"The memory was not enough for {doing} of {size_of(latents)}; nothing was changed. {first} {FEWER}."
+            f"There was not enough memory for {doing} of {size_of(latents)}; nothing was changed. {first} {FEWER}."
         ) from error
 
 
 def release(error: Exception) -> None:
-    """Frees what a run held that ran out of memory, and lets the host unload its models."""
+    """Frees what a run that ran out of memory held, and lets the host unload its models."""
     traceback.clear_frames(error.__traceback__)  # their variables hold the run's tensors
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, and is not one of ours, which explain it."""
+    """Whether an error is an out-of-memory error that is not explained yet."""
     if isinstance(error, OutOfMemory):
         return False  # explained already
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
@@ -113,8 +114,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """`checkpointing`: whether activations are recomputed; `reserve`: bytes to be free on the device beside the model;
-    `lower`: what helps, besides fewer and smaller frames, if the memory runs out all the same."""
+    """`checkpointing`: whether activations are recomputed; `reserve`: bytes to keep free on the device next to the
+    model; `lower`: what helps, apart from fewer and smaller frames, if memory still runs out."""
 
     checkpointing: bool
     reserve: int
@@ -124,17 +125,17 @@ class TrainingPlan:
 def plan_training(
     doing: str, model, latents: torch.Tensor, choice: str, precision: str, prompt: list, learns: bool
 ) -> TrainingPlan:
-    """Decides how to do work with gradients on `latents` `f c h w`, and logs what it needs and what is free.
+    """Plans work with gradients on `latents` `f c h w`, and logs the memory it needs and the free memory.
 
-    `doing`: the work, as a noun; `choice`: checkpointing on, off, or auto (only where it would not fit otherwise);
-    `precision`: of the arithmetic; `learns`: weights of the model learn, not only the text. Raises `ValueError` when
-    the device has less memory in all than is needed.
+    `doing`: the work, as a noun; `choice`: checkpointing on, off, or auto (only if the work does not fit otherwise);
+    `precision`: of the arithmetic; `learns`: whether weights of the model are trained, not only the text. Raises
+    `ValueError` if the device's total memory is too small.
     """
     estimate, clip = training_estimate(model, precision, prompt), clip_of(latents)
     needs = {on: estimate.training(clip, on, learns) for on in (False, True)}
     device = model.load_device
     free, total = available_memory(device), total_memory(device)
-    loaded = needs[True].weights if device.type == "cpu" else 0  # there, the model's weights are in memory already
+    loaded = needs[True].weights if device.type == "cpu" else 0  # on a CPU, the model's weights are in memory already
     margin = CPU_MARGIN if device.type == "cpu" else MARGIN
     checkpointing = choice == "on" if choice != "auto" else margin * needs[False].total - loaded > free
     need = needs[checkpointing]
@@ -160,11 +161,10 @@ def sampling_within_memory(
     guided: bool = False,
     kept: Callable[[Clip], float] = lambda clip: 0.0,
 ) -> Iterator[None]:
-    """Logs what inverting or sampling `latents` `f c h w` needs and what is free, then runs the body.
+    """Logs the memory needed to invert or sample `latents` `f c h w` and the free memory, then runs the body.
 
-    `guided`: the host runs two prompts at once where there is room, else one after the other; `kept`: bytes that stay
-    from call to call. Raises `ValueError` when the device has less memory in all than one prompt needs, and
-    `OutOfMemory`.
+    `guided`: the host runs two prompts at once if there is room, otherwise one after the other; `kept`: bytes kept from
+    call to call. Raises `ValueError` if the device's total memory is too small for one prompt, and `OutOfMemory`.
     """
     latents, device = _seen_at_once(model, latents), model.load_device
     estimate, clip = inference_estimate(model, prompt), clip_of(latents)
@@ -172,7 +172,7 @@ def sampling_within_memory(
     expected = need(replace(clip, chunks=1 + guided))
     free, total = available_memory(device), total_memory(device)
     _log(doing, latents, expected, free + (expected.weights if device.type == "cpu" else 0), "", device)
-    least = lambda clip: replace(need(clip), weights=0)  # the host keeps weights elsewhere where there is no room
+    least = lambda clip: replace(need(clip), weights=0)  # the host keeps weights elsewhere if there is no room
     if least(clip).total > total:
         most = estimate.frames_that_fit(clip, total, least)
         raise ValueError(_cannot_fit(doing, latents, need(clip), total, "", most))
@@ -181,14 +181,14 @@ def sampling_within_memory(
 
 
 def training_estimate(model, precision: str, prompt: list) -> Estimate:
-    """Of work with gradients on a MODEL, inflated or not."""
+    """The estimate for work with gradients on a MODEL, inflated or not."""
     low, device = PRECISIONS.get(precision, torch.float32), model.load_device
     norms = low.itemsize if device.type == "cpu" else torch.float32.itemsize
     return _estimate(model, Arithmetic(device, low.itemsize, norms, model.model_dtype() != low), prompt)
 
 
 def inference_estimate(model, prompt: list) -> Estimate:
-    """Of calls of a MODEL without gradients, inflated or not."""
+    """The estimate for calls of a MODEL without gradients, inflated or not."""
     management = comfy.model_management
     fused = management.pytorch_attention_enabled() or management.xformers_enabled()
     dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
@@ -202,11 +202,11 @@ def clip_of(latents: torch.Tensor) -> Clip:
 
 
 def unet_shape(unet: UNetModel, weight_bytes: int) -> UNetShape:
-    """The layers of the host's UNet, as the estimate counts them."""
+    """The layers of the host's UNet, for the estimate."""
     layers, downsampling, channels = [], 1.0, unet.model_channels
     middle = [] if unet.middle_block is None else [unet.middle_block]
     for groups, going_down in ((unet.input_blocks, True), (middle, False), (unet.output_blocks, False)):
-        dense = True  # Vid2Vid-zero's first attention on the way down, in the middle, and on the way up
+        dense = True  # Vid2Vid-zero's first attention in the down blocks, the middle and the up blocks
         for group in groups:
             for module in group:
                 if isinstance(module, ResBlock):
@@ -232,7 +232,7 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _seen_at_once(model, latents: torch.Tensor) -> torch.Tensor:
-    """The clip, or as much of it as the host's context windows show the model."""
+    """The clip, or the part of it in one context window."""
     windows = context_windows(model.model_options, len(latents))
     return latents if windows is None else latents[: windows.length]
 

@@ -25,13 +25,13 @@ VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold on
 
 
 class MiniatureConfig(comfy.supported_models.SD15):
-    """SD1.5 but for the width of its heads."""
+    """SD 1.5 except for the width of its heads."""
 
     unet_extra_config = {"num_heads": -1, "num_head_channels": HEAD_WIDTH}
 
 
 def load_miniature():
-    """MODEL, CLIP and VAE. Raises `FileNotFoundError` naming the file when the weights are missing."""
+    """Returns MODEL, CLIP and VAE. Raises `FileNotFoundError` with the file's name if the weights are missing."""
     for name in ("unet", "text_encoder", "vae"):
         path = WEIGHTS / f"{name}.safetensors"
         if not path.is_file():
@@ -45,13 +45,13 @@ def is_miniature(model) -> bool:
 
 
 def unknown_words(text: str) -> str:
-    """The words of a prompt that the miniature has never seen, of many the first."""
+    """The words of a prompt that the miniature has never seen; only the first ones if there are many."""
     unknown = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in WORDS)
     return ", ".join([*list(unknown)[:5], *(["…"] if len(unknown) > 5 else [])])
 
 
 def _load_model(disable_dynamic: bool = False):
-    """`disable_dynamic`: with ordinary weights, as the host asks where it pages them."""
+    """`disable_dynamic`: with ordinary weights; the host asks for this if it pages weights."""
     config = MiniatureConfig(UNET)
     config.set_inference_dtype(torch.float32, None)
     config.latent_format = comfy.latent_formats.SD15()
@@ -79,7 +79,7 @@ def _load_clip() -> comfy.sd.CLIP:
     )
     state = _float32(WEIGHTS / "text_encoder.safetensors")
     rows, tokens = state.pop("token_rows"), state.pop("tokens").long()
-    table = torch.zeros(VOCABULARY, TEXT_WIDTH)  # an unknown word says nothing
+    table = torch.zeros(VOCABULARY, TEXT_WIDTH)  # an unknown word has no effect
     table[tokens] = rows
     state["text_model.embeddings.token_embedding.weight"] = table
     state["text_projection.weight"] = torch.eye(TEXT_WIDTH)  # SD1 does not use the pooled vector

@@ -1,12 +1,12 @@
-"""What newer hosts have and older ones lack, used where it is there: parts of the node API, and dynamic VRAM.
+"""Features of newer hosts, used if available: parts of the node API, and dynamic VRAM.
 
     io.Schema(..., **searchable("ddim, inversion", has_intermediate_output=True))
     io.Int.Input(..., **ADVANCED)
 
-Seen in 0.18.1 and 0.33.0, not yet in 0.8.0: `search_aliases` (further words by which the node search finds a node),
-`has_intermediate_output` (what a node shows is sent again to a page that was opened anew, though the node is no output)
-and `advanced` inputs (shown on request). Their `essentials_category` is not asked for: nodes that have it count as the
-host's own, without the pack's name on them.
+Present in 0.18.1 and 0.33.0, not in 0.8.0: `search_aliases` (more words by which the node search finds a node),
+`has_intermediate_output` (a node's display is sent again to a reloaded page, although the node is not an
+output) and `advanced` inputs (shown on request). `essentials_category` is not used: nodes with it are shown as
+the host's own, without the pack's name.
 
 With dynamic VRAM (0.16 and later) weights are paged onto the device when a layer runs. A layer then computes with the
 host's own copy of its weight, not with `module.weight`, and pages may be evicted between the forward and the backward
@@ -24,25 +24,25 @@ INPUTS = (io.Boolean.Input, io.Combo.Input, io.Float.Input, io.Int.Input, io.Str
 
 
 def offered(**fields) -> dict:
-    """Those of the fields of a node's schema that this host knows."""
+    """The given schema fields that this host supports."""
     known = inspect.signature(io.Schema).parameters
     return {name: value for name, value in fields.items() if name in known}
 
 
 def searchable(words: str, **fields) -> dict:
-    """The same, with further words, between commas, by which the node search finds the node."""
+    """The same, with `words`, separated by commas, by which the node search finds the node."""
     return offered(search_aliases=words.split(", "), **fields)
 
 
-# For inputs that few users need: arguments of every kind of input with a value.
+# For inputs that few users need: arguments for any input with a value.
 ADVANCED = {"advanced": True} if all("advanced" in inspect.signature(kind).parameters for kind in INPUTS) else {}
 
 
 def core_patcher(module, load_device, offload_device, static: bool = False):
-    """A ModelPatcher of the kind that the host's own loaders make. `static`: with ordinary weights in any case."""
+    """A ModelPatcher of the class that the host's own loaders use. `static`: always with ordinary weights."""
     kind = comfy.model_patcher.ModelPatcher
     if not static:
-        kind = getattr(comfy.model_patcher, "CoreModelPatcher", kind)  # looked up late: the host sets it when it starts
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", kind)  # looked up late: the host sets it at startup
     return kind(module, load_device, offload_device)
 
 
@@ -52,7 +52,7 @@ def is_dynamic(model) -> bool:
 
 
 def check_static_clone(model) -> None:
-    """Raises `ValueError` when the host cannot make a copy of the MODEL with ordinary weights."""
+    """Raises `ValueError` if the host cannot make a copy of the MODEL with ordinary weights."""
     if is_dynamic(model) and getattr(model, "cached_patcher_init", None) is None:
         raise ValueError(
             "ComfyUI pages this model's weights (dynamic VRAM), and its loader does not say how to load it a second "
@@ -62,7 +62,7 @@ def check_static_clone(model) -> None:
 
 
 def static_clone(model):
-    """A clone of the MODEL whose layers compute with `module.weight`; a copy of the weights where the host pages them.
-    Raises `ValueError` as `check_static_clone`."""
+    """A clone of the MODEL whose layers compute with `module.weight`. Copies the weights if the host pages them. Raises
+    `ValueError` like `check_static_clone`."""
     check_static_clone(model)
     return model.clone(disable_dynamic=True) if is_dynamic(model) else model.clone()

@@ -1,7 +1,7 @@
-"""Null-text optimisation inside the host, and its result as plain conditioning that any of the host's samplers takes.
+"""Null-text optimisation inside the host, and its result as plain conditioning for any of the host's samplers.
 
-The host's own calls make the predictions, so ControlNet, LoRA, pooled vectors and v-prediction stay in force; only the
-unconditional text is exchanged, and only it gets gradients.
+The host makes the predictions, so ControlNet, LoRA, pooled vectors and v-prediction stay in effect. Only the
+unconditional text is replaced, and only it gets gradients.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .training import (
 from .ui import progress
 from .unet import sigma_schedule
 
-LAST_TIMESTEP = 999  # at the start of a sampling, as the host's percentages count
+LAST_TIMESTEP = 999  # at the start of sampling, by the host's percentages
 
 
 def inverted_for_guidance(
@@ -50,10 +50,10 @@ def inverted_for_guidance(
     empty: list,
     settings: NullTextSettings,
 ) -> Inversion:
-    """The clip `f c h w` as noise, with the unconditional embeddings that let guided sampling return it. `positive`: of
-    the inversion, `prompt`: of the guided sampling; `keep`: whether the trajectory is kept."""
+    """Inverts the clip `f c h w`, and optimises unconditional embeddings with which guided sampling returns it.
+    `positive`: for the inversion; `prompt`: for guided sampling; `keep`: whether to keep the trajectory."""
     precision = null_text_precision(model)
-    # says at once whether there is memory for it; the inversion alone would fit, and take long
+    # checks the memory first; the inversion alone might fit, and takes long
     plan_training("null-text optimisation", model, source, "auto", precision, prompt, learns=False)
     trajectory, inner_steps = [], steps * settings.inner_steps
     on_latents = lambda latents: trajectory.append(latents.cpu())
@@ -79,14 +79,15 @@ def null_text(
     on_step: Callable[[int, float], None] = lambda done, loss: None,
     precision: str = "fp32",
 ) -> tuple[torch.Tensor, list[float]]:
-    """The unconditional embedding of each sampling step, `steps l c` in float32 on the CPU, and each step's last loss.
+    """Returns the unconditional embedding of each sampling step, `steps l c` in
+    float32 on the CPU, and each step's last loss.
 
     `trajectory`: the inversion's latents `f c h w` in σ-space, from noise to clean, one per σ of the descending
-    `sigmas`; `source`: the prompt that the guidance leads to; `empty`: the one that the embeddings start from.
-    `checkpointing`: auto, on or off; `precision`: as `null_text_precision` gives it. The MODEL, inflated or not, stays
-    as it is. `on_step(done, loss)`: `done` of `steps · inner_steps`; it may raise to cancel.
+    `sigmas`; `source`: the prompt that guidance leads to; `empty`: the prompt that the embeddings start from.
+    `checkpointing`: auto, on or off; `precision`: from `null_text_precision`. The MODEL, inflated or not, does not
+    change. `on_step(done, loss)`: `done` of `steps · inner_steps`; it may raise to cancel.
 
-    Raises `ValueError` as `check_null_text` and when the device is too small, `NonFiniteLoss`, and `OutOfMemory`.
+    Raises `ValueError` like `check_null_text` and if the device is too small, `NonFiniteLoss`, and `OutOfMemory`.
     """
     check_null_text(source, empty, settings)
     doing, latents = "null-text optimisation", trajectory[0]
@@ -113,7 +114,7 @@ def null_text(
 
 
 def _predict(guider, model_options: dict, x: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor | None):
-    """The predicted noise `f c h w`, of the prompt or of an unconditional `text` `1 l c`."""
+    """The predicted noise `f c h w` for the prompt, or for an unconditional `text` `1 l c`."""
     conds = guider.conds
     prompts = [conds["positive"], None] if text is None else [None, with_text(conds["negative"], text)]
     per_frame = sigma * x.new_ones(len(x))
@@ -128,7 +129,7 @@ def with_text(conds: list[dict], text: torch.Tensor) -> list[dict]:
 
 
 def null_text_precision(model) -> str:
-    """The arithmetic of the UNet: fp32 on a CPU, on GPUs bf16 where they have it. fp16 would lose small gradients."""
+    """The arithmetic of the UNet: fp32 on a CPU; on GPUs bf16 if they support it. fp16 would lose small gradients."""
     precision = training_precision(model, "auto")
     if precision != "fp16":
         return precision
@@ -137,7 +138,7 @@ def null_text_precision(model) -> str:
 
 
 def check_null_text(source: list, empty: list | None, settings: NullTextSettings) -> None:
-    """Raises `ValueError` where there is nothing to start from or nothing to optimise."""
+    """Raises `ValueError` if there is nothing to start from or nothing to optimise."""
     if empty is None:
         raise ValueError(
             'null_text starts from an empty prompt: connect a "CLIP Text Encode" without text to empty, the one that '
@@ -163,19 +164,19 @@ def check_null_text(source: list, empty: list | None, settings: NullTextSettings
 def scheduled_negative(
     model, negative: list, inversion: Inversion, first_step: int = 0, positive: list | None = None
 ) -> list:
-    """The inversion's unconditional embeddings as a CONDITIONING: one entry per step, in force at that step alone,
-    before `first_step` the plain `negative`, whose options (pooled vector, ControlNet) all entries keep. `positive`:
-    the prompt it will be sampled with, whose ControlNet may hold for the negative, too: the host would give it to the
-    first entry alone.
+    """The inversion's unconditional embeddings as a CONDITIONING, with one entry per step that applies only at
+    that step. Before `first_step` it is the plain `negative`, whose options (pooled vector, ControlNet) all
+    entries keep. `positive`: the prompt it is sampled with. Its ControlNet may apply to the negative too, but the
+    host would give it only to the first entry.
 
-    Raises `ValueError` when `negative` is not the one prompt that the embeddings started from.
+    Raises `ValueError` if `negative` is not the prompt that the embeddings started from.
     """
     if inversion.unconditional is None:
         raise ValueError("This inversion has no unconditional embeddings: switch null_text on in EI2 Invert.")
     check_one_prompt(negative, "negative", "null_text")
     if not same_text([[inversion.empty]], negative):
         raise ValueError(
-            "negative is another prompt than the one null_text started from: connect the same empty prompt to empty "
+            "negative is not the prompt that null_text started from: connect the same empty prompt to empty "
             "of EI2 Invert and to negative, or switch null_text off."
         )
     text, options = negative[0]

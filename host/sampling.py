@@ -15,7 +15,7 @@ from .memory import sampling_within_memory
 from .ui import extra, progress
 from .unet import check_finite, require_unet, sigma_schedule
 
-# how other nodes hang on the guidance, by the host's names
+# the host's names for what other nodes attach to the guidance
 GUIDANCE = {
     "sampler_cfg_function",
     "sampler_pre_cfg_function",
@@ -34,11 +34,11 @@ def invert(
     on_latents: Callable[[torch.Tensor], object] = lambda x: None,
     later_steps: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise latents `f c h w` (the host's latent scale) whose deterministic sampling returns `latents`, and the
-    descending sigmas to sample with, `steps + 1`. Raises `ValueError` for models that cannot be inverted.
+    """Returns noise latents `f c h w` (the host's latent scale) from which deterministic sampling returns `latents`,
+    and the descending sigmas for sampling, `steps + 1`. Raises `ValueError` for models that cannot be inverted.
 
-    `on_latents` gets what the inversion passes, in σ-space, from clean to noise, one per σ. `later_steps`: of other
-    work that will go on with the same progress bar.
+    `on_latents` is called with the latents at each σ, in σ-space, from clean to noise. `later_steps`:
+    steps of later work on the same progress bar.
     """
     require_unet(model)
     sigmas = ddim_sigmas(steps, sigma_schedule(model))
@@ -49,7 +49,7 @@ def invert(
 
 
 def inverted_clip(model, source: torch.Tensor, positive: list, steps: int, refine: int, keep: bool) -> Inversion:
-    """The clip `f c h w` as noise. `keep`: whether the trajectory is kept."""
+    """The inversion of the clip `f c h w`. `keep`: whether to keep the trajectory."""
     trajectory = []
     on_latents = lambda latents: keep and trajectory.append(latents.float().cpu())
     noise, sigmas = invert(model, source, positive, steps, refine, on_latents)
@@ -57,7 +57,7 @@ def inverted_clip(model, source: torch.Tensor, positive: list, steps: int, refin
 
 
 def without_guidance(model):
-    """A clone of the MODEL without what other nodes do to the guidance (PAG, SAG, RescaleCFG, …), for work that needs
+    """A clone of the MODEL without other nodes' changes to the guidance (PAG, SAG, RescaleCFG, …), for work that needs
     the prediction for one prompt: tuning and inversion."""
     clone = model.clone()
     clone.model_options = unguided(clone.model_options)
@@ -65,12 +65,12 @@ def without_guidance(model):
 
 
 def unguided(model_options: dict) -> dict:
-    """The options of a MODEL, but those by which other nodes change how predictions are combined."""
+    """The options of a MODEL, without those by which other nodes change how predictions are combined."""
     return {name: value for name, value in model_options.items() if name not in GUIDANCE}
 
 
 class Inverter(comfy.samplers.KSAMPLER):
-    """DDIM inversion as a sampler of the host, observed by `on_latents`."""
+    """DDIM inversion as one of the host's samplers; reports latents to `on_latents`."""
 
     def __init__(self, refine: int, on_latents: Callable[[torch.Tensor], object], later_steps: int):
         super().__init__(sample_ddim_inversion, extra_options={"refine": refine})
@@ -94,8 +94,8 @@ def sample(
     sigmas: torch.Tensor,
     after_step: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is added. `after_step`:
-    as `sample_ddim` takes it."""
+    """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is
+    added. `after_step`: as in `sample_ddim`."""
     guider, sampler = plain_guider(model, positive, negative, cfg), comfy.samplers.sampler_object("ddim")
     if after_step is not None:
         sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": after_step})
@@ -104,7 +104,7 @@ def sample(
 
 
 def plain_guider(model, positive: list, negative: list | None, cfg: float) -> comfy.samplers.CFGGuider:
-    """The host's own classifier-free guidance; without a negative prompt, none."""
+    """The host's own classifier-free guidance; no guidance without a negative prompt."""
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)
@@ -114,8 +114,8 @@ def plain_guider(model, positive: list, negative: list | None, cfg: float) -> co
 def run(
     model, start: torch.Tensor, guider: comfy.samplers.CFGGuider, sampler, sigmas: torch.Tensor, preview=lambda x0: x0
 ) -> torch.Tensor:
-    """The guider on `start` without added noise, on the host's device of intermediate results. `preview` picks from
-    the denoised latents what the user watches. Raises `ValueError` when the result is not finite."""
+    """Runs the guider on `start` without added noise; the result is on the host's device for intermediate results.
+    `preview` selects the denoised latents to show. Raises `ValueError` if the result is not finite."""
     show = extra("preview", lambda: latent_preview.prepare_callback(model, len(sigmas) - 1))
     advance = None if show else progress(len(sigmas) - 1)
 
@@ -123,7 +123,7 @@ def run(
         nonlocal advance
         comfy.model_management.throw_exception_if_processing_interrupted()
         if advance is None and not extra("preview", lambda: show(step, preview(x0), x, total) or True):
-            advance = progress(total)  # goes on without pictures
+            advance = progress(total)  # continue without pictures
         if advance is not None:
             advance(step + 1, total)
 
@@ -133,7 +133,7 @@ def run(
 
 
 class Work(comfy.samplers.Sampler):
-    """A sampler that samples nothing: the host calls it with the model ready to run, for other work.
+    """A sampler that does not sample: the host calls it for other work with the model ready to run.
 
     `work(guider, clip, sigmas, options)`: `guider(x, sigma, **options)` is the denoised clip; `clip` `f c h w` is in
     the model's latent scale.
@@ -148,8 +148,8 @@ class Work(comfy.samplers.Sampler):
 
 
 def work_on(model, latents: torch.Tensor, conds: dict[str, list], sigmas: torch.Tensor, work, seed: int | None = None):
-    """Lets the host prepare the MODEL and the prompts `conds`, by the host's names for them, for the clip `f c h w`,
-    and calls `work` as `Work` says."""
+    """Lets the host prepare the MODEL and the prompts `conds` (keyed by the host's names) for the clip `f c h w`, and
+    calls `work` as described in `Work`."""
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds(conds)
     guider.sample(torch.zeros_like(latents), latents, Work(work), sigmas, disable_pbar=True, seed=seed)

@@ -1,6 +1,6 @@
 """Measures the covariate shift inside the host: a model's features against those of the image model it came from.
 
-The taps are hooks that exist only while the UNet is called; they sit on a clone's wrapper, inside the inflation's.
+The taps are hooks that exist only during a UNet call. They belong to a clone's wrapper, inside the inflation's.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def covariate_shift(
     seed: int = 0,
     on_step: Callable[[], object] = lambda: None,
 ) -> CovariateShift:
-    """How far an inflated, possibly tuned MODEL moves the features of the image model it was made from.
+    """How far an inflated MODEL, tuned or not, moves the features of its image model.
 
     Both see the same noisy clip, `latents` `f c h w` in the host's latent scale, at each of `timesteps` with the same
-    prompt and no guidance; the image model sees each frame on its own. Features are taken right behind the temporal
-    modules (without any: at the blocks' outputs). `on_step` is called after each of `2 · len(timesteps)` runs of the
-    UNet and may raise to cancel.
+    prompt and no guidance; the image model sees each frame on its own. Features are taken directly after the temporal
+    modules (or, without modules, at the blocks' outputs). `on_step` is called after each of `2 · len(timesteps)` runs
+    of the UNet and may raise to cancel.
 
-    Raises `ValueError` when the model is not inflated, for timesteps it does not have, and for features that are not
-    finite or do not vary.
+    Raises `ValueError` if the model is not inflated, for timesteps it does not have, and for
+    features that are not finite or do not vary.
     """
     inflation = require_inflation(model)
     check_timesteps(model, timesteps)
@@ -71,16 +71,16 @@ def check_timesteps(model, timesteps: Sequence[int]) -> None:
 
 
 def block_names(blocks: list[Block]) -> list[str]:
-    """Short names as the host's patches count blocks: `input 1`, `middle`, `output 3`; `input 4.0` among several."""
+    """Short names, numbered like the host's patches: `input 1`, `middle`, `output 3`; `input 4.0` among several."""
     places = [block.place for block in blocks]
     names = [place[0] if place[0] == "middle" else f"{place[0]} {place[1]}" for place in places]
     return [f"{name}.{block.index}" if places.count(block.place) > 1 else name for name, block in zip(names, blocks)]
 
 
 class FeatureTap:
-    """A wrapper around the UNet's forward that gathers statistics of features `(b f) d c` by (place, block's path).
+    """A wrapper around the UNet's forward that collects statistics of features `(b f) d c` by (place, block's path).
 
-    Places: `features`, behind each block or (`after_spatial`) before its text cross-attention; `input` and `output` of
+    Places: `features`, after each block or (`after_spatial`) before its text cross-attention; `input` and `output` of
     the temporal modules in `stack`. It must run inside the inflation's wrapper, to hook the blocks after it.
     """
 
@@ -106,7 +106,7 @@ class FeatureTap:
             statistics["input", block.path].add(inputs[0])
             statistics["output", block.path].add(output)
 
-        if self.after_spatial:  # norm2 reads what the patches behind the self-attention have left
+        if self.after_spatial:  # norm2 reads the features after all patches on the self-attention
             handles = [block.module.norm2.register_forward_pre_hook(features)]
         else:
             handles = [block.module.register_forward_hook(features)]
@@ -117,7 +117,7 @@ class FeatureTap:
 
 
 def _probe(model, tap: FeatureTap, latents, positive, timesteps, seed, on_step) -> list[dict]:
-    """The tap's statistics per timestep, from the MODEL run by the host's guider."""
+    """The tap's statistics per timestep; the host's guider runs the MODEL."""
     clone = model.clone()
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, PROBE, tap)
     generator = torch.Generator("cpu").manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Snapshots of a tuning while it runs, and the way back to one."""
+"""Saves snapshots during tuning, and resumes from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .identity import identify
 from .inflation import require_inflation
 from .ui import show_text, warn, warn_in_node
 
-NONE = "none"  # the choice to start anew
+NONE = "none"  # the choice to start from the beginning
 
 
 def describe_run(model, latents: torch.Tensor, positive: list, settings: TuneSettings) -> Run:
-    """What the tuning of an inflated MODEL on `latents` `f c h w` is of."""
+    """The identity of a tuning run of an inflated MODEL on `latents` `f c h w`."""
     inflation = require_inflation(model)
     earlier = digest([inflation.tune.temporal, inflation.tune.query]) if inflation.tune else ""
     prompt = [text.detach().cpu() for text, _ in positive]
@@ -26,8 +26,8 @@ def describe_run(model, latents: torch.Tensor, positive: list, settings: TuneSet
 
 
 def resume(name: str, run: Run) -> TrainingState | None:
-    """Where the snapshot of that name stood; None for `none`. Raises `ValueError` when it is of another run, has done
-    more steps than the run is to have, or cannot be read."""
+    """The state in the snapshot of that name; None for `none`. Raises `ValueError` if it belongs to another run, has
+    more steps than the run, or cannot be read."""
     if name == NONE:
         return None
     made_of, state = load_snapshot(resolve_snapshot(name))
@@ -36,13 +36,13 @@ def resume(name: str, run: Run) -> TrainingState | None:
     if done > steps:
         raise ValueError(
             f"The snapshot {name} has done {done} steps, but steps is {steps}: set steps to {done} or more, or "
-            "resume_from to none to start anew."
+            "resume_from to none to start again."
         )
     return state
 
 
 def warn_of_folder(folder: Path) -> None:
-    """Says before the tuning, which goes on without snapshots, that none can be written to the folder."""
+    """Warns before tuning if no snapshots can be written to the folder. Tuning then runs without them."""
     try:
         check_writable(folder)
     except ValueError as error:
@@ -50,7 +50,7 @@ def warn_of_folder(folder: Path) -> None:
 
 
 class Snapshots:
-    """Keeps the latest state of a run in one file: that of `resumed`, or one of its own."""
+    """Keeps the latest state of a run in one file: the one of `resumed`, or a new one."""
 
     def __init__(self, run: Run, resumed: str):
         self.run = run
@@ -58,12 +58,12 @@ class Snapshots:
         self.report = ""
 
     def keep(self, state: TrainingState) -> None:
-        """Writes it. Where that fails, says so and lets the tuning go on."""
+        """Writes the state. If that fails, reports it and lets tuning continue."""
         done = len(state.losses)
         try:
             save_snapshot(self.path, self.run, state)
             self.report = f"snapshot at step {done}: {short_path(self.path)}"
         except OSError as error:
-            self.report = f"no snapshot at step {done}, the tuning goes on: {error}"
+            self.report = f"no snapshot at step {done}, tuning continues: {error}"
             warn(self.report)
         show_text(self.report)

@@ -21,7 +21,7 @@ class TemporalStack(torch.nn.ModuleDict):
 
     @classmethod
     def build(cls, blocks: list[Block], settings: InflationSettings, linear: Callable[..., torch.nn.Linear]):
-        """New modules, whose weights are yet to be loaded."""
+        """New modules without loaded weights."""
         if settings.temporal == "none":
             return cls()
         kind = partial(STAM, centering=settings.centering) if settings.temporal == "stam" else TemporalAttention
@@ -29,15 +29,14 @@ class TemporalStack(torch.nn.ModuleDict):
 
     @classmethod
     def ordinary(cls, model, settings: InflationSettings, state: dict[str, torch.Tensor]):
-        """Modules on the MODEL's device, of plain layers in float32, which the host does not know of. `state`: their
-        weights."""
+        """Modules of plain float32 layers on the MODEL's device, not managed by the host. `state`: their weights."""
         stack = cls.build(transformer_blocks(require_unet(model)), settings, torch.nn.Linear)
         stack.load_state_dict({name: weight.float() for name, weight in state.items()})
         return stack.to(model.load_device)
 
 
 def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights a stack or module computes with: normalized matrices and biases, by plain names."""
+    """The weights that a stack or module computes with: normalized matrices and biases, by plain names."""
     state = {}
     for name, layer in stack.named_modules():
         if name.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v", "to_out"):
@@ -48,7 +47,7 @@ def effective_state(stack: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def initial_state(blocks: list[Block], settings: InflationSettings) -> dict[str, torch.Tensor]:
-    """The weights of untuned temporal modules, float32 on the CPU, already normalized as `settings` ask."""
+    """The weights of untuned temporal modules, float32 on the CPU, already normalized according to `settings`."""
     stack = TemporalStack.build(blocks, settings, torch.nn.Linear)
     generator = torch.Generator("cpu").manual_seed(0)
     for module in stack.values():
@@ -61,9 +60,9 @@ def initial_state(blocks: list[Block], settings: InflationSettings) -> dict[str,
 
 
 def host_stack(model, settings: InflationSettings, state: dict[str, torch.Tensor] | None = None) -> TemporalStack:
-    """Temporal modules for the MODEL, of layers that the host casts and offloads. `state`: their weights; untuned
-    ones where there is none. The host's layers may have no weights until a state dict is loaded, and then keep its
-    dtype, so it is cast before."""
+    """Temporal modules for the MODEL, of layers that the host casts and offloads. `state`: their
+    weights; default: untuned ones. The host's layers may have no weights until a state dict is loaded,
+    and then keep its dtype, so it is cast first."""
     blocks, dtype = transformer_blocks(require_unet(model)), _module_dtype(model)
     linear = partial(comfy.ops.manual_cast.Linear, dtype=dtype, device=model.offload_device)
     stack = TemporalStack.build(blocks, settings, linear)
@@ -73,6 +72,6 @@ def host_stack(model, settings: InflationSettings, state: dict[str, torch.Tensor
 
 
 def _module_dtype(model) -> torch.dtype:
-    """Temporal modules are kept as the UNet computes; fp8 weights compute in something larger."""
+    """The dtype of temporal modules: the one the UNet computes in, which is larger than fp8 for fp8 weights."""
     dtype = compute_dtype(model)
     return dtype if dtype in FLOATS else torch.float16

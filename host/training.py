@@ -1,8 +1,8 @@
-"""The host's UNet under autograd, for what learns inside the host: one-shot tuning and null-text optimisation.
+"""Runs the host's UNet under autograd, for one-shot tuning and null-text optimisation.
 
-Nodes run under torch's inference mode, so the host's weights are inference tensors, which autograd refuses; they are
-replaced by equal ordinary ones. Nothing else of the shared model changes: everything hangs on a clone, and hooks are
-there only during a call.
+Nodes run under torch's inference mode, so the host's weights are inference tensors, which autograd refuses.
+They are replaced by equal ordinary tensors. Nothing else of the shared model changes: everything belongs to a
+clone, and hooks exist only during a call.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .sampling import without_guidance
 from .unet import Call, compute_dtype, res_blocks, transformer_blocks
 from .windows import without_windows
 
-STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that leave out steps much like the last one
+STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that skip steps similar to the last one
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 
 class Differentiable:
-    """A wrapper like `InflatedUNet`, around one of its own: gradients flow through it, with activations recomputed
-    where `checkpointing`. `stack`: ordinary layers on the model's device, which the host does not know of.
-    `hooks(unet)`: further layers that act differently."""
+    """A wrapper around its own `InflatedUNet` that passes gradients, and recomputes activations if
+    `checkpointing`. `stack`: ordinary layers on the model's device, not managed by the host. `hooks(unet)`:
+    further layers that behave differently."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Differentiable:
 
     def _checkpoint(self, unet: UNetModel, layers: list[tuple[torch.nn.Module, LayerHook]], changes: ExitStack) -> None:
         modules = [block.module for block in transformer_blocks(unet)] + res_blocks(unet)
-        if self.inflated.settings.position == "after_feed_forward":  # else they are inside the blocks
+        if self.inflated.settings.position == "after_feed_forward":  # otherwise they are inside the blocks
             modules += self.inflated.stack.values()
         for module in modules:
             inside = set(module.modules())
@@ -72,7 +72,7 @@ class Differentiable:
 
     @contextmanager
     def _recomputing(self, layer_hooks: list[LayerHook]):
-        """Around what happens in the backward pass, when the hooks of the call are gone."""
+        """The context for recomputation in the backward pass, when the hooks of the call are gone."""
         stack = self.inflated.stack
         with ExitStack() as hooks:
             hooks.callback(stack.train, stack.training)
@@ -85,14 +85,14 @@ class Differentiable:
 
 @contextmanager
 def gradients():
-    """Where the UNet may be differentiated. Tensors made outside must be copied inside before they are used."""
+    """A context in which the UNet can be differentiated. Tensors made outside must be copied inside before use."""
     with torch.inference_mode(False), torch.enable_grad(), _host_in_training():
         yield
 
 
 def differentiable_clone(model, unet: Differentiable, precision: str, reserve: int):
-    """A clone of the MODEL that runs as `unet`, loaded. Its patches, such as tuned q projections, stay in force;
-    `precision`: of the UNet's arithmetic; `reserve`: bytes for which the host makes room on the device beside it."""
+    """A loaded clone of the MODEL that runs as `unet`. Its patches, such as tuned q projections, stay in effect.
+    `precision`: of the UNet's arithmetic; `reserve`: bytes that the host keeps free on the device next to it."""
     clone = without_guidance(static_clone(model))
     detach(clone)
     for kind, key in itertools.product(clone.wrappers, STEP_CACHES):
@@ -103,15 +103,15 @@ def differentiable_clone(model, unet: Differentiable, precision: str, reserve: i
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
         clone.set_model_compute_dtype(torch.bfloat16)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
-    without_windows(clone)  # whoever learns says which frames are seen
+    without_windows(clone)  # the training code chooses the frames
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
     comfy.model_management.load_models_gpu([clone], memory_required=reserve, force_full_load=True)
     return clone
 
 
 def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
-    """Ordinary tensors in place of the UNet's inference tensors, none of which learns; ControlNets stay what they are.
-    To be done while the guider samples, after every load of the model: loading may bring new ones."""
+    """Replaces the UNet's inference tensors by ordinary ones without gradients; ControlNets do not change. Call it
+    while the guider samples, after every load of the model, because loading may create new ones."""
     unet = guider.inner_model.diffusion_model
     for child in unet.modules():
         for name, parameter in child.named_parameters(recurse=False):
@@ -125,15 +125,15 @@ def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
 
 
 def hold_controls(guider: comfy.samplers.CFGGuider) -> None:
-    """Keeps gradients out of the ControlNets that a sampling guider's prompts carry."""
+    """Keeps gradients out of the ControlNets in a sampling guider's prompts."""
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         if cond.get("control") is not None:
             cond["control"] = ConstantControl(cond["control"])
 
 
 class ConstantControl:
-    """A ControlNet or T2I adapter that gradients go around: what it gives counts, how it depends on the text and its
-    own weights does not. Everything else is asked of the host's object."""
+    """A ControlNet or T2I adapter without gradients: its output is used as a constant that does not depend on the text
+    or its weights. Everything else is delegated to the host's object."""
 
     def __init__(self, control):
         self._control = control
@@ -153,8 +153,8 @@ class ConstantControl:
 
 
 class Residual(torch.Tensor):
-    """What a ControlNet adds to features: the host's `h += residual` makes a new tensor, for a backward pass needs the
-    features as they were."""
+    """What a ControlNet adds to features. The host's `h += residual` then makes a new tensor, because the
+    backward pass needs the old features."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -176,23 +176,24 @@ def without_inference_tensors(value):
 
 
 def _keeping_values(patch: Callable, *args):
-    """Another node's patch between blocks. Some, such as FreeU_V2, change in place what they have just used, which a
-    backward pass needs as it was: so what autograd keeps of their arithmetic is copied."""
+    """Wraps another node's patch between blocks. Some, such as FreeU_V2, change tensors in place that the backward pass
+    needs unchanged, so the tensors autograd saves in them are copied."""
     with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda saved: saved):
         return patch(*args)
 
 
 def _differentiable_attention(default, q, k, v, heads, mask=None, *args, **kwargs):
-    """In place of the user's attention backend, which may have no backward (flash, sage)."""
+    """Replaces the user's attention backend, which may have no backward pass (flash, sage)."""
     plain = mask is None and not kwargs.get("skip_reshape") and not kwargs.get("skip_output_reshape")
-    if plain and len(q) == len(k):  # HyperTile cuts the queries alone into tiles, which the host's kernels put up with
+    if plain and len(q) == len(k):  # HyperTile splits only the queries into tiles, which the host's kernels accept
         return attention(q, k, v, heads)
     return attention_pytorch(q, k, v, heads, mask, *args, **kwargs)
 
 
 @contextmanager
 def _host_in_training():
-    """Newer hosts ask this flag before they choose kernels and memory tricks without a backward."""
+    """Sets the flag that newer hosts check before they choose kernels and memory
+    optimisations without a backward pass."""
     management = comfy.model_management
     if not hasattr(management, "in_training"):
         yield
@@ -206,9 +207,9 @@ def _host_in_training():
 
 @contextmanager
 def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractContextManager]):
-    """The module's activations are recomputed in the backward pass, inside `recomputing()`. Its options are frozen per
-    call: the host goes on changing that dictionary, and the second run must see what the first one saw."""
-    forward, own = module.forward, vars(module).get("forward")  # another pack may have put its own on this module
+    """Recomputes the module's activations in the backward pass, inside `recomputing()`. Its options are frozen per
+    call: the host keeps changing that dictionary, and the second run must see the same values as the first."""
+    forward, own = module.forward, vars(module).get("forward")  # another pack may have replaced this module's forward
 
     def run(*args, **kwargs):
         if "transformer_options" in kwargs:
@@ -227,7 +228,7 @@ def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractCon
 
 
 def training_precision(model, choice: str) -> str:
-    """`auto` becomes bf16 where the GPU has it, fp16 on other GPUs, fp32 on a CPU.
+    """`auto` means bf16 if the GPU supports it, fp16 on other GPUs, fp32 on a CPU.
 
     Raises `ValueError` for fp16 on a CPU."""
     device = model.load_device

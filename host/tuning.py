@@ -1,4 +1,4 @@
-"""One-shot tuning inside the host: its guider runs the UNet, so conditioning, ControlNet and LoRA stay in force.
+"""One-shot tuning inside the host: its guider runs the UNet, so conditioning, ControlNet and LoRA stay in effect.
 
 Nothing of the shared model changes: the trained q projections are added by hooks, and the temporal modules are copies.
 """
@@ -38,14 +38,14 @@ from .ui import draw, extra, latent_picture
 from .unet import prediction, require_unet, sigma_schedule, transformer_blocks
 from .windows import at_frames, room_for
 
-PREVIEW_TIMESTEP = 500  # of 1000: the model sees the composition and has to know the rest
+PREVIEW_TIMESTEP = 500  # of 1000: the model sees the composition and must have learned the rest
 
 
 @dataclass(frozen=True)
 class TuningStep:
-    """One step of a tuning, after it was done. `number` counts from 1. On demand: `state()`, where the tuning stands;
-    `learned()`, what a tuning of only so many steps would have returned; `picture()`, above the clip, below what the
-    model makes of it out of noise, None where it cannot be drawn."""
+    """One finished training step. `number` counts from 1. On demand: `state()`, the state to resume from;
+    `learned()`, the result of tuning up to this step; `picture()`, the clip above and its denoised version
+    below, or None if it cannot be drawn."""
 
     number: int
     state: Callable[[], TrainingState]
@@ -54,7 +54,7 @@ class TuningStep:
 
 
 def run_through(steps: Iterator[TuningStep]) -> None:
-    """Does every step and nothing else."""
+    """Runs all steps."""
     deque(steps, maxlen=0)
 
 
@@ -67,15 +67,15 @@ def tune_model(
     loop: Callable[[Iterator[TuningStep]], None] = run_through,
     start: TrainingState | None = None,
 ) -> TuneResult:
-    """Tunes an inflated MODEL on one clip `f c h w` (the host's latent scale) and returns what was learned; the MODEL
-    stays as it is. `gradient_checkpointing`: auto, on or off. `loop(steps)` goes through the steps, each of which is
-    done when it is asked for, and may raise to cancel. `start`: where an earlier run of the same tuning stood.
+    """Tunes an inflated MODEL on one clip `f c h w` (the host's latent scale) and returns what was learned. The MODEL
+    does not change. `gradient_checkpointing`: auto, on or off. `loop(steps)` iterates over the steps, each of which
+    runs when it is requested, and may raise to cancel. `start`: the state of an earlier run of the same tuning.
 
-    Raises `ValueError` when the model is not inflated or the device too small, `NonFiniteLoss` when training breaks
-    down, `OutOfMemory` when there is less memory than expected.
+    Raises `ValueError` if the model is not inflated or the device is too small, `NonFiniteLoss` if training diverges,
+    and `OutOfMemory` if there is less memory than expected.
     """
     inflation = require_inflation(model)
-    frames = min(settings.window_frames or len(latents), len(latents))  # seen at once
+    frames = min(settings.window_frames or len(latents), len(latents))  # per step
     seen = latents[:frames]
     plan = plan_training("tuning", model, seen, gradient_checkpointing, settings.precision, positive, learns=True)
     about = {
@@ -101,8 +101,8 @@ def tune_model(
 
 
 class Tuning:
-    """The steps of one run, and what they have taught so far. `about`: what a `TuneResult` says of the run; `start`:
-    where an earlier run stood."""
+    """The steps of one run, and what was learned so far. `about`: a `TuneResult`'s information on the run;
+    `start`: the state of an earlier run."""
 
     def __init__(self, model, trained: Trainable, about: dict, start: TrainingState | None):
         self.model, self.trained, self.about, self.start = model, trained, about, start
@@ -114,7 +114,7 @@ class Tuning:
         return TuneResult(self.trained.inflation.settings, **weights, losses=losses, **self.about)
 
     def steps(self, denoise: Denoise, clip: torch.Tensor) -> Iterator[TuningStep]:
-        """Trains on the clip `f c h w`, in the model's latent scale; `denoise` as `tune` takes it."""
+        """Trains on the clip `f c h w`, in the model's latent scale; `denoise` as in `tune`."""
         schedule, predicts = sigma_schedule(self.model).to(clip.device), prediction(self.model)
         picture = partial(self._picture, denoise, clip, schedule[PREVIEW_TIMESTEP])
         for step in tune(
@@ -133,14 +133,14 @@ class Tuning:
 
 
 def from_noise(denoise: Callable, clip: torch.Tensor, window: slice, sigma: torch.Tensor) -> torch.Tensor:
-    """What the model makes of a window of the clip under the same noise each time."""
+    """A window of the clip, denoised by the model from the same noise each time."""
     clean = clip[window]
     noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
     return denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
 
 
 def _denoiser(guider, total: int, options: dict) -> Denoise:
-    """The model as `tune` takes it, by a sampling guider; a window of the `total` frames sees its own prompts."""
+    """The model as `tune` expects it, run by a sampling guider. A window of the `total` frames gets its own prompts."""
     whole = {name: [dict(cond) for cond in conds] for name, conds in guider.conds.items()}
     make_differentiable(guider)
 
@@ -155,8 +155,8 @@ def _denoiser(guider, total: int, options: dict) -> Denoise:
 
 
 class Trainable:
-    """Float32 copies of the temporal modules, normalized while they train, and additions to the q projections, zero at
-    first; both on the MODEL's device. `start`: where they stood in an earlier run."""
+    """Float32 copies of the temporal modules, normalized during training, and additions to the q projections, initially
+    zero; both on the MODEL's device. `start`: the state of an earlier run."""
 
     def __init__(self, model, start: TrainingState | None = None):
         self.inflation, device = require_inflation(model), model.load_device
@@ -177,17 +177,17 @@ class Trainable:
         return [*self.stack.parameters(), *self.queries.values()]
 
     def temporal(self) -> dict[str, torch.Tensor]:
-        """The temporal modules' effective weights, as a `TuneResult` has them."""
+        """The temporal modules' effective weights, for a `TuneResult`."""
         return {name: weight.cpu() for name, weight in effective_state(self.stack).items()}
 
     def query(self) -> dict[str, torch.Tensor]:
-        """What is added to the q projections, with what earlier tunings added, as a `TuneResult` has it."""
+        """The additions to the q projections, including those of earlier tunings, for a `TuneResult`."""
         earlier = self.inflation.tune.query if self.inflation.tune else {}
         deltas = {f"{path}.weight": delta.detach().cpu() for path, delta in self.queries.items()}
         return {name: delta + earlier.get(name, 0) for name, delta in deltas.items()}
 
     def with_weights(self, state: TrainingState) -> TrainingState:
-        """The state with all that is trained, as it goes on from."""
+        """The state with all trained tensors, to resume from."""
         return replace(state, weights=self._state())
 
     def _state(self) -> dict[str, torch.Tensor]:
@@ -201,7 +201,7 @@ class Trainable:
                 self.queries[path].copy_(weight)
 
     def hooks(self, unet) -> list[tuple[torch.nn.Module, LayerHook]]:
-        """What adds the learned to the q projections, by layer of the UNet."""
+        """The hooks that apply the additions to the q projections, by layer of the UNet."""
 
         def hook(layer, delta):
             add = lambda _, inputs, output: output + F.linear(inputs[0], delta.to(inputs[0].dtype))
@@ -212,7 +212,8 @@ class Trainable:
 
     @contextmanager
     def without_trace(self) -> Iterator[None]:
-        """Calls inside leave the training as it is: no power iteration, whose singular vectors are part of it."""
+        """Calls inside do not affect training: there is no power iteration, whose
+        singular vectors are part of the state."""
         self.stack.eval()
         try:
             yield

@@ -1,8 +1,8 @@
-"""What the user sees of a node while it runs and after: text, pictures, progress, warnings in the log.
+"""What the user sees of a node during and after a run: text, pictures, progress, warnings in the log.
 
-Part of the text comes from files, prompts and names that others made. Older front ends put a node's text into the page
-as HTML, newer ones show it letter by letter; so escaping would be right in one and wrong in the other. Look-alikes read
-well in both.
+Part of the text comes from untrusted files, prompts and names. Older front ends insert a node's text into the page as
+HTML; newer ones show it literally. Escaping would be right in one and wrong in the other, so markup characters are
+replaced by look-alikes, which are readable in both.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from PIL import Image
 
 from ..ei2.user_text import printable
 
-MOST_LETTERS = 8000  # letters; the longest report of ours has half of that
+MOST_LETTERS = 8000  # characters; our longest report has half of that
 
-# `[[label|link]]` is what front ends make a link of, by way of `__LNK0__`, without a look at what is in the label.
+# Front ends turn `[[label|link]]` into a link, by way of `__LNK0__`, without checking the label.
 LINK, PLACE = re.compile(r"\[(?=\[)"), re.compile(r"__(?=LNK\d+__)", re.IGNORECASE)
 T = TypeVar("T")
-_warned = {"job": None, "texts": set()}  # what the log says of the job that runs
+_warned = {"job": None, "texts": set()}  # what has been logged for the running job
 FRAMES_SHOWN = 3
-ROW = 128  # pixels high, or somewhat more
-MOST_PIXELS = 4_000_000  # of a picture that comes from a file; ours have a fiftieth of it
+ROW = 128  # pixels high, or slightly more
+MOST_PIXELS = 4_000_000  # of a picture from a file; ours have a fiftieth of it
 
 
 def plain(text: str) -> str:
-    """The text without markup, without what cannot be printed, and not longer than anybody reads."""
+    """The text without markup and unprintable characters, cut to `MOST_LETTERS`."""
     text = str(text)
     if len(text) > MOST_LETTERS:
         text = f"{text[: MOST_LETTERS - 1]}…"
@@ -44,7 +44,7 @@ def plain(text: str) -> str:
 
 
 def is_markup(name: str) -> bool:
-    """Whether a file's name is to be left out of lists of choices, whose entries front ends take for HTML."""
+    """Whether to leave a file's name out of lists of choices, whose entries front ends interpret as HTML."""
     return "<" in name
 
 
@@ -54,25 +54,25 @@ def warn(text: str) -> None:
 
 
 def extra(what: str, make: Callable[[], T], otherwise: T = None) -> T:
-    """What `make` gives; `otherwise` and a warning in the log where it fails, whatever the reason: a full disk, a
-    previewer of another device, too little memory. The user's cancelling passes. `what`: what is missing then."""
+    """The result of `make`. If it fails for any reason (a full disk, a previewer on another device, too little memory),
+    logs a warning and returns `otherwise`. Cancelling is passed on. `what`: what is then missing."""
     try:
         return make()
     except comfy.model_management.InterruptProcessingException:
         raise
     except Exception as error:
-        _warn_once(f"no {what}, the work goes on: {type(error).__name__}: {error}")
+        _warn_once(f"no {what}, the job continues: {type(error).__name__}: {error}")
         return otherwise
 
 
 def drawn(make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """A plot, `1 h w 3`; a black picture where it cannot be drawn."""
+    """A plot, `1 h w 3`; a black picture if it cannot be drawn."""
     picture = extra("plot", make)
     return torch.zeros(1, 64, 64, 3) if picture is None else picture
 
 
 def _warn_once(text: str) -> None:
-    """Once in a job, however often it fails there."""
+    """Logs a warning once per job."""
     context = get_executing_context()
     job = context and context.prompt_id
     if job is None or job != _warned["job"]:
@@ -83,12 +83,12 @@ def _warn_once(text: str) -> None:
 
 
 def progress(total: int = 1) -> Callable[..., None]:
-    """A progress bar of `total` steps: returns `advance(done=None, total=None, preview=None)`, to be called after every
-    step.
+    """A progress bar of `total` steps: returns
+    `advance(done=None, total=None, preview=None)`, to call after every step.
 
     Without arguments the bar moves one step; `done` and `total` set it; `preview` is a picture to show in the node.
-    Raises the host's InterruptProcessingException, which must not be swallowed, when the user cancels. The browser
-    hears of it at most two hundred times, and of every picture.
+    Raises the host's InterruptProcessingException, which must not be swallowed, if the user cancels. The browser gets
+    at most two hundred updates, plus one for every picture.
     """
     bar = comfy.utils.ProgressBar(total)
     state = {"done": 0, "total": total, "shown": -1}
@@ -107,24 +107,24 @@ def progress(total: int = 1) -> Callable[..., None]:
 
 
 def show_text(text: str) -> None:
-    """Shows it at once as plain text, in place of what was there before. Does nothing where no server runs the node."""
+    """Shows plain text at once, replacing earlier text. Does nothing if no server runs the node."""
     context = get_executing_context()
     if context is None:
         return
-    from server import PromptServer  # here, since importing it starts the host's web server code
+    from server import PromptServer  # here, because importing it starts the host's web server code
 
     extra("text in the node", lambda: PromptServer.instance.send_progress_text(plain(text), context.node_id))
 
 
 def warn_in_node(text: str) -> None:
-    """A line in the log, and the text in the node that is running."""
+    """A line in the log, and the text in the running node."""
     warn(text)
     show_text(text)
 
 
 def shown(node, pictures: torch.Tensor | None = None, text: str = "") -> dict:
-    """The `ui` of a node's output. `node`: the running node's class; `pictures`: `f h w 3` in 0..1, left out where the
-    folder for temporary files is full. `web/shown_text.js` shows the text, which is made plain."""
+    """The `ui` of a node's output. `node`: the running node's class; `pictures`: `f h w 3` in 0..1, left out if the
+    folder for temporary files is full. `web/shown_text.js` shows the text, with markup removed."""
     output = {}
     if pictures is not None:
         output = extra("picture in the node", lambda: ui.PreviewImage(pictures, cls=node).as_dict(), {})
@@ -134,8 +134,8 @@ def shown(node, pictures: torch.Tensor | None = None, text: str = "") -> dict:
 
 
 def latent_picture(model, latents: torch.Tensor) -> bytes:
-    """A few frames side by side as PNG. `latents`: `f c h w`, the host's latent scale. Empty for latents that the host
-    has no colours for, and where it fails."""
+    """A few frames side by side as PNG. `latents`: `f c h w`, the host's latent scale. Empty if the host has no colours
+    for the latents, and on failure."""
 
     def picture() -> bytes:
         image = draw(model, [model.model.process_latent_in(latents)])
@@ -149,8 +149,8 @@ def latent_picture(model, latents: torch.Tensor) -> bytes:
 
 
 def decode_picture(content: bytes) -> torch.Tensor | None:
-    """A PNG as an IMAGE, `1 h w 3` in 0..1. None for all else, which a file may hold in its place: Pillow would start
-    other programs for some formats, and take minutes for a picture that is small as a file."""
+    """A PNG as an IMAGE, `1 h w 3` in 0..1. None for any other content in a file: Pillow starts other programs for some
+    formats, and can take minutes for a picture in a small file."""
 
     def picture() -> torch.Tensor | None:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
@@ -163,19 +163,19 @@ def decode_picture(content: bytes) -> torch.Tensor | None:
 
 
 def draw(model, rows: list[torch.Tensor]) -> Image.Image | None:
-    """One row of a few frames for each video `f c h w` (the model's latent scale); None for latents that the host has
-    no colours for. Where the user's previewer fails, the linear map to colours does it."""
+    """One row of a few frames for each video `f c h w` (the model's latent scale); None if the host has no colours for
+    the latents. If the user's previewer fails, the linear map to colours is used."""
     latents = torch.cat([_side_by_side(video) for video in rows], dim=-2)[None].float()
     image = None
     for previewer in _previewers(model):
-        latents = latents.to(model.load_device)  # where the host puts its previewers
+        latents = latents.to(model.load_device)  # the device of the host's previewers
         image = extra("picture by the chosen previewer", lambda: previewer.decode_latent_to_preview(latents))
         if image is not None:
             break
     if image is None:
         return None
     height = ROW * len(rows)
-    if image.height >= height:  # the user's previewer gives the full size
+    if image.height >= height:  # the user's previewer returns full size
         return image.resize((round(image.width * height / image.height), height))
     factor = -(-height // image.height)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
@@ -189,7 +189,7 @@ def _side_by_side(video: torch.Tensor) -> torch.Tensor:
 
 
 def _previewers(model) -> Iterator:
-    """The user's choice, then the linear map to colours, which needs nothing else."""
+    """The user's choice, then the linear map to colours, which always works."""
     latent_format = model.model.latent_format
     previewer = extra("chosen previewer", lambda: latent_preview.get_previewer(model.load_device, latent_format))
     if previewer is not None:

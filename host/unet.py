@@ -1,4 +1,4 @@
-"""What the pack needs to know of the host's UNet, and which models it can work with."""
+"""What the pack needs to know about the host's UNet, and which models it supports."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Block:
 
     @property
     def full_place(self) -> tuple[str, int, int]:
-        """As the host's patches name a block among several in one place."""
+        """The host's name for a block among several in one place."""
         return (*self.place, self.index)
 
     @property
     def name(self) -> str:
-        """The path as torch's dictionaries of modules take it."""
+        """The path in the form that torch's module dictionaries accept."""
         return self.path.replace(".", "_")
 
     @property
@@ -61,8 +61,9 @@ def require_unet(model) -> UNetModel:
     further = unet.in_channels - unet.out_channels
     if further and not (model.model.concat_keys or isinstance(model.model, comfy.model_base.IP2P)):
         raise ValueError(
-            f"This model reads {further} channels besides the latents (it may be an upscaler, a novel-view or a video "
-            "model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix checkpoint."
+            f"This model reads {further} channels in addition to the latents (it may be an upscaler, a novel-view "
+            "or a video model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix "
+            "checkpoint."
         )
     prediction(model)
     refuse_several_gpus(bool(model.get_additional_models_with_key("multigpu")))
@@ -73,8 +74,8 @@ def refuse_several_gpus(several: bool) -> None:
     """Raises `ValueError` for a MODEL that newer hosts (0.33) have copied to several GPUs."""
     if several:
         raise ValueError(
-            "This model runs on several GPUs at once, but the temporal modules of an inflated model are on one: take "
-            'the "MultiGPU CFG Split" node off.'
+            "This model runs on several GPUs at once, but the temporal modules of an inflated model are on one: remove "
+            'the "MultiGPU CFG Split" node.'
         )
 
 
@@ -83,15 +84,16 @@ def prediction(model) -> str:
     sampling = model.get_model_object("model_sampling")
     discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
     known = {comfy.model_sampling.EPS: "eps", comfy.model_sampling.V_PREDICTION: "v"}
-    # by the formula, not the class: EDM, x0 and LCM are subclasses of these with another meaning
+    # by the formula, not the class: EDM, x0 and LCM are subclasses of these with a different meaning
     formula = getattr(type(sampling), "calculate_denoised", None)
     kind = next((name for base, name in known.items() if base.calculate_denoised is formula), None)
     if not discrete or kind is None:
-        if "model_sampling" in model.object_patches:  # what the model itself is stays beneath
+        if "model_sampling" in model.object_patches:  # the model's own sampling is still there underneath
             raise ValueError(
                 f"Another node makes this model sample as {_sampling_name(sampling)}, which cannot be tuned or "
-                "inverted by DDIM: take that node (ModelSamplingDiscrete or another whose name begins with "
-                "ModelSampling) off, or set it to eps or v_prediction; Stable Diffusion 1.5, 2.x and XL need none."
+                "inverted by DDIM: remove that node (ModelSamplingDiscrete or another whose name "
+                "begins with ModelSampling), or set it to eps or v_prediction; Stable Diffusion 1.5, 2.x and XL need "
+                "none."
             )
         raise ValueError(
             "This model predicts neither noise (epsilon) nor v on a discrete schedule (it may be a flow or EDM model), "
@@ -101,14 +103,14 @@ def prediction(model) -> str:
 
 
 def _sampling_name(sampling) -> str:
-    """What a sampling is called by the host's nodes: lcm, x0, EDM, flow, …"""
+    """The host nodes' name for a sampling: lcm, x0, EDM, flow, …"""
     names = [cls.__name__ for cls in type(sampling).__mro__]
     known = {"LCM": "lcm", "X0": "x0", "EDM": "EDM", "CONST": "a flow model", "IMG_TO_IMG": "img_to_img"}
     return next((known[name] for name in names if name in known), names[1] if len(names) > 2 else names[0])
 
 
 def compute_dtype(model) -> torch.dtype:
-    """What the MODEL computes in, which may be larger than what its weights are kept in."""
+    """The dtype the MODEL computes in, which may be larger than its weights' dtype."""
     return model.get_model_object("manual_cast_dtype") or model.model_dtype()
 
 
@@ -118,8 +120,7 @@ def sigma_schedule(model) -> torch.Tensor:
 
 
 def once_per_unet(look: Callable[[UNetModel], list]) -> Callable[[UNetModel], list]:
-    """What a function finds by walking through a UNet, which takes milliseconds, is remembered as long as the UNet
-    lives."""
+    """Caches the result of a function that walks through a UNet, which takes milliseconds, for the UNet's lifetime."""
     known: WeakKeyDictionary[UNetModel, list] = WeakKeyDictionary()
 
     @wraps(look)
@@ -133,7 +134,7 @@ def once_per_unet(look: Callable[[UNetModel], list]) -> Callable[[UNetModel], li
 
 @once_per_unet
 def transformer_blocks(unet: UNetModel) -> list[Block]:
-    """All transformer blocks in the order they run."""
+    """All transformer blocks in execution order."""
     places = [(f"input_blocks.{i}", ("input", i), m) for i, m in enumerate(unet.input_blocks)]
     places += [("middle_block", ("middle", 0), unet.middle_block)] if unet.middle_block is not None else []
     places += [(f"output_blocks.{i}", ("output", i), m) for i, m in enumerate(unet.output_blocks)]
@@ -151,10 +152,10 @@ def transformer_blocks(unet: UNetModel) -> list[Block]:
 
 
 class Call:
-    """The arguments of one call of UNetModel.forward. `options`: its transformer_options, copied, so that what a
-    wrapper adds to them is gone after the call. The batch is `(chunks frames) c h w`, a chunk per prompt.
+    """The arguments of one call of UNetModel.forward. `options`: its transformer_options, copied, so a wrapper's
+    additions end with the call. The batch is `(chunks frames) c h w`, a chunk per prompt.
 
-    Raises `ValueError` for a batch that is no number of videos of equal length."""
+    Raises `ValueError` for a batch that cannot be split into videos of equal length."""
 
     def __init__(self, args: tuple, kwargs: dict):
         self.args, self.kwargs = list(args), dict(kwargs)
@@ -167,13 +168,13 @@ class Call:
         self.frames = batch // chunks
 
     def replacements(self, attention: str) -> dict:
-        """What stands in place of the attentions `attn1` or `attn2` in this call, by place, to be added to."""
+        """The replacements of the attention `attn1` or `attn2` in this call, by place; can be extended."""
         replace = self.options["patches_replace"] = dict(self.options.get("patches_replace", {}))
         replace[attention] = dict(replace.get(attention, {}))
         return replace[attention]
 
     def patches(self, place: str) -> list:
-        """What other nodes let run at a place of this call, to be added to."""
+        """The patches of other nodes at a place of this call; can be extended."""
         patches = self.options["patches"] = dict(self.options.get("patches", {}))
         patches[place] = list(patches.get(place, []))
         return patches[place]
@@ -185,7 +186,7 @@ class Call:
 
 
 def attend_by_host(extra_options: dict) -> Attend:
-    """Multi-head attention on `b n c` by the user's backend, as the host runs it where it calls a replacement."""
+    """Multi-head attention on `b n c` by the user's backend, as the host runs it when it calls a replacement."""
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         heads, precision = extra_options["n_heads"], extra_options.get("attn_precision")
@@ -195,7 +196,7 @@ def attend_by_host(extra_options: dict) -> Attend:
 
 
 def check_finite(tensor: torch.Tensor, what: str) -> None:
-    """Raises `ValueError` for NaN and infinite values that a model gave. `what`: what they are, in the plural."""
+    """Raises `ValueError` for NaN and infinite values from a model. `what`: what they are, in the plural."""
     if not torch.isfinite(tensor).all():
         raise ValueError(
             f"The model gave NaN or infinite {what}: if it was tuned, tune again with a lower learning rate, otherwise "
@@ -217,9 +218,9 @@ def video_group_norms(unet: UNetModel) -> list[torch.nn.Module]:
 
 
 def hook_text_projections(blocks: list[Block], text: torch.Tensor | None, frames: int) -> list[RemovableHandle]:
-    """Makes the cross-attentions' key and value projections see the first frame's text of `(b f) l c` and give it to
-    all, until the returned handles are removed. Where frames have prompts of their own, or another node changes the
-    text on its way, everything stays as it is."""
+    """Makes the cross-attentions' key and value projections compute the first frame's text of `(b f) l c` and repeat
+    the result for all frames, until the returned handles are removed. Changes nothing if frames have their own prompts,
+    or another node changes the text before it gets there."""
     if text is None or frames == 1 or text.shape[0] % frames:
         return []
     rows = text.unflatten(0, (-1, frames))

@@ -1,11 +1,11 @@
-"""Long clips in context windows, for inflated models: as "EI2 Context Windows" asks, or the host's own node.
+"""Long clips in context windows, for inflated models: set by "EI2 Context Windows" or the host's own node.
 
-At every noise level the clip is cut into windows; the UNet runs on one after the other, and what overlaps is blended.
-Every window runs as a video of its own length with its own frames' prompts, and sees the whole clip's coarse tokens:
-before the windows of a noise level, the UNet runs once on frames spread over the clip, and FFAM keeps their tokens.
+At every noise level the clip is split into windows. The UNet runs on one after the other, and overlaps are blended.
+Every window runs as a video of its own length with its own frames' prompts, and sees coarse tokens of the whole clip:
+before the windows of a noise level, the UNet runs once on frames spread over the clip, and FFAM stores their tokens.
 
-The host's own handler of context windows is not run: what it does has changed with every release, and since ComfyUI
-0.4 it differs from what a batch of frames needs. Only its settings are read.
+The host's own handler of context windows is not run: it has changed with every release, and since ComfyUI 0.4 it no
+longer suits a batch of frames. Only its settings are read.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from comfy.patcher_extension import WrappersMP
 from ..ei2.windows import CoarseTokens, pyramid_weights, spread_frames, static_windows
 from .unet import refuse_several_gpus
 
-WHOLE_CLIP = "EI2 whole clip"  # names the `CoarseTokens` among the transformer options
-WINDOWS = "EI2 context windows"  # names the `ClipWindows` there
-WINDOW = "context_window"  # names the `Window` there while the UNet runs on it; the host's own name
+WHOLE_CLIP = "EI2 whole clip"  # key of the `CoarseTokens` in the transformer options
+WINDOWS = "EI2 context windows"  # key of the `ClipWindows` there
+WINDOW = "context_window"  # key of the `Window` there while the UNet runs on it; the host's own name
 NODE = '"EI2 Context Windows"'
 HOSTS_NODE = '"Context Windows (Manual)"'
-# inputs of the host's node that have no meaning for a video in the batch, and their values that do nothing
+# inputs of the host's node that have no meaning for a video in the batch, and their neutral values
 WITHOUT_MEANING = {"cond_retain_index_list": "", "latent_retain_index_list": "", "split_conds_to_windows": False}
 
 
 @dataclass(frozen=True)
 class Window:
-    """The frames of a clip that the UNet sees, as the host's own windows name them."""
+    """The frames of a clip that the UNet sees, with the host's own attribute names."""
 
     index_list: list[int]
     dim: int = 0
@@ -42,8 +42,8 @@ class Window:
 
 @dataclass(frozen=True)
 class ClipWindows:
-    """How a clip is cut. `cut(frames, sigma, sigmas)`: the frames of each window at a noise level `sigma` of the
-    sampling's `sigmas`; `weigh(window, frames)`: how much each of its frames counts where windows overlap."""
+    """How a clip is split. `cut(frames, sigma, sigmas)`: the frames of each window at a noise level `sigma` of the
+    sampling's `sigmas`; `weigh(window, frames)`: the weight of each of its frames where windows overlap."""
 
     length: int
     overlap: int
@@ -53,8 +53,8 @@ class ClipWindows:
 
 
 def with_windows(model, length: int, overlap: int):
-    """A clone of the MODEL that sees clips longer than `length` frames in windows that share `overlap` of them. Raises
-    `ValueError` for numbers that cut no video."""
+    """A clone of the MODEL that sees clips longer than `length` frames in windows that share `overlap` frames. Raises
+    `ValueError` for values that cannot split a video."""
     cut = lambda frames, sigma, sigmas: static_windows(frames, length, overlap)
     windows = ClipWindows(length, overlap, cut, lambda window, frames: pyramid_weights(len(window)))
     check_windows(windows)
@@ -66,14 +66,14 @@ def with_windows(model, length: int, overlap: int):
 
 
 def without_windows(model) -> None:
-    """Takes context windows off a MODEL that is not shared, those of the host's node, too."""
+    """Removes context windows from a MODEL that is not shared, including those of the host's node."""
     model.model_options.pop("context_handler", None)
     model.model_options["transformer_options"].pop(WINDOWS, None)
     model.remove_wrappers_with_key(WrappersMP.PREPARE_SAMPLING, WINDOWS)
 
 
 def room_for(frames: int):
-    """Around the host's preparation of a sampling: it is to make room for so many frames, not for all of the clip."""
+    """Wraps the host's preparation of sampling, so that it makes room for `frames` frames, not for the whole clip."""
 
     def prepare(executor, model, noise_shape, *args, **kwargs):
         return executor(model, [min(frames, noise_shape[0]), *noise_shape[1:]], *args, **kwargs)
@@ -82,8 +82,8 @@ def room_for(frames: int):
 
 
 def context_windows(model_options: dict, frames: int) -> ClipWindows | None:
-    """The windows that `frames` will be seen in, if they are more than one holds. Raises `ValueError` as
-    `check_windows` and for what the host's node asks and no video can have."""
+    """The windows for `frames` frames, or None if they fit in one. Raises `ValueError` like `check_windows`, and for
+    settings of the host's node that do not apply to a video."""
     handler = model_options.get("context_handler")
     if isinstance(handler, comfy.context_windows.IndexListContextHandler):
         if frames <= handler.context_length:
@@ -98,18 +98,18 @@ def context_windows(model_options: dict, frames: int) -> ClipWindows | None:
 
 
 def check_windows(windows: ClipWindows) -> None:
-    """Raises `ValueError` for windows that cannot cut a video into shorter videos."""
+    """Raises `ValueError` for windows that cannot split a video into shorter videos."""
     if windows.length < 2:
         raise ValueError(f"context_length is {windows.length}: set it in {windows.node} to 2 or more.")
     if not 0 <= windows.overlap < windows.length:
         raise ValueError(
             f"context_overlap is {windows.overlap}, but a window has {windows.length} frames: set it in "
-            f"{windows.node} to fewer, a quarter of context_length for instance."
+            f"{windows.node} to fewer, for instance a quarter of context_length."
         )
 
 
 def _of_host(handler) -> ClipWindows:
-    """What the host's "Context Windows (Manual)" asks for, by its settings."""
+    """The windows set by the host's "Context Windows (Manual)"."""
     if handler.dim != 0:
         raise ValueError(
             f"The context windows cut dimension {handler.dim} of the latents, but a video's frames are dimension 0: "
@@ -130,8 +130,8 @@ def _of_host(handler) -> ClipWindows:
         if schedule == "batched":
             return [list(range(start, min(start + length, frames))) for start in range(0, frames, length)]
         moving = copy.copy(handler)  # its windows move from step to step
-        # So that inversion and sampling take the same windows at the same noise level, steps are counted from noise to
-        # clean in both.
+        # Inversion and sampling must use the same windows at the same noise level,
+        # so both count steps from noise to clean.
         moving.set_step(sigma, {"transformer_options": {"sample_sigmas": sigmas.sort(descending=True).values}})
         return moving.context_schedule.func(frames, moving, {})
 
@@ -154,8 +154,8 @@ def _of_host(handler) -> ClipWindows:
 
 
 class OwnWindows:
-    """A wrapper around what a guider predicts for a clip `f c h w`: the windows that the host's node asks for become
-    ours, before the host comes to cut the clip itself."""
+    """A wrapper around a guider's prediction for a clip `f c h w`: replaces the windows of the host's node by ours,
+    before the host splits the clip itself."""
 
     def __call__(self, executor, x, timestep, model_options=None, *args, **kwargs):
         model_options = model_options or {}
@@ -169,7 +169,7 @@ class OwnWindows:
 
 
 class VideoWindows:
-    """A wrapper around the prediction for a list of prompts: runs it on one window of the clip after the other.
+    """A wrapper around the prediction for a list of prompts: runs it on the clip's windows, one after the other.
     `coarse`: whether the windows share coarse tokens of the whole clip."""
 
     def __init__(self, coarse: bool):
@@ -204,7 +204,8 @@ class VideoWindows:
 
     @staticmethod
     def _anchors(frames: int, length: int) -> list[int]:
-        """The frames whose coarse tokens all windows see; one less than a window has, which sees its own finely."""
+        """The frames whose coarse tokens all windows see: one fewer than a window
+        has, because a frame sees itself in full."""
         return spread_frames(frames, length - 1)
 
     @staticmethod
@@ -219,8 +220,8 @@ class VideoWindows:
 
 
 def at_frames(conds: list[list[dict] | None], frames: Sequence[int], total: int) -> list[list[dict] | None]:
-    """The host's prompts for some frames of a clip of `total`: whatever they hold per frame, picked. Prompts that share
-    a ControlNet still share it, so that the host can run them together."""
+    """The host's prompts for some frames of a clip of `total` frames: per-frame values are selected. Prompts that share
+    a ControlNet still share it, so the host can run them together."""
     controls: dict[int, object] = {}
     pick = lambda tensor: tensor[list(frames)] if tensor.ndim and len(tensor) == total else tensor
 
@@ -237,8 +238,8 @@ def at_frames(conds: list[list[dict] | None], frames: Sequence[int], total: int)
 
 
 def control_at(control, frames: Sequence[int], total: int):
-    """A ControlNet or T2I adapter with the hints of some frames of a clip of `total`; itself where it has one hint for
-    all."""
+    """A ControlNet or T2I adapter with the hints of some frames of a clip of `total` frames;
+    unchanged if it has one hint for all."""
     if control is None:
         return None
     previous = control_at(control.previous_controlnet, frames, total)
@@ -246,7 +247,7 @@ def control_at(control, frames: Sequence[int], total: int):
     per_frame = isinstance(hint, torch.Tensor) and len(hint) == total
     if previous is control.previous_controlnet and not per_frame:
         return control
-    control = copy.copy(control)  # keeps what the host prepared for this sampling, which the host's copy() would not
+    control = copy.copy(control)  # keeps what the host prepared for this sampling; the host's copy() would not
     control.previous_controlnet = previous
     if per_frame:
         control.cond_hint_original, control.cond_hint = hint[list(frames)], None

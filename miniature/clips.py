@@ -1,4 +1,4 @@
-"""Clips of the miniature's world: a scene per frame, so that the right result of every edit is known.
+"""Clips of the miniature's world: one scene per frame, so the correct result of every edit is known.
 
     python -m miniature.clips
 
@@ -36,7 +36,7 @@ def moving(
 
     `path`: the four control points of the Bézier curve the object's centre follows, in pixels; `turn`: how far the
     object turns over the whole clip, in radians; `drift`: how far the background pattern moves, in pixels. The object
-    sets off and arrives gently, the background moves evenly. Raises ValueError for a path of another length.
+    starts and stops gently; the background moves evenly. Raises ValueError for a path of another length.
     """
     if len(path) != 4:
         raise ValueError(f"The object's path needs 4 control points (x, y), but got {len(path)}.")
@@ -60,7 +60,7 @@ def moving(
 
 
 def edited(scenes: list[Scene], **attributes) -> list[Scene]:
-    """The same motion with other attributes in every frame: the right answer of an edit."""
+    """The same motion with other attributes in every frame: the correct result of an edit."""
     return [scene.edited(**attributes) for scene in scenes]
 
 
@@ -71,7 +71,7 @@ def quickstart_clip() -> list[Scene]:
 
 
 def quickstart_truth() -> list[Scene]:
-    """The right answer of the quick start's edit: the same clip with the target's shape and colour."""
+    """The correct result of the quick start's edit: the same clip with the target's shape and colour."""
     return edited(quickstart_clip(), **QUICKSTART_TARGET)
 
 
@@ -81,8 +81,8 @@ def write_clip(scenes: list[Scene], path: Path, fps: int) -> None:
 
 
 def write_video(pictures: torch.Tensor, path: Path, fps: int, crf: float = 8) -> None:
-    """Writes pictures `f 3 h w` in 0..1 as H.264 in an MP4 (yuv420p, tagged BT.709, so that players show the colours
-    that were meant). Raises ValueError for odd sizes, which yuv420p cannot hold."""
+    """Writes pictures `f 3 h w` in 0..1 as H.264 in an MP4 (yuv420p, tagged BT.709, so players show the intended
+    colours). Raises ValueError for odd sizes, which yuv420p cannot hold."""
     height, width = pictures.shape[-2:]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs even sizes, but the pictures are {width} x {height}: crop them by one pixel.")

@@ -2,9 +2,9 @@
 
     python -m miniature.evaluate
 
-It takes the exported weights as the host loads them, and writes the numbers to `benchmarks/results/miniature.json` and
-into the model card. Needs ComfyUI's folder on `PYTHONPATH`. `evaluate_scenes.py` watches a training.
-Latents `z` are those the UNet sees, of about unit variance.
+It uses the exported weights as the host loads them, and writes the results to `benchmarks/results/miniature.json` and
+into the model card. Needs ComfyUI's folder on `PYTHONPATH`. `evaluate_scenes.py` watches a training. Latents `z` are
+those the UNet sees, of about unit variance.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class HostMiniature:
 
 
 def _import_pack(module: str):
-    """A module of the pack, which is imported by path and under a name of its own, as the host does it."""
+    """A module of the pack, imported by path and under its own name, as the host does."""
     name = "ei2_pack"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
@@ -153,8 +153,8 @@ def compare(scenes: list[Scene], seen: list[dict[str, str]]) -> list[dict[str, b
 def text_to_image(
     miniature: Miniature, judge: Judge, count: int, guidance: float, batch: int = 25
 ) -> tuple[dict[str, float], list[Scene], torch.Tensor]:
-    """The share of random prompts whose picture shows each attribute, and all four; the scenes that were asked for and
-    their pictures `count 3 128 128`."""
+    """The share of random prompts whose picture shows each attribute, and all four; the requested scenes
+    and their pictures `count 3 128 128`."""
     rng, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     scenes = [random_scene(rng) for _ in range(count)]
     pictures = torch.cat(
@@ -182,7 +182,7 @@ def captions(pictures: torch.Tensor, scenes: list[Scene], judge: Judge) -> list[
 
 
 def model_card_table(results: dict) -> str:
-    """The measured figures beside the bars they were trained for, as Markdown."""
+    """The measured figures next to their targets, as Markdown."""
     vae, shares = results["vae"], results["text_to_image"]
     rows = [(f"VAE reconstruction, {vae['pictures']} unseen renders", f"{vae['mean_psnr_db']:.1f} dB", "30 dB")]
     bars = {"shape": 90, "color": 95, "background": 95, "pattern": 90}

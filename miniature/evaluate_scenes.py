@@ -3,7 +3,7 @@
     python -m miniature.evaluate_scenes --count 100
 
 Text to image is judged by `scene_judge.py` for views with things, and by the bundled judge for shapes on patterns, so
-that these can be compared with the bundled miniature's figures. Writes `evaluation.json` and contact sheets beside the
+these can be compared with the bundled miniature's figures. Writes `evaluation.json` and contact sheets next to the
 UNet's checkpoint. Needs ComfyUI's folder on `PYTHONPATH`.
 """
 
@@ -85,8 +85,8 @@ def reconstruction(miniature: CheckpointMiniature, shapes: float, count: int) ->
 def things_to_image(
     miniature: CheckpointMiniature, judge: SceneJudge, count: int, guidance: float, batch: int = 25
 ) -> tuple[dict, list[View], torch.Tensor, list[dict[str, bool]]]:
-    """The share of random prompts with things whose picture shows what was asked for, per question and per thing; the
-    views, their pictures `count 3 128 128` and what was right about each."""
+    """The share of random prompts with things whose picture shows what was requested, per question and per thing; the
+    views, their pictures `count 3 128 128`, and what was correct in each."""
     rng, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
     views = [random_view(rng, shapes=0.0) for _ in range(count)]
     pictures = torch.cat(

@@ -2,8 +2,8 @@
 
     python -m miniature.export --vae training/vae/checkpoint.pt --unet training/unet/checkpoint.pt
 
-They go to `training/export`. To bundle them, copy them to `miniature/weights` and make `architecture.SCENE_UNET` the
-`UNET` that the node builds.
+The weights are written to `training/export`. To bundle them, copy them to `miniature/weights` and make
+`architecture.SCENE_UNET` the `UNET` that the node builds.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
 
 
 class Conv2d(torch.nn.Conv2d):
-    """torch's convolution, stepping around two slow bf16 backward kernels of CPUs: input channels beyond 128 are
+    """torch's convolution, which avoids two slow bf16 backward kernels of CPUs: more than 128 input channels are
     convolved in parts and added (10 times faster), and very few input channels stay in fp32."""
 
     def forward(self, x):
@@ -37,7 +37,7 @@ class Conv2d(torch.nn.Conv2d):
         return total
 
 
-# The host's own layers skip initialisation and are made for inference; training wants plain ones.
+# The host's own layers skip initialisation and are made for inference; training needs plain ones.
 TRAINABLE = SimpleNamespace(
     Linear=torch.nn.Linear,
     Conv2d=Conv2d,
@@ -61,7 +61,7 @@ TRAINABLE.Embedding = Embedding
 
 def differentiable_attention(_, q, k, v, heads, mask=None, **options):
     """Batched matmul, softmax, batched matmul, `b n (heads c)`: as an override of the host's attention it trains a
-    third faster on a CPU than the fused kernel, whose backward is slow there."""
+    third faster on a CPU than the fused kernel, whose backward pass is slow there."""
     b, n, width = q.shape
     q, k, v = (t.view(b, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
     weights = (q @ k.transpose(-1, -2) * (width // heads) ** -0.5).softmax(dim=-1)

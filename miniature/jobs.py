@@ -16,7 +16,8 @@ from .clips import moving, write_clip
 from .world import Scene, prompt
 
 FPS, FRAMES = 8, 8
-# Each with an own shape, way and look: what is edited into what is known, so that a person sees whether it is right.
+# Each has its own shape, motion and appearance, and the edits are known, so a
+# person can see whether a result is correct.
 CLIPS = {
     "blue_square": (
         Scene(shape="square", color="blue", pattern="dotted", background="white", radius=32.0),

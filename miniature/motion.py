@@ -1,9 +1,9 @@
-"""Motion in the world with things: a clip is a list of views, one per frame, and each motion is laid upon a clip.
+"""Motion in the world with things: a clip is a list of views, one per frame, and each motion is applied to a clip.
 
     clip = panning(hopping(along(still(view, 16), path), hops=2, height=20), 60, 0)
 
-Since motions change poses and the camera only, the right result of an edit is the same clip with other attributes
-(`edited`). What moves along a path sets off and arrives gently; the camera moves evenly.
+Motions change only poses and the camera, so the correct result of an edit is the same clip with other attributes
+(`edited`). Things that move along a path start and stop gently; the camera moves evenly.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def still(view: View, frames: int) -> Clip:
 
 
 def edited(clip: Sequence[View], actor: int | None = None, **attributes) -> Clip:
-    """The same motion with other attributes in every frame, of the view or of one of its actors: the right answer of
-    an edit."""
+    """The same motion with other attributes in every frame, of the view or of one of its
+    actors: the correct result of an edit."""
     if actor is None:
         return [view.edited(**attributes) for view in clip]
     return [view.with_actor(actor, **attributes) for view in clip]
@@ -84,7 +84,7 @@ def squashing(clip: Sequence[View], times: int, amount: float = 0.3, actor: int 
 
 def passing(clip: Sequence[View], distance: float, actors: tuple[int, int] = (0, 1)) -> Clip:
     """Two actors pass each other: each moves `distance` pixels, the left one to the right and the right one to the
-    left. Raises ValueError where the view has not both."""
+    left. Raises ValueError if the view does not have both."""
     first, second = actors
     if max(actors) >= len(clip[0].actors):
         raise ValueError(f"Two things are to pass each other, but the picture holds {len(clip[0].actors)}.")
@@ -109,7 +109,7 @@ def entering(clip: Sequence[View], actor: int = 0, from_left: bool = True) -> Cl
 
 
 def panning(clip: Sequence[View], dx: float, dy: float = 0.0) -> Clip:
-    """The camera moves by so many pixels to the right and down; things keep their place in the picture."""
+    """The camera moves by `dx` pixels to the right and `dy` down; things keep their place in the picture."""
     return [
         view.edited(
             camera=replace(view.camera, pan_x=view.camera.pan_x + dx * even, pan_y=view.camera.pan_y + dy * even)

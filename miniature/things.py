@@ -1,8 +1,8 @@
 """The things of the miniature's world: OpenMoji's pictures as sprites, some of them in colours.
 
 A sprite is drawn once from OpenMoji's SVG file (`sprites.py`) and then placed freely: size, mirroring, tilt, squash.
-All things of one radius cover the same area, and a thing's centre is its centre of mass, so that one thing can take the
-place of another. OpenMoji's pictures are under CC BY-SA 4.0.
+All things of one radius cover the same area, and a thing's centre is its centre of mass, so one thing can replace
+another. OpenMoji's pictures are under CC BY-SA 4.0.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FINE = 2  # samples per pixel and axis
 
 @dataclass(frozen=True)
 class Thing:
-    """`code`: OpenMoji's file; `fills`: the colours of the file that are exchanged, with the factor of brightness each
-    has beside the first; `natural`: the colour that replaces the first one in the plain thing, as a hexadecimal number;
-    `colors`: whether prompts may name a colour."""
+    """`code`: OpenMoji's file; `fills`: the file's colours that are replaced, each with its brightness relative to the
+    first; `natural`: the colour that replaces the first one in the plain thing, as a hexadecimal number; `colors`:
+    whether prompts may name a colour."""
 
     code: str
     fills: dict[str, float] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def key(name: str, color: str | None) -> str:
 
 
 def fills(name: str, color: str | None) -> dict[str, str]:
-    """Which colours of the SVG file become which, hexadecimal."""
+    """The SVG file's colours and their replacements, hexadecimal."""
     thing = THINGS[name]
     if color is None and not thing.natural:
         return {}

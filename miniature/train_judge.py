@@ -2,9 +2,9 @@
 
     python -m miniature.train_judge --minutes 15
 
-Pictures of a generative model are a little soft, noisy or off in tone; so the renders are made imperfect at random, and
-the judge learns to see through it. The accuracy on unseen renders is printed and kept in the weights' metadata.
-Progress is saved and picked up again by the next start.
+A generative model's pictures are slightly soft, noisy or off in tone, so the renders are degraded at random, and the
+judge learns to ignore it. The accuracy on unseen renders is printed and stored in the weights' metadata. Progress is
+saved, and the next start resumes from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .scene_judge import SceneJudge
 
 
 def labels(judge: Judge, truth: list[dict]) -> dict[str, torch.Tensor]:
-    """The right answers as probabilities `b classes`: zero where a question has no answer, halves where it has two."""
+    """The correct answers as probabilities `b classes`: zero if a question has no answer, halves if it has two."""
     result = {name: torch.zeros(len(truth), len(classes)) for name, classes in judge.CLASSES.items()}
     for i, answer in enumerate(truth):
         for name, words in answer.items():
@@ -42,8 +42,9 @@ def rescale(pictures: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def imperfect(pictures: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Every quarter of the batch made imperfect in its own way, `b 3 h w` in 0..1: untouched, blurred, rescaled or
-    both; then contrast, brightness and a faint coloured and fine noise for each picture but the first quarter."""
+    """Degrades each quarter of the batch in its own way, `b 3 h w` in 0..1: unchanged, blurred,
+    rescaled or both; then changes contrast and brightness, and adds faint colour noise and fine noise,
+    for every picture except the first quarter."""
     clean, *others = pictures.chunk(4)
     others[0] = blur(others[0], rng.uniform(0.5, 2.5))
     others[1] = rescale(others[1], rng.uniform(0.35, 0.9))
@@ -59,8 +60,8 @@ def imperfect(pictures: torch.Tensor, rng: random.Random) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(judge: Judge, count: int, seed: int, spoil=lambda pictures: pictures) -> dict[str, float]:
-    """Share of right answers per question over `count` unseen renders, each passed through `spoil`; questions without
-    an answer, and with two, are left out."""
+    """The share of correct answers per question over `count` unseen renders, each passed through `spoil`; questions
+    without an answer, and with two, are left out."""
     rng = random.Random(seed)
     votes: dict[str, list[bool]] = {name: [] for name in judge.CLASSES}
     for start in range(0, count, 50):
@@ -146,7 +147,8 @@ def main() -> None:
 
     weights = {key: value.contiguous().half().cpu() for key, value in judge.state_dict().items()}
     judge = SceneJudge().eval()
-    judge.load_state_dict({key: value.float() for key, value in weights.items()})  # judge what is written
+    # evaluate the weights as they are written
+    judge.load_state_dict({key: value.float() for key, value in weights.items()})
     metadata = report(judge, args.evaluate)
     file = args.run / SceneJudge.FILE.name
     save_file(weights, file, metadata={"pictures": f"{PIXELS} x {PIXELS}", "steps": str(step), **metadata})

@@ -2,11 +2,11 @@
 
     python -m miniature.train_unet --minutes 90
 
-A first start begins with the bundled weights, widened where the new UNet is wider. ε-prediction on SD's noise schedule;
-min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided at middle noise levels, are learned
-early; exponential moving average of the weights. The VAE's encoder is slow, so a bank of latents is encoded once and
-then renewed by a few pictures each step. Progress is saved every few minutes and picked up again by the next start,
-which trains for its own `--minutes`; `--cool` lets the learning rate fall to nothing meanwhile, as for the last start.
+The first start begins with the bundled weights, widened where the new UNet is wider. ε-prediction on SD's noise
+schedule; min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided at middle noise levels, are
+learned early; exponential moving average of the weights. The VAE's encoder is slow, so a bank of latents is encoded
+once, and a few pictures are replaced in each step. Progress is saved every few minutes; the next start resumes from it
+and trains for its own `--minutes`. `--cool` lets the learning rate fall to 0 during this start, for the last one.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def vocabulary() -> list[str]:
 
 
 class Tokens:
-    """The host's SD1 tokenizer with its token numbers packed into the few rows the miniature's prompts use.
+    """The host's SD1 tokenizer with its token ids mapped to the few rows that the miniature's prompts use.
 
-    `used`: the token numbers of a training that is already under way; default: all that prompts can hold.
+    `used`: the token ids of a training that has already started; default: all that prompts can contain.
     """
 
     def __init__(self, used: list[int] | None = None):
@@ -119,7 +119,7 @@ class TextToImage(torch.nn.Module):
         return self.unet(x, t, context, transformer_options=options)
 
     def begin_with_bundled(self, tokens: Tokens) -> None:
-        """Takes over what the bundled miniature knows: its UNet, widened, and its words."""
+        """Takes over the bundled miniature's UNet, widened, and its words."""
         from safetensors.torch import load_file
 
         generator = torch.Generator().manual_seed(0)
@@ -242,8 +242,8 @@ def main() -> None:
 
 
 def moving_average(average: torch.Tensor, current: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
-    """Exponential moving average that looks back over a tenth of the steps so far, and 1000 at most: the first weights
-    are soon forgotten."""
+    """Exponential moving average over a tenth of the steps so far, at most 1000, so
+    the first weights are soon forgotten."""
     decay = min(0.999, (1 + int(updates)) / (10 + int(updates)))
     return torch.lerp(average, current.to(average.dtype), 1 - decay)
 

@@ -2,10 +2,10 @@
 
     python -m miniature.train_vae --minutes 25
 
-A first start begins with the bundled weights. The encoder and decoder learn together; `--freeze-encoder` goes on with
-the decoder alone, so that a UNet can already be trained on the finished latent space. Progress is saved every few
-minutes and picked up again by the next start, which trains for its own `--minutes`; `--cool` lets the learning rate
-fall to nothing meanwhile, as for the last start.
+The first start begins with the bundled weights. Encoder and decoder are trained together; `--freeze-encoder` continues
+with the decoder alone, so a UNet can already be trained on the finished latent space. Progress is saved every few
+minutes; the next start resumes from it and trains for its own `--minutes`. `--cool` lets the learning rate fall to 0
+during this start, for the last one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import scene, world
 from .architecture import WEIGHTS
 from .optim import Optimizer, clock, rate, save_whole
 
-LATENT_NOISE = 0.05  # of a latent's unit deviation: the decoder must forgive small errors of the UNet
+LATENT_NOISE = 0.05  # of a latent's unit deviation: the decoder must tolerate small errors of the UNet
 
 HARD = ("pencil sketch", "pixel art")  # the looks with the most detail, drawn more often
 
@@ -44,7 +44,7 @@ def crops(rng: random.Random, count: int, size: int) -> torch.Tensor:
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """MSE, so heavy that thin lines do not vanish, + L1 + L1 of the picture's gradients, which keeps edges sharp."""
+    """MSE, weighted so that thin lines do not vanish, + L1 + L1 of the picture's gradients, which keeps edges sharp."""
     error = output - target
     dx, dy = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
     return 16 * error.square().mean() + error.abs().mean() + dx + dy
@@ -121,7 +121,7 @@ def main() -> None:
             f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}"
         )
 
-    few = min(16, args.evaluate)  # pictures of full size take as long as several steps
+    few = min(16, args.evaluate)  # full-size pictures take as long as several steps
     print(f"from step {first}: {report(few)}", flush=True)
     start = last_report = clock(args.device)
     step, running = first, 0.0

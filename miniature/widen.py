@@ -1,8 +1,8 @@
-"""A wider miniature that begins with what a narrower one has learned.
+"""Makes a wider miniature from a narrower, trained one.
 
-Every two channels become three, the third the mean of the two; nothing reads the third yet, apart from a little noise.
-A norm over a group of channels keeps its mean so, and its variance by a factor, which the norm's weight makes up for:
-the wider model is near the narrower one, not equal to it. Attention gets copies of whole heads.
+Every two channels become three; the third is the mean of the two. Apart from a little noise, nothing reads the third
+yet. The mean of a norm's group of channels does not change, and its variance changes by a factor for which the norm's
+weight compensates. The wider model is close to the narrower one, not equal to it. Attention gets copies of whole heads.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from .architecture import HEAD_WIDTH, TRAIN_STEPS
 
 NOISE = 0.05  # of a weight's standard deviation
-SPREAD = (2.5 / 3) ** 0.5  # a group's deviation with the third channel in it, beside that without, if all are alike
-RIDGE = 1e-4  # of a sinusoid's mean square, about
+SPREAD = (2.5 / 3) ** 0.5  # a group's deviation with the third channel, relative to that without, if all are alike
+RIDGE = 1e-4  # roughly, of a sinusoid's mean square
 
 
 def widen(narrow: dict[str, torch.Tensor], wide: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
@@ -47,8 +47,8 @@ def widen(narrow: dict[str, torch.Tensor], wide: dict[str, torch.Tensor], genera
 
 
 def _time_embedding(weight: torch.Tensor, width: int) -> torch.Tensor:
-    """The layer `o i` that makes of `width` sinusoids about what `weight` makes of its own, by least squares over all
-    steps; with a penalty on large weights, which half precision could not add up."""
+    """The layer `o i` whose output for `width` sinusoids approximates that of `weight` for its own, by least squares
+    over all steps, with a penalty on large weights, which half precision could not sum."""
     from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 
     steps = torch.arange(TRAIN_STEPS).float()

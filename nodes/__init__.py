@@ -48,7 +48,7 @@ for _node in NODES:
 
 
 class EI2Extension(ComfyExtension):
-    """Tells the host which nodes there are."""
+    """Registers the nodes with the host."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -1,4 +1,4 @@
-"""The node that puts a tune on a model."""
+"""The node that applies a tune to a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..host.ui import shown, warn
 
 
 class ApplyTune(io.ComfyNode):
-    """Model and tune become the tuned model."""
+    """Applies a tune to a model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""The node that says which words of the source prompt become which words of the target prompt."""
+"""The node that maps words of the source prompt to words of the target prompt."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class AttentionControl(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, reweight, blend_source, blend_target) -> None:
-        """Of what a user writes freely; the host repeats the sentence for every input named here, so no others."""
+        """Checks free text. The host repeats the message for every input named here, so there are no others."""
         check_words(reweight, blend_source, blend_target)
 
     @classmethod
@@ -195,8 +195,8 @@ class AttentionControl(io.ComfyNode):
 
 
 def check_words(reweight: str | None, blend_source: str | None, blend_target: str | None) -> None:
-    """What can be said of them before the text encoder is there; None: not known yet, as it comes from another node.
-    Raises `ValueError` for a reweight line that cannot be read, and for blend words on one side only."""
+    """Checks that need no text encoder. None: not known yet, because the value comes from another node. Raises
+    `ValueError` for a reweight line that cannot be parsed, and for blend words on one side only."""
     parse_reweight(reweight or "")
     if blend_source is None or blend_target is None:
         return
@@ -212,7 +212,7 @@ def check_words(reweight: str | None, blend_source: str | None, blend_target: st
 
 
 def check_blend(on: bool, threshold: float, start: float) -> None:
-    """Raises `ValueError` for LocalBlend's options changed while it is off."""
+    """Raises `ValueError` if LocalBlend's options are changed while it is off."""
     for name, value, default in (("threshold", threshold, THRESHOLD), ("start", start, START)):
         if not on and value != default:
             raise ValueError(
@@ -248,7 +248,7 @@ def _conditioning(clip, text: str, prompt: Prompt) -> list:
     rows = conditioning[0][0].shape[1]
     if rows != len(prompt):
         raise ValueError(
-            f"This text encoder makes {rows} embeddings of a prompt of {len(prompt)} tokens, so that words cannot be "
-            "told apart: connect the checkpoint's own clip."
+            f"This text encoder makes {rows} embeddings of a prompt of {len(prompt)} tokens, so words "
+            "cannot be distinguished: connect the checkpoint's own clip."
         )
     return conditioning

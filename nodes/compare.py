@@ -1,4 +1,4 @@
-"""The node that puts several videos into one."""
+"""The node that combines several videos into one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .pictures.layouts import check_wipe, contact_sheet, fitted, grid, side_by_s
 LAYOUTS = {"side by side": side_by_side, "grid": grid, "wipe": wipe}
 MOST_VIDEOS = 6
 LABELS = "source\nedit"
-LONGEST_LABEL = 200  # letters: more fit no picture
+LONGEST_LABEL = 200  # characters: more do not fit into any picture
 
 
 class Compare(io.ComfyNode):
@@ -84,7 +84,7 @@ class Compare(io.ComfyNode):
 
 
 def label_of(labels: str, number: int) -> str:
-    """The line of a video, counted from 0; nothing when there are no labels at all."""
+    """The label of a video, counted from 0; empty if there are no labels at all."""
     if not labels.strip():
         return ""
     lines = labels.rstrip().split("\n")

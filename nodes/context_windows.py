@@ -1,4 +1,4 @@
-"""The node that lets clips longer than fit at once be inverted and edited."""
+"""The node that inverts and edits clips too long to process at once."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class EditSample(io.ComfyNode):
         check_frames(model, inversion.frames, "the inversion")
         check_schedule(model, inversion)
         kept = None if mask is None else kept_outside(mask, inversion)
-        if cfg != 1:  # where it is, this is as a rule a reconstruction
+        if cfg != 1:  # cfg 1 is usually a reconstruction
             warn_of_words(model, "positive", "edit")
         if control is None:
             if inversion.unconditional is not None:

@@ -1,4 +1,4 @@
-"""The nodes that turn an image UNet into a video UNet: by a named preset, or option by option."""
+"""The nodes that turn an image UNet into a video UNet: by preset, or option by option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node that tells what inversions are kept on disk, and deletes them."""
+"""The node that shows which inversions are cached on disk, and deletes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..host.ui import shown
 
 
 class InversionCache(io.ComfyNode):
-    """A look into the cache."""
+    """Shows and clears the cache."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -54,7 +54,7 @@ class InversionCache(io.ComfyNode):
 
 
 def leftovers(litter: Litter) -> str:
-    """For the report; empty without any."""
+    """The report's text on leftovers; empty if there are none."""
     plural = "" if litter.entries == 1 else "s"
     size = f"{litter.size / 1e6:.1f} MB"
-    return f", {litter.entries} leftover{plural} of broken-off writing, {size}" if litter.entries else ""
+    return f", {litter.entries} leftover{plural} of interrupted writing, {size}" if litter.entries else ""

@@ -1,4 +1,4 @@
-"""The node that turns a clip into the noise it comes from."""
+"""The node that inverts a clip to noise."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..host.sampling import inverted_clip
 from ..host.ui import shown, warn
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
-ONE_STEP = "With 1 step the clip is hardly noised, so that no edit can change anything: set steps to 12 or more."
+ONE_STEP = "With 1 step the clip gets hardly any noise, so no edit can change anything: set steps to 12 or more."
 
 
 class Invert(io.ComfyNode):
-    """DDIM inversion, and null-text optimisation where it is asked for."""
+    """DDIM inversion, and null-text optimisation if switched on."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

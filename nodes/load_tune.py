@@ -1,4 +1,4 @@
-"""The node that brings a kept tune back."""
+"""The node that loads a saved tune."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..host.ui import decode_picture, plain, shown
 
 
 class LoadTune(io.ComfyNode):
-    """A file becomes a tune."""
+    """Loads a tune from a file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,13 +40,13 @@ class LoadTune(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, tune_name) -> None:
-        """Names a wrong file before anything runs. None comes from another node."""
+        """Reports a wrong file before anything runs. None: the name comes from another node."""
         if tune_name is not None:
             check_tune(resolve_tune(tune_name))
 
     @classmethod
     def fingerprint_inputs(cls, tune_name) -> str | float:
-        """Changes when the file does."""
+        """Changes when the file changes."""
         return state_of_file(tune_name, resolve_tune)
 
     @classmethod

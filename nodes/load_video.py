@@ -88,8 +88,8 @@ class LoadVideo(io.ComfyNode):
                     tooltip="The maximum number of frames to load; 0 = up to the end of the video. Time and memory "
                     "for tuning and editing grow with it. Start with 8 to 24.",
                 ),
-                # Sockets, not widgets: the editor's own upload button is the last widget, and workflows are saved with
-                # their widgets' values in order.
+                # Sockets, not widgets: the editor's upload button is the last widget, and
+                # workflows save widget values by position.
                 io.Float.Input(
                     "frame_rate",
                     default=0.0,
@@ -125,14 +125,14 @@ class LoadVideo(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, video) -> None:
-        """Names a wrong file before anything runs. A value that comes from another node is None here. The other inputs
-        are left to `execute`: the host would repeat the sentence for every input that is an argument here."""
+        """Reports a wrong file before anything runs. None: the name comes from another node. The other inputs are left
+        to `execute`, because the host repeats the message for every argument here."""
         if video is not None:
             resolve_input(video)
 
     @classmethod
     def fingerprint_inputs(cls, video, **others) -> str | float:
-        """Changes when the file does, so that a replaced file is read again."""
+        """Changes when the file changes, so a replaced file is read again."""
         return state_of_file(video, resolve_input)
 
     @classmethod
@@ -144,7 +144,7 @@ class LoadVideo(io.ComfyNode):
 
         def on_frame(done: int, expected: int) -> None:
             nonlocal total
-            total = expected + 1  # the last step is the sound's
+            total = expected + 1  # the last step is for the sound
             advance(done, total)
 
         clip = read_frames(
@@ -168,7 +168,7 @@ class LoadVideo(io.ComfyNode):
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """R, G, B in 0..255 of a colour in the notation of CSS. Raises ValueError."""
+    """R, G, B in 0..255 of a colour in CSS notation. Raises ValueError."""
     try:
         return ImageColor.getrgb(text.strip())[:3]
     except ValueError as error:

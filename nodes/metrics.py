@@ -1,4 +1,4 @@
-"""The node that scores an edit for which no right result is known."""
+"""The node that scores an edit without a known correct result."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Metrics(io.ComfyNode):
     @classmethod
     def execute(cls, source, edit, clip_vision=None, clip=None, prompt="", mask=None) -> io.NodeOutput:
         source, edit = check_video(source, "source"), check_video(edit, "edit")
-        check_same_clip(source, edit, ("source", "edit"), "score an edit against the very clip it was made from.")
+        check_same_clip(source, edit, ("source", "edit"), "score an edit against the clip it was made from.")
         frames = len(source)
         if frames < 2:
             raise ValueError("source and edit have one frame: scores of a video need at least two.")
@@ -88,10 +88,10 @@ class Metrics(io.ComfyNode):
             raise ValueError("prompt is empty: write what the edit should show, or disconnect clip.")
         kept = None if mask is None else 1 - frame_masks(mask, frames, *source.shape[1:3]).cpu()
         if kept is not None and not kept.any():
-            raise ValueError("The mask is white everywhere, so that nothing is left to be kept: is it inverted?")
+            raise ValueError("The mask is white everywhere, so nothing is left to keep: is it inverted?")
 
         text = None
-        if clip is not None:  # before the pictures, which take long
+        if clip is not None:  # before the pictures, which are slow
             text = text_embedding(clip, prompt, image_embeddings(clip_vision, edit[:1]).shape[1])
         advance = progress(frames * (1 + 2 * (clip_vision is not None) + (mask is not None)))
         table, panels = ScoreTable(), []
@@ -138,7 +138,7 @@ def _alignment(
 def _background(
     source: torch.Tensor, edit: torch.Tensor, kept: torch.Tensor, table: ScoreTable, panels: list[Panel], advance
 ) -> None:
-    """PSNR of all frames together and per frame, mean SSIM; frames without a background count in neither."""
+    """Adds PSNR over all frames and per frame, and mean SSIM. Frames without a background count in neither."""
     source, edit = source.movedim(-1, 1), edit.movedim(-1, 1)
     psnrs, ssims = [], []
     for a, b, weights in zip(source.split(1), edit.split(1), kept.split(1)):

@@ -1,4 +1,4 @@
-"""The node that learns one clip."""
+"""The node that tunes a model on one clip."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OneShotTune(io.ComfyNode):
                     default=TuneSettings.learning_rate,
                     min=1e-6,
                     max=1e-1,
-                    step=1e-6,  # the editor shows and keeps as many decimals as the step has
+                    step=1e-6,  # the editor shows and stores as many decimals as the step has
                     round=False,
                     tooltip="The size of each training step. 3e-5 suits Stable Diffusion, 1e-3 the miniature.",
                 ),
@@ -137,7 +137,7 @@ class OneShotTune(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, resume_from=NONE) -> None:
-        """Names a wrong snapshot before anything runs. None comes from another node."""
+        """Reports a wrong snapshot before anything runs. None: the name comes from another node."""
         if resume_from not in (None, NONE):
             check_snapshot(resolve_snapshot(resume_from))
 
@@ -162,9 +162,9 @@ class OneShotTune(io.ComfyNode):
         latents = clip_latents(model, latent)
         frames = latents.shape[0]
         if frames < 2:
-            raise ValueError("The clip has one frame: load at least two, there is no motion to learn in one.")
+            raise ValueError("The clip has one frame: load at least two; one frame has no motion to learn.")
         if window_frames == 1:
-            raise ValueError("window_frames is 1: there is no motion in one frame, set it to 2 or more, or to 0.")
+            raise ValueError("window_frames is 1: one frame has no motion; set it to 2 or more, or to 0.")
         check_conditioning(positive, frames, "positive")
 
         precision = training_precision(model, precision)
@@ -175,7 +175,7 @@ class OneShotTune(io.ComfyNode):
         run = describe_run(model, latents, positive, settings)
         start = resume(resume_from, run)
         if start:
-            show_text(f"goes on behind step {len(start.losses)}")
+            show_text(f"continues after step {len(start.losses)}")
         snapshots, advance = Snapshots(run, resume_from), progress(steps)
 
         def loop(tuning: Iterator[TuningStep]) -> None:

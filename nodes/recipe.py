@@ -1,4 +1,4 @@
-"""The node that sets what a kind of edit needs, in one place, and says why."""
+"""The node that sets starting values for a kind of edit in one place, and explains them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MODEL_KINDS = ("Stable Diffusion", "bundled miniature")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Starting values for one kind of edit. `cfg` and `cross_replace` differ between the kinds of model, in the order
-    of `MODEL_KINDS`; `purpose`, `control`, `fails`: what it is for, how attention control is filled in with it, when it
-    fails and what to do then."""
+    """Starting values for one kind of edit. `cfg` and `cross_replace` have one value per kind of model, in the
+    order of `MODEL_KINDS`; `purpose`: what the recipe is for; `control`: how to fill in attention control;
+    `fails`: when it fails, and what to do then."""
 
     purpose: str
     control: str
@@ -27,8 +27,8 @@ class Recipe:
     cross_replace: tuple[float, float]
 
 
-# Learning rates and the miniature's steps are those of the quickstart; Stable Diffusion's lie within the ranges that
-# README.md names; cross_replace within those of Video-P2P (0.2) and Vid2Vid-zero (0.8). See docs/choices.md.
+# Learning rates and the miniature's steps are the quickstart's. Stable Diffusion's steps are within the ranges of
+# README.md; cross_replace is between Video-P2P's (0.2) and Vid2Vid-zero's (0.8). See docs/choices.md.
 LEARNING_RATE = (3e-5, 1e-3)
 SELF_REPLACE = 0.5  # Video-P2P's; it acts on the temporal maps, which carry the motion
 RECIPES = {
@@ -75,7 +75,7 @@ RECIPES = {
 
 
 class RecipeNode(io.ComfyNode):
-    """Starting values by the kind of edit."""
+    """Starting values for a kind of edit."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""The node that says whether an inversion gives its clip back, before anything is edited."""
+"""The node that checks before editing whether an inversion gives its clip back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..host.ui import drawn, progress, shown
 from .pictures.attention_maps import HEAT
 from .pictures.score_plots import Panel, plot_reconstruction
 
-FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn brightest
-# Our choice: dB that make a reconstruction good, fair, poor; below, it is hardly the same clip.
+FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels that is drawn white
+# Our choice, in dB: thresholds of a good, fair and poor reconstruction; below, it is hardly the same clip.
 GOOD, FAIR, POOR = 30.0, 25.0, 15.0
-CLOSE, APART = 1.0, 4.0  # dB below what the VAE alone reaches
+CLOSE, APART = 1.0, 4.0  # dB below the PSNR of the VAE alone
 
 SAME_CLIP = "use the clip that was inverted, and its reconstruction at the same size."
 
@@ -88,10 +88,10 @@ class ReconstructionCheck(io.ComfyNode):
 
 
 def advice(score: float, reachable: float | None = None) -> str:
-    """One sentence for a reconstruction's PSNR. `reachable`: that of the VAE alone, if known; both in dB."""
+    """One sentence for a reconstruction's PSNR. `reachable`: the PSNR of the VAE alone, if known; both in dB."""
     if score < POOR:
         return (
-            "This is hardly the clip: check that the reconstruction takes the inversion's own model and source prompt, "
+            "This is hardly the clip: check that the reconstruction uses the inversion's own model and source prompt, "
             "at cfg 1 (with null_text: at null_cfg)."
         )
     better = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
@@ -99,18 +99,18 @@ def advice(score: float, reachable: float | None = None) -> str:
     if reachable is not None:
         lost = f"The inversion loses {max(0.0, reachable - score):.1f} dB of the {reachable:.1f} dB that the VAE allows"
         if reachable - score <= CLOSE:
-            return f"{lost}: it is as good as it gets, go on to the edit."
+            return f"{lost}. This is as good as it gets: continue with the edit."
         if reachable - score <= APART:
             return f"{lost}: good enough for most edits; for more detail {better}."
         return f"{lost}: {better}."
     if score >= GOOD:
-        return "The inversion gives the clip back: go on to the edit."
+        return "The inversion gives the clip back: continue with the edit."
     if score >= FAIR:
         return f"Good enough for most edits, but fine detail will differ: for more {better}, {or_vae}."
     return f"The edit would lose the clip's detail: {better}, {or_vae}."
 
 
 def difference_picture(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Two clips' `f h w 3` mean absolute difference over the channels, in the colours of heat."""
+    """The mean absolute difference of two clips `f h w 3` over the channels, as a heat map."""
     amount = ((a - b).abs().mean(dim=-1) / FULL_HEAT).clamp(max=1)
     return torch.from_numpy(HEAT(amount.numpy())[..., :3]).float()

@@ -1,4 +1,4 @@
-"""The node that keeps what one-shot tuning learned."""
+"""The node that saves what one-shot tuning learned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..host.ui import shown
 
 
 class SaveTune(io.ComfyNode):
-    """A tune becomes a file."""
+    """Saves a tune to a file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -46,7 +46,7 @@ class SaveTune(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix) -> None:
-        """None: it comes from another node."""
+        """None: the prefix comes from another node."""
         if filename_prefix is not None:
             check_prefix(filename_prefix)
 
@@ -55,6 +55,6 @@ class SaveTune(io.ComfyNode):
         try:
             path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
         except NotWritten as error:
-            raise NotWritten(f"{error} What was learned is kept in memory until ComfyUI ends.") from error
+            raise NotWritten(f"{error} The tune stays in memory until ComfyUI ends.") from error
         text = f"{short_path(path)} ({path.stat().st_size / 1e6:.1f} MB)"
         return io.NodeOutput(ui=shown(cls, text=text))

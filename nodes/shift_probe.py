@@ -1,4 +1,4 @@
-"""The node that makes the covariate shift visible."""
+"""The node that plots the covariate shift."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ShiftProbe(io.ComfyNode):
             check_frames(candidate, clip.shape[0], "the latent")
             check_timesteps(candidate, levels)
         if len({tuple(block_names(transformer_blocks(require_unet(candidate)))) for candidate in models}) > 1:
-            raise ValueError("compare_with has other blocks than model: inflate both from the same checkpoint.")
+            raise ValueError("compare_with and model have different blocks: inflate both from the same checkpoint.")
         check_conditioning(positive, clip.shape[0], "positive")
 
         advance = progress(2 * len(levels) * len(models))
@@ -88,11 +88,12 @@ class ShiftProbe(io.ComfyNode):
 
 
 def parse_timesteps(text: str) -> list[int]:
-    """Whole numbers between commas or spaces, in the order given, each once. Raises `ValueError` for anything else."""
+    """Integers separated by commas or spaces, in the given order, without duplicates.
+    Raises `ValueError` for anything else."""
     words = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
     if not all(re.fullmatch(r"\d{1,9}", word, re.ASCII) for word in words):
         raise ValueError(
-            f"timesteps is {short(text)}: give whole numbers with commas between, such as "
+            f"timesteps is {short(text)}: give whole numbers separated by commas, such as "
             f"{', '.join(map(str, TIMESTEPS))}."
         )
     return list(dict.fromkeys(map(int, words)))

@@ -1,10 +1,10 @@
-"""The batch run: two workers against one, what the engine costs, and a simulation of many workers.
+"""Batch runs: two workers against one, the engine's overhead, and a simulation of many workers.
 
-    python3 dev.py bench batch             # all of it, on a machine that does nothing else: about 40 minutes
-    python3 dev.py bench batch --quick     # measures nothing: a little of everything, to see that it runs
+    python3 dev.py bench batch             # everything, on an otherwise idle machine: about 40 minutes
+    python3 dev.py bench batch --quick     # no measurement: a little of everything, to check that it runs
 
-Two workers of one thread each edit rendered clips with the miniature; what counts is the time from the first task to
-the last edit, without start-up, which is named apart. The engine's share is what of one worker's time passes outside of
+Two workers of one thread each edit rendered clips with the miniature. The time counts from the first task to the last
+edit, without start-up, which is reported separately. The engine's share is the part of one worker's time spent outside
 the workflows' nodes: messages, files, waiting. The simulation's work is a stand-in (`simulation.py`).
 """
 
@@ -37,7 +37,7 @@ WORKERS = (1, 8, 64)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="measure nothing, see that it runs")
+    parser.add_argument("--quick", action="store_true", help="measure nothing, check that it runs")
     parser.add_argument("--part", choices=("real", "simulation"), nargs="+", default=["real", "simulation"])
     parser.add_argument("--workers", type=int, nargs="+", help="of the simulation (default: 1 8 64; quick: 1 4)")
     parser.add_argument("--seconds", type=float, help="that the simulation takes at best (default: 300; quick: 10)")
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def real(quick: bool) -> list[dict]:
-    """The rows of one worker and of two, and what the second one brings."""
+    """The rows of one worker and of two, and the gain of the second one."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     clips = list(CLIPS)[: 2 if quick else None]
     table = write_jobs(FOLDER, clips, edits=1 if quick else EDITS, frames=4 if quick else 8)
@@ -96,8 +96,8 @@ def real(quick: bool) -> list[dict]:
 
 
 def measure(table: Path, workflow: Path, workers: int) -> dict:
-    """A row: the command as a user calls it. `engine`: share of the workers' time outside the workers themselves;
-    `outside_nodes`: outside the nodes of the workflows."""
+    """A row, from the command as a user runs it. `engine`: the share of the workers' time spent outside the workers
+    themselves; `outside_nodes`: outside the workflows' nodes."""
     out = FOLDER / f"results-{workers}"
     command = [sys.executable, str(ROOT / "batch"), str(table), "--workflow", str(workflow), "--out", str(out)]
     command += ["--workers", str(workers), "--cpus-per-worker", "1", "--comfyui", str(locate())]
@@ -106,7 +106,7 @@ def measure(table: Path, workflow: Path, workers: int) -> dict:
     events = [json.loads(line) for line in (out / "work" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     tasks = [event for event in events if event["event"] == "task"]
     ends = [event for event in events if event["event"] in ("tuned", "edit")]
-    # From the moment when all workers are ready, and each worker's own time up to its last result.
+    # Counted from when all workers are ready; each worker's own time ends with its last result.
     first, last = tasks[0]["time"], ends[-1]["time"]
     times = {}
     for event in [*tasks, *ends]:

@@ -1,5 +1,5 @@
-"""Many clips on many workers of unequal speed, without the machines. Ray and the schedule are the real ones. The work
-is a stand-in that waits for durations in the ratio of measured ones. Servers and workers are killed at random."""
+"""Simulates many clips on many workers of unequal speed. Ray and the schedule are real. The work is simulated by
+waiting, with durations in the ratio of measured ones. Servers and workers are killed at random."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from batch.tasks import CANCELLED, OK, SERVER, Outcome, Task
 
 TUNE, EDIT = 63.0, 9.4  # seconds: the README's quickstart, tuning with inversion, and an edit
-KILLED, LOST = 0.01, 0.002  # share of clips that a server, that a worker is killed with
+KILLED, LOST = 0.01, 0.002  # shares of clips during which a server or a worker is killed
 SLOWEST, FASTEST = 0.5, 1.5
-ANSWER = 1024  # bytes that a task gives back
+ANSWER = 1024  # bytes that a task returns
 SEED = 0
 
 
@@ -38,7 +38,7 @@ class Simulation:
 
 
 class StandIn:
-    """A worker that waits as long as the work would take. `speed`: the seconds of work that it does in one."""
+    """A worker that waits as long as the work would take. `speed`: seconds of work done per second."""
 
     def __init__(self, speed: float):
         self._speed, self._cancelled, self._state = speed, threading.Event(), {}
@@ -70,7 +70,7 @@ class StandIn:
 
 
 class SimulatedUnit:
-    """A clip: one tuning, then its edits. `ends`: how its tasks end that do not end well, first to last."""
+    """A clip: one tuning, then its edits. `ends`: how its failing tasks end, in order."""
 
     def __init__(self, number: int, tune: float, edits: list[float], ends: list[str]):
         self.name, self.kills, self.losses = f"clip {number}", 0, 0
@@ -82,7 +82,7 @@ class SimulatedUnit:
         return self.made == len(self._edits)
 
     def next(self, has, put) -> Task:
-        # A task that fails is one in the middle of the clip.
+        # The failing task is in the middle of the clip.
         fails = self._ends and (self.made == len(self._edits) // 2)
         end = self._ends.pop(0) if fails else OK
         if not self.tuned:
@@ -115,7 +115,7 @@ class SimulatedUnit:
 def simulate(
     workers: int, clips: int, edits: int, seconds: float, killed: float = KILLED, lost: float = LOST
 ) -> Simulation:
-    """`seconds`: the duration without failures and waits; the work is made as short as that needs. `killed`, `lost`:
+    """`seconds`: the duration without failures and waits; the work is scaled to it. `killed`, `lost`:
     shares of clips. Starts a Ray of its own."""
     from batch.cluster import make_workers, prepare
 

@@ -1,1 +1,1 @@
-"""EditBench: video editing measured on rendered clips, whose right edit can be rendered too."""
+"""EditBench: video editing measured on rendered clips, whose correct edit can be rendered too."""

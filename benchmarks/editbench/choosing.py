@@ -11,7 +11,8 @@ TOLERANCE = 0.02  # of success times preservation
 
 
 def criterion(rows: list[dict]) -> tuple[float, float]:
-    """How good a setting is: the mean over edits of success times preservation, and the mean PSNR to the right result.
+    """How good a setting is: the mean over edits of success times preservation,
+    and the mean PSNR to the correct result.
 
     It is a product because returning the source preserves everything, and drawing a new clip can fulfil any prompt:
     either alone must score zero.
@@ -28,7 +29,7 @@ def best_of(scores: dict[str, tuple[float, float]]) -> str:
 
 
 def on_shared_edits(options: dict[str, list[dict]]) -> dict[str, tuple[float, float]]:
-    """The `criterion` of each option, over the edits that all were measured on; empty where there are none."""
+    """The `criterion` of each option, over the edits that all were measured on; empty if there are none."""
     shared = set.intersection(*({case(row) for row in own} for own in options.values())) if options else set()
     over_shared = lambda own: criterion([row for row in own if case(row) in shared])
     return {name: over_shared(own) for name, own in options.items()} if shared else {}
@@ -56,7 +57,7 @@ def chosen(rows: list[dict]) -> dict[str, str]:
 
 
 def chosen_control(rows: list[dict]) -> dict[str, str]:
-    """The values of EI2's control to choose, without and with LocalBlend; empty where none were tried."""
+    """The values of EI2's control to choose, without and with LocalBlend; empty if none were tried."""
     choices = {}
     for name, blend in ((CONTROL, False), (BLEND, True)):
         names = [method.name for method in CONTROL_CHOICES if bool(method.control.blend) == blend]

@@ -1,4 +1,4 @@
-"""EditBench's clips: rendered scenes in motion, each with two edits whose right result is known.
+"""EditBench's clips: rendered scenes in motion, each with two edits whose correct result is known.
 
 There are two splits of 24 clips and 48 edits each, fixed by their seeds: settings are chosen on `dev`, and `test` is
 reported. Both hold each motion, kind of edit and frame count equally often. They share neither motion parameters
@@ -69,7 +69,8 @@ PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of a clip. `changes`: target values by attribute; `target_scenes`: the right result, frame by frame."""
+    """One edit of a clip. `changes`: target values by attribute;
+    `target_scenes`: the correct result, frame by frame."""
 
     kind: str
     changes: dict[str, str]
@@ -101,8 +102,8 @@ def edit_of(kind: str, changes: dict[str, str], scenes: tuple[Scene, ...]) -> Ed
 
 
 def blend_words(clip: Clip, edit: Edit) -> tuple[list[str], list[str]] | None:
-    """The object's words in the source and in the target prompt, in whose regions LocalBlend lets the edit change the
-    picture. None where more than the object changes: LocalBlend keeps a background, so there it stays off."""
+    """The object's words in the source and the target prompt: LocalBlend lets the edit change the picture in their
+    regions. None if more than the object changes: LocalBlend keeps the background, so it must stay off."""
     if not edit.changes.keys() <= set(OBJECT):
         return None
     old, new = ([getattr(scene, name) for name in OBJECT] for scene in (clip.scenes[0], edit.target_scenes[0]))
@@ -174,8 +175,8 @@ class _Draw:
         for role, values in (("source", source), *(("target", changes) for changes in edits)):
             for attribute, value in values.items():
                 self.used[role, attribute][value] += 1
-        # A clip drawn again takes numbers of its own and does not count, which leaves all others as they are. (92: the
-        # first seed with which every colour and shape still occurs.)
+        # A clip that is drawn again uses its own random numbers and does not count, so all others stay the same. (92:
+        # the first seed with which every colour and shape still occurs.)
         own = random.Random(f"editbench draw 92 {self.split} {name}")
         while not all(_has_one_answer(source, changes) for changes in edits):
             source, edits = self.looks(motion, kinds, own)
@@ -235,7 +236,7 @@ def _move(motion: str, scene: Scene, p: dict[str, float], frames: int, rng: rand
         start = rng.uniform(-math.pi, math.pi)
         x = [p["orbit"] * math.cos(start + 2 * math.pi * p["turns"] * t) for t in times]
         y = [p["orbit"] * math.sin(start + 2 * math.pi * p["turns"] * t) for t in times]
-    elif motion == "bounce":  # hops of even length off the ground, each a parabola, beginning at the top of one
+    elif motion == "bounce":  # hops of equal length, each a parabola, starting at the top of one
         phases = [(p["hops"] * t + 0.5) % 1 for t in times]
         x = [p["drift"] * t for t in times]
         y = [-p["height"] * 4 * phase * (1 - phase) for phase in phases]

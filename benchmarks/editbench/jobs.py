@@ -1,4 +1,4 @@
-"""The jobs of an EditBench run. A job learns a clip once and edits it by all cases that can use what was learned."""
+"""The jobs of an EditBench run. A job tunes on a clip once and edits it with all cases that can use the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import methods
 from .clips import clips_of, find_clip, motions_first
 from .methods import METHODS, Budget
 
-INPUTS = ("source", "target", "settings")  # a row whose inputs differ from its job's is out of date
+INPUTS = ("source", "target", "settings")  # a row is out of date if its inputs differ from its job's
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Job:
         return {key: value for case in self.cases for key, value in self.inputs_of(case).items()}
 
     def inputs_of(self, case: Case) -> dict[tuple, dict]:
-        """The same of one case."""
+        """The same for one case."""
         clip, settings = find_clip(self.split, self.clip), case.budget.settings(METHODS[case.method])
         identity = lambda edit: (case.method, case.budget.name, self.clip, edit.kind, self.seed)
         inputs = lambda edit: dict(zip(INPUTS, (clip.source_prompt, edit.target_prompt, settings)))
@@ -59,8 +59,8 @@ class Job:
 
 
 def plan(split: str) -> list[Job]:
-    """The jobs of `test`, `dev` or `quick`. The most informative come first, so that a run that is stopped early leaves
-    whole comparisons. Raises ValueError for another split."""
+    """The jobs of `test`, `dev` or `quick`. The most informative ones come first, so a run stopped early leaves
+    complete comparisons. Raises ValueError for another split."""
     joint, reference, ours = methods.JOINT, methods.REFERENCE, methods.OURS
     equal, short = (methods.EQUAL,), (methods.SHORT,)
     if split == "quick":
@@ -84,7 +84,7 @@ def plan(split: str) -> list[Job]:
 
 
 def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:
-    """Every clip by every method at its budgets; cases that share a tuning are one job."""
+    """Every clip with every method at its budgets; cases that share a tuning form one job."""
     shared: dict[tuple, list[Case]] = {}
     for method, own in budgets.items():
         for budget in dict.fromkeys(own):

@@ -1,4 +1,4 @@
-"""What EditBench compares: the methods, and the budgets they are given."""
+"""What EditBench compares: the methods and their budgets."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class ControlSettings:
 class Method:
     """One way of editing.
 
-    `inflation`: options in which it differs from the EI2 preset; `preset`: its own preset instead; `tuned`: whether it
-    learns the clip; `inversion`: options of the model to invert with, if that is another; `inverted_with`: the prompt
-    of the inversion, "source" or "empty"; `null_text`: inner steps of null-text optimisation, 0 for none; `control`:
-    attention control, if any.
+    `inflation`: options that differ from the EI2 preset; `preset`: its own preset instead; `tuned`: whether it
+    learns the clip; `inversion`: options of the model for inversion, if it is a different one; `inverted_with`:
+    the prompt of the inversion, "source" or "empty"; `null_text`: inner steps of null-text optimisation, 0 for
+    none; `control`: attention control, if any.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Method:
 
     @property
     def guidance(self) -> dict[str, Any]:
-        """What it does besides inflation, tuning and DDIM inversion with the source prompt."""
+        """What it adds to inflation, tuning and DDIM inversion with the source prompt."""
         parts = {
             "inverted_with": self.inverted_with if self.inverted_with != "source" else None,
             "null_text": self.null_text or None,
@@ -113,7 +113,7 @@ ABLATIONS = (  # EI2 with joint Group Norm and one part of it changed
     _changed("EI2, dense for FFAM", spatial="dense"),
     _changed("EI2, first frame for FFAM", spatial="first_frame"),
 )
-CHOICES = (  # the other values of what the paper leaves open, tried on the development split only
+CHOICES = (  # other values for choices the paper leaves open, tried on the development split only
     _changed("EI2, IC over frames and space", centering="frames_space"),
     _changed("EI2, IC over channels", centering="channels"),
     _changed("EI2, strict normalization", normalization="strict"),
@@ -132,7 +132,7 @@ METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOI
 
 @dataclass(frozen=True)
 class Budget:
-    """What a method may spend, and on what. `strength`: of what was tuned, see `TuneResult.scaled`."""
+    """What a method may spend, and on what. `strength`: of the tune, see `TuneResult.scaled`."""
 
     name: str
     steps: int = 200
@@ -150,14 +150,14 @@ class Budget:
 
 
 def learning(method: Method, budget: Budget) -> tuple:
-    """What a tuning depends on, besides its number of steps: fewer steps are a snapshot of a longer tuning. Cases for
-    which this is the same share a tuning; without tuning they share only the model."""
+    """What tuning depends on, apart from its number of steps: fewer steps are a snapshot of a longer run. Cases with
+    the same value share a tuning; without tuning they share only the model."""
     return method.preset, method.inflation, budget.learning_rate if method.tuned else None
 
 
 EQUAL = Budget("equal")
 SHORT = Budget("100 steps", steps=100)  # for comparisons of many options on the development split
-SEARCH = (  # tried besides `EQUAL` on the development split, to choose from
+SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose from
     Budget("50 steps", steps=50),
     SHORT,
     replace(SHORT, name="cfg 2", cfg=2.0),

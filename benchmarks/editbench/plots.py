@@ -22,7 +22,7 @@ from .methods import COMPARED, OURS
 from .rows import case, known, methods_of, select, settings_text, shared_settings, values_of
 from .statistics import paired_bootstrap
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; with control a method keeps its colour
+# Okabe and Ito's colours, which colour-blind readers can distinguish; with control a method keeps its colour
 PLAIN = [method.name for method in COMPARED if not method.control]
 HOLLOW = [method.name for method in COMPARED if method.control]  # markers
 COLORS = dict(zip(PLAIN, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#D55E00")))
@@ -42,8 +42,8 @@ colors_of, markers_of = partial(_looks, COLORS, OTHERS), partial(_looks, MARKERS
 
 
 def mean_interval(rows: list[dict], field: str, scale: float = 1.0) -> tuple[float, float, float] | None:
-    """A field's mean over rows and its 95 % interval over clips, without width for a single clip; None where no row
-    holds a number."""
+    """A field's mean over rows and its 95 % interval over clips, with zero width for a
+    single clip; None if no row has a number."""
     values, clips = values_of(rows, field)
     if not values:
         return None
@@ -96,7 +96,7 @@ success_against_background = partial(_success_against, "psnr_background", BACKGR
 
 def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
     """Mean shift and log-ratio of standard deviations in every transformer block, a line per method. `rows`: of one
-    budget. A method that shifts nothing has no line."""
+    budget. A method without a shift has no line."""
     names = {"block_mean_shift": "mean shift", "block_log_variance_shift": "log-ratio of standard deviations"}
     lines = {field: {} for field in names}
     for field in names:
@@ -155,8 +155,8 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
 
 
 def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict]]]]:
-    """The settings that are the same, and each method's rows by tuning steps, ascending; 0 where it is not tuned. If
-    there are several such series, the one with the most points. All points of a method are of the same edits."""
+    """The common settings, and each method's rows by tuning steps, ascending; 0 if it is not tuned. If there are
+    several such series, the one with the most points. All points of a method use the same edits."""
     series = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))  # by settings, method, steps and edit
     for row in rows:
         settings = shared_settings(row)
@@ -174,7 +174,7 @@ def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict
 
 
 def _on_shared_edits(points: dict[int, dict[tuple, dict]]) -> dict[int, list[dict]]:
-    """A method's rows by tuning steps, only of the edits that it made with every number of steps."""
+    """A method's rows by tuning steps, limited to the edits made with every number of steps."""
     shared = set.intersection(*map(set, points.values()))
     return {steps: [row for edit, row in points[steps].items() if edit in shared] for steps in sorted(points)}
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.editbench.report benchmarks/results/editbench_test.json
 
-writes `editbench_test.md` and `editbench_test_*.png` beside that file; with `--strips` also contact sheets.
+writes `editbench_test.md` and `editbench_test_*.png` next to that file; with `--strips` also contact sheets.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def ablations(rows: list[dict]) -> str:
 
 
 def changed_parts(rows: list[dict]) -> list[dict]:
-    """The rows of EI2 with one part changed: neither methods that are compared nor other values of its control."""
+    """The rows of EI2 with one part changed: without compared methods and other values of its control."""
     return [row for row in rows if row["method"] not in METHODS_COMPARED + TRIED_CONTROLS]
 
 
 def with_base(rows: list[dict], changed: list[dict], *base: str) -> list[dict]:
-    """Rows, after the rows at their budgets of the methods that they are compared with."""
+    """The changed rows, preceded by the rows, at the same budgets, of the methods they are compared with."""
     budgets = {row["budget"] for row in changed}
     return [row for row in rows if row["method"] in base and row["budget"] in budgets] + changed
 
@@ -89,8 +89,8 @@ def against_all(rows: list[dict], method: str) -> str:
 
 
 def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) -> str:
-    """Per budget: where the method is better than the reference by the intervals, where it is worse, and what they
-    leave undecided."""
+    """For each budget: where the method is better than the reference according to the intervals,
+    where it is worse, and what is undecided."""
     lines = []
     for budget in budgets_of(rows):
         own, others = select(rows, budget=budget, method=method), select(rows, budget=budget, method=reference)
@@ -164,7 +164,7 @@ def fullest(rows: list[dict]) -> tuple[str, list[dict]]:
 
 
 def write(file: Path) -> list[Path]:
-    """Writes a results file's report and plots beside it. Returns the files."""
+    """Writes a results file's report and plots next to it. Returns the files."""
     rows, stem = load(file), Path(file).with_suffix("")
     pictures, report = draw(rows, stem), stem.with_suffix(".md")
     captions = {picture.name: text for picture, text in pictures.items()}
@@ -173,7 +173,7 @@ def write(file: Path) -> list[Path]:
 
 
 def how_made(stem: Path) -> str:
-    """Commands and machines, from the file that the runner writes beside the rows; empty without it."""
+    """Commands and machines, from the file that the runner writes next to the rows; empty without it."""
     note = stem.with_name(f"{stem.name}_machine.json")
     return "\n".join(
         f"* Made by `{run['command']}` on {run['machine']}: {run['workers']} processes of {run['threads_per_worker']} "

@@ -45,12 +45,12 @@ def select(rows: list[dict], **fields) -> list[dict]:
 
 
 def methods_of(rows: list[dict]) -> list[str]:
-    """The methods that occur: in the order of `methods.METHODS`, then others as they come."""
+    """The methods that occur: in the order of `methods.METHODS`, then others in order of occurrence."""
     return _ordered([row["method"] for row in rows], METHODS)
 
 
 def budgets_of(rows: list[dict]) -> list[str]:
-    """The budgets that occur: equal, best, then others as they come."""
+    """The budgets that occur: equal, best, then others in order of occurrence."""
     return _ordered([row["budget"] for row in rows], BUDGETS)
 
 
@@ -64,7 +64,7 @@ def case(row: dict) -> tuple[str, str, int]:
 
 
 def known(row: dict, field: str) -> bool:
-    """Whether the row holds a number: a field may be absent, null or NaN where a measure makes no sense."""
+    """Whether the row holds a number: a field may be absent, null or NaN if a measure does not apply."""
     value = row.get(field)
     return value is not None and not math.isnan(value)
 

@@ -1,4 +1,4 @@
-"""EditBench: every method edits every clip, and the edits are scored against the rendered right result.
+"""EditBench: every method edits every clip, and the edits are scored against the rendered correct result.
 
 Rows are written after every job; a run that was stopped continues from them.
 """
@@ -55,7 +55,7 @@ def count(text: str) -> int:
 
 def main() -> int:
     options = arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that stops also stops the processes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so stopping the service also stops the processes
     split = "quick" if options.quick else options.split
     folder = (options.output or (STRIPS / "quick-results" if options.quick else RESULTS)).resolve()
     file = folder / f"editbench_{split}.json"
@@ -64,7 +64,7 @@ def main() -> int:
         if options.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("There is no CUDA device here: choose --device cpu.")
         if options.quick:
-            file.unlink(missing_ok=True)  # a quick run starts anew
+            file.unlink(missing_ok=True)  # a quick run starts from scratch
         locate()  # raises a clear error here, before the processes start
         # a GPU is not shared; on a CPU, processes beat threads, which wait for each other in small layers
         workers = options.workers or (1 if uses_gpu(options.device) else os.cpu_count() or 1)
@@ -96,8 +96,8 @@ def chosen(jobs: list[Job], methods: list[str] | None, first: int | None) -> lis
 
 
 def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int) -> int:
-    """Runs the cases whose rows the results file lacks or holds with other inputs, and adds their rows. Returns the
-    number of jobs that failed; the others continue."""
+    """Runs the cases whose rows are missing from the results file, or have other inputs, and adds their rows. Returns
+    the number of jobs that failed; the others continue."""
     rows = load(file) if file.exists() else []
     done = {identity(row): {name: row.get(name) for name in INPUTS} for row in rows}
     todo = [job for job in (job.missing(done) for job in jobs) if job.cases]
@@ -140,7 +140,7 @@ def print_scores(job: Job, rows: list[dict]) -> None:
 
 
 def note_machine(file: Path, device: str, workers: int, threads: int) -> None:
-    """Records the command and the machine of each run in a file beside the rows."""
+    """Records the command and the machine of each run in a file next to the rows."""
     command = f"python3 dev.py bench edit {shlex.join(sys.argv[1:])}".strip()
     about = {"command": command, "workers": workers, "threads_per_worker": threads, **machine(device)}
     note = file.with_name(f"{file.stem}_machine.json")

@@ -1,4 +1,4 @@
-"""The scores of an edited clip against the rendered right result."""
+"""The scores of an edited clip against the rendered correct result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def score(edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge) -> dict[st
 
     * `success`: the share of frames in which the judge sees the target value of every changed attribute;
     * `preservation`: the share of the other attributes, over frames, that the judge sees unchanged;
-    * `psnr`: in dB against the right result, over all frames, at most 100;
+    * `psnr`: in dB against the correct result, over all frames, at most 100;
     * `psnr_object`: the same over the union of the source's and the target's object, `psnr_background`: elsewhere;
     * `flicker`: the mean absolute change of the error from frame to frame, see `ei2.measures.flicker`;
     * `centroid_error`: see there.
@@ -65,11 +65,11 @@ def centroid_error(edited: torch.Tensor, truth: torch.Tensor, target: Scene) -> 
 
 def centroids(pictures: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
     """The object in pictures `f 3 h w` in 0..1, identified by the scene's colours: centroids `f 2` (x, y) in pixels and
-    areas `f` in pixels, zero where nothing is nearer the object's colour.
+    areas `f` in pixels, zero if nothing is closer to the object's colour.
 
-    A pixel's weight is how much nearer it is to the object's colour than to the background's: 1 at the former, 0 from
-    halfway on. All mixtures of the background's two tones count as background, so that blurred edges of its pattern do.
-    Only the largest region counts; spots of the colour elsewhere do not pull the centroid.
+    A pixel's weight is how much closer it is to the object's colour than to the background's: 1 at the former, 0 from
+    halfway on. Mixtures of the background's two tones count as background, so blurred edges of its pattern do too. Only
+    the largest region counts, so spots of the colour elsewhere do not move the centroid.
     """
     weights = _largest_region(_object_weight(pictures, scene))
     area = weights.sum(dim=(1, 2))

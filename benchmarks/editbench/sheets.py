@@ -1,4 +1,4 @@
-"""Contact sheets: the best, median and worst edit of EI2 beside the source, the truth and other methods.
+"""Contact sheets: the best, median and worst edit of EI2 next to the source, the truth and other methods.
 
 The runner saves the frames of every edit as one strip, a PNG with all frames side by side.
 """
@@ -22,7 +22,7 @@ from .methods import COMPARED, METHODS, OURS, REFERENCE
 from .rows import IDENTITY, case, known, select
 
 ALWAYS = (REFERENCE, OURS)
-OPTIONAL = [method.name for method in COMPARED if method.control]  # shown where they were measured
+OPTIONAL = [method.name for method in COMPARED if method.control]  # shown if they were measured
 COLUMNS = 8  # frames shown of a clip
 
 
@@ -41,8 +41,8 @@ def save_strip(frames: torch.Tensor, path: Path) -> None:
 
 
 def load_strip(path: Path, width: int = SIZE) -> torch.Tensor:
-    """A strip's frames, `f 3 h w` in 0..1, each `width` pixels wide. Raises ValueError where the strip's width is not a
-    multiple of that."""
+    """A strip's frames, `f 3 h w` in 0..1, each `width` pixels wide. Raises ValueError if the
+    strip's width is not a multiple of that."""
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
     height, total = pixels.shape[:2]
     if total % width:
@@ -60,7 +60,7 @@ def best_median_worst(rows: list[dict], budget: str = "equal") -> dict[str, dict
 
 
 def find_edit(clips: Iterable[Clip], row: dict) -> tuple[Clip, Edit]:
-    """A row's clip and edit. Raises ValueError where the clips hold neither."""
+    """A row's clip and edit. Raises ValueError if the clips do not contain them."""
     for clip in clips:
         for edit in clip.edits:
             if (clip.name, edit.kind) == (row["clip"], row["edit"]):
@@ -74,7 +74,7 @@ def case_sheet(
     """Writes one case's sheet: source, truth and each method's edit, under a title with both prompts.
 
     `row`: any row of the case at the budget to show; `rows`: of all methods; `strips`: their folder. Raises ValueError
-    where the row of a method in `methods`, or any strip, is missing.
+    if the row of a method in `methods`, or any strip, is missing.
     """
     clip, edit = find_edit(clips, row)
     pictures = {"source": render(list(clip.scenes)), "truth": render(list(edit.target_scenes))}

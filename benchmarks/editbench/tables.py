@@ -65,7 +65,7 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", or "undecided" where the interval includes no difference."""
+        """ "better", "worse", or "undecided" if the interval includes no difference."""
         neutral = 1.0 if self.column.compare == "ratio" else 0.0
         if self.interval.low <= neutral <= self.interval.high:
             return UNDECIDED
@@ -78,13 +78,13 @@ class Comparison(NamedTuple):
         return "{0:+.{3}f} [{1:+.{3}f}, {2:+.{3}f}]".format(*self.interval, self.column.digits)
 
     def marked(self) -> str:
-        """The text, bold where the interval excludes no difference."""
+        """The text, bold if the interval excludes no difference."""
         return str(self) if self.verdict == UNDECIDED else f"**{self}**"
 
 
 def compare(rows: list[dict], reference: list[dict], column: Column) -> Comparison | None:
-    """One method's rows against the reference's at the same budget. None for fewer than two clips in common, and for
-    a ratio where the reference is zero on a clip."""
+    """One method's rows against the reference's at the same budget. None for fewer than two clips in common, and for a
+    ratio if the reference is zero on a clip."""
     values, others, clips = pairs_of(rows, reference, column.field)
     if column.compare is None or len(set(clips)) < 2:
         return None
@@ -123,7 +123,7 @@ def shared_cases(rows: list[dict], others: list[dict]) -> set[tuple]:
 
 
 def all_settings(by_method: dict[str, list[dict]]) -> str:
-    """The settings of each method, or of all where they are the same."""
+    """The settings of each method, or of all methods if they are the same."""
     texts: dict[str, list[str]] = {}
     for method, rows in by_method.items():
         for text in dict.fromkeys(settings_text(shared_settings(row)) or "not recorded" for row in rows):

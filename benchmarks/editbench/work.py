@@ -1,4 +1,4 @@
-"""The work of one job. What cases share (the tuning, an inversion, an edit) is done once."""
+"""The work of one job. Everything that cases share (the tuning, an inversion, an edit) is done once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Way:
-    """All that may differ between the inversions of a job, from a method and its budget."""
+    """Everything that may differ between the inversions of a job, from a method and its budget."""
 
     inversion: tuple[tuple[str, Any], ...]
     inverted_with: str
@@ -61,7 +61,7 @@ class Work:
         method = METHODS[job.cases[0].method]
         self.inflated = bench.inflate(method.preset, **dict(method.inflation))
         self.learned = self._learn() if method.tuned else {}
-        # cached by their arguments: a method's best budget may equal the equal one
+        # cached by their arguments: a method's best budget may be the equal one
         self.invert, self.optimize, self.edit = cache(self._invert), cache(self._optimize), cache(self._edit)
 
     def rows(self, case: Case, strips: Path) -> list[dict]:
@@ -129,7 +129,7 @@ class Work:
         return Inverted(model, inverter, inversion, measured, cost)
 
     def _optimize(self, way: Way, inner_steps: int, cfg: float) -> tuple[Any, Cost]:
-        """The inversion, with null-text embeddings if there are inner steps, and the cost of those."""
+        """The inversion, with null-text embeddings if there are inner steps, and the cost of the embeddings."""
         inverted, cost = self.invert(way), self._cost()
         if not inner_steps:
             return inverted.inversion, Cost()

@@ -1,4 +1,4 @@
-"""Long clips: what editing in windows costs in quality, and what it saves in memory.
+"""Long clips: the cost of editing in windows in quality, and its saving in memory.
 
 Two rendered clips are tuned on in random windows. Each is inverted and edited twice in three modes: in context windows
 that share coarse tokens of the whole clip, in the same windows without them, and with all frames at once. One clip is
@@ -50,7 +50,7 @@ OPEN_CLIP, OPEN_PROMPT, OPEN_CFG = "square", "a picture", 8.0
 SHOWN = 12  # frames in a contact sheet
 MEMORY = (24, 48, 240)  # numbers of frames at which memory is measured
 MOST_AT_ONCE = 48  # the largest of them without windows
-LAP = 24  # frames in which an object goes once around its orbit
+LAP = 24  # frames for one revolution of an object on its orbit
 LOOKS = {  # of the clips, each with its edits
     "square": (
         Scene(shape="square", color="blue", pattern="dotted", background="white", radius=32.0, angle=0.3),
@@ -91,7 +91,7 @@ class LongWork:
         self.inversions = {}  # by mode
 
     def rows(self, mode: str) -> list[tuple[dict, torch.Tensor]]:
-        """A row and the edited frames for each edit."""
+        """For each edit, a row and the edited frames."""
         bench, model = self.bench, in_mode(self.model, mode, self.window, self.overlap)
         begin = time.perf_counter()
         inversion = self.inversions[mode] = bench.invert(model, self.video.latents, self.video.source, DDIM_STEPS)
@@ -159,7 +159,7 @@ def in_mode(model, mode: str, window: int, overlap: int):
 
 
 def peak(bench: Bench, model, frames: int) -> int:
-    """The bytes of tensors that one guided step holds at its peak, besides the model and the clip."""
+    """The bytes of tensors that one guided step holds at its peak, without the model and the clip."""
     prompt = bench.encode("a red circle on a plain blue background")
     noise = torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with LiveTensors() as live:

@@ -1,6 +1,6 @@
 """The measures of long clips that EditBench lacks: seams between windows, drift of the colours, and live memory.
 
-Clips are `f 3 h w` in 0..1; edits are compared with the rendered right result.
+Clips are `f 3 h w` in 0..1; edits are compared with the rendered correct result.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Speed and memory of tuning, inversion, sampling and the attentions, beside literal implementations."""
+"""Speed and memory of tuning, inversion, sampling and the attentions, compared with literal implementations."""

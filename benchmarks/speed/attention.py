@@ -1,4 +1,5 @@
-"""The attentions of the finest blocks alone: FFAM, its rivals, and torch's attention with the same arithmetic."""
+"""The attentions of the finest blocks alone: FFAM, the compared methods, and
+torch's attention with the same arithmetic."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ class Attentions:
         return {SCA: 2 * own, DENSE: place.frames * own, OWN: own}.get(kind, ffam)
 
     def flops(self, kind: str, place: Place, gradient: bool) -> float:
-        """Of both products. The backward pass has twice as many; its recomputation is not counted."""
+        """FLOPs of both products. The backward pass has twice as many; its recomputation is not counted."""
         height, width = self.grid(place)
         forward = 4 * place.frames * height * width * self.tokens(kind, place) * self.channels
         return forward * (3 if gradient else 1)

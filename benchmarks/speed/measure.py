@@ -27,10 +27,10 @@ class Plan:
     rounds: tuple[int, int] = (5, 3)
     share: float = 1.0
     most: int = 10
-    longest: float = 20.0  # seconds; an attention that is expected to take longer is left out
+    longest: float = 20.0  # seconds; attentions expected to take longer are skipped
 
     def places(self) -> list[Place]:
-        """All but the base, without repetition, the most important first."""
+        """All except the base, without duplicates, the most important first."""
         places = [replace(self.base, frames=frames) for frames in self.frames]
         places += [Place(self.few, side, side) for side in self.sizes]
         return [place for place in dict.fromkeys(places) if place != self.base]

@@ -57,7 +57,7 @@ NOTES = """\
 
 
 def write(file: Path) -> list[str]:
-    """Writes the report and the plots beside the results. Returns lines to print."""
+    """Writes the report and the plots next to the results. Returns lines to print."""
     results = json.loads(file.read_text(encoding="utf-8"))
     sentences, shown, written = findings(results), [], file.with_suffix(".md")
     pictures = {"growth": ("Growth with frames and resolution", growth), "attention": ("Attentions alone", attentions)}
@@ -86,7 +86,7 @@ def write(file: Path) -> list[str]:
 
 
 def peak(results: dict) -> str:
-    """What the shares are shares of."""
+    """The peak that the shares refer to."""
     products = [row for row in results["rows"] if row["what"] == "matrix product"]
     measured = ", ".join(f"{row['tflops']:.3g} TFLOP/s in {row['dtype']}" for row in products)
     if results["datasheet_tflops"]:

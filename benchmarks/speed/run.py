@@ -1,4 +1,4 @@
-"""Speed and memory: tuning, inversion, edit and the attentions, each beside a literal implementation.
+"""Speed and memory: tuning, inversion, edit and the attentions, each compared with a literal implementation.
 
 The results are JSON, a table and plots of how time and memory grow with frames and resolution. Rows are written after
 every measurement.
@@ -89,15 +89,15 @@ def main(words: list[str] | None = None) -> int:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises ValueError for what cannot be measured."""
+    """Raises ValueError for options that cannot be measured."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("There is no CUDA device here: choose --device cpu.")
     if any(frames < 2 for frames in options.frames or ()):
-        raise ValueError("--frames has to be 2 or more: a video of one frame has no motion to learn.")
+        raise ValueError("--frames must be 2 or more: a video of one frame has no motion to learn.")
     if any(size < 64 or size % 64 for size in options.size or ()):
-        raise ValueError("--size has to be a multiple of 64 pixels, such as 512.")
+        raise ValueError("--size must be a multiple of 64 pixels, such as 512.")
     if options.threads is not None and options.threads < 1:
-        raise ValueError("--threads has to be 1 or more.")
+        raise ValueError("--threads must be 1 or more.")
 
 
 def chosen(plan: Plan, options: argparse.Namespace) -> Plan:
@@ -113,7 +113,7 @@ def chosen(plan: Plan, options: argparse.Namespace) -> Plan:
 
 
 def execute(measurement: Measurement, options: argparse.Namespace, about: dict, file: Path, begin: float) -> None:
-    """Measures and writes; `complete` where there was time for everything."""
+    """Measures and writes; `complete` if there was time for everything."""
     rows = []
     for measure in measurement.work(options.only):
         if rows and time.monotonic() - begin > 60 * options.minutes:

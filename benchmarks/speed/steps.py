@@ -1,5 +1,5 @@
-"""The steps that are timed: of tuning, inversion and edit, each as the pack does it and as the literal baseline, on a
-model in a real ComfyUI in this process."""
+"""The steps that are timed: of tuning, inversion and edit, each by the pack and by the literal baseline, on a model in
+a real ComfyUI in this process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def load(name: str, device: str) -> Subject:
 @dataclass(frozen=True)
 class Way:
     """How a step is done. `method`: a preset of the pack, or one of `LITERALS`; `dtype`: of the arithmetic;
-    `checkpointing`: whether the backward pass recomputes activations, None where there is none."""
+    `checkpointing`: whether the backward pass recomputes activations, None if there is none."""
 
     method: str
     dtype: str
@@ -95,7 +95,7 @@ class Place:
     height: int
 
     def clip(self) -> torch.Tensor:
-        """Pictures `f 3 h w` of noise, -1..1: no time depends on what they show."""
+        """Pictures `f 3 h w` of noise, -1..1: the content does not affect the time."""
         generator = torch.Generator().manual_seed(2)
         return torch.rand(self.frames, 3, self.height, self.width, generator=generator) * 2 - 1
 
@@ -117,7 +117,7 @@ class Steps:
 
     def ways(self, what: str, place: Place, full: bool) -> list[Way]:
         """The ways to do `what`; the literal one is the last. `full`: also other precisions, recomputation and the
-        rival's preset, besides what the pack chooses by itself."""
+        rival's preset, in addition to the pack's own choice."""
         on_gpu = self.subject.on_gpu
         if what != "tune":
             model = self.subject.model
@@ -134,7 +134,7 @@ class Steps:
         return ways + [Way(name, half, True) for name in (LITERALS if full else (LITERAL,))]
 
     def contender(self, what: str, way: Way, place: Place) -> Contender:
-        """Something to `race`."""
+        """A contender for `race`."""
         run = self.runner(what, way, place)
         if self.subject.on_gpu:
             return Contender(way.method, run, leave=self.leave, alone=True)
@@ -161,7 +161,7 @@ class Steps:
         return run
 
     def _recomputes(self, place: Place) -> bool:
-        """Whether the pack chooses by itself to recompute activations."""
+        """Whether the pack itself chooses to recompute activations."""
         plan = pack("host.memory").plan_training
         inputs = (self.inflated[OURS], place.latents(), "auto", self.precision, self.subject.prompt())
         try:

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from benchmarks.machine import held_bytes, peak_bytes, start_peak
 
-# Dense bf16 matrix products with float32 sums, TFLOP/s, from the makers' data sheets. The first name that is part of
-# the device's counts; other devices are compared with their own measured products.
+# Dense bf16 matrix products with float32 sums, TFLOP/s, from the manufacturers' data sheets. The first name contained
+# in the device's name counts; other devices are compared with their own measured products.
 DATASHEET = {"H200": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.4, "A100": 311.8, "L40S": 362.0}
 DATASHEET |= {"RTX 4090": 165.2, "RTX 3090": 71.0}
 SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -23,8 +23,8 @@ LONG = {name: dtype for dtype, name in SHORT.items()}
 
 class Marks:
     """The moments at which steps ended. It is called after each step, and times those after call `first` up to call
-    `last`. Only at these two does it wait for a GPU, so that work queued ahead of time counts as in real use. With one
-    thread on a CPU the time is the processor's, which other work on the machine does not take."""
+    `last`. Only at these two does it wait for a GPU, so work queued ahead counts as in real use. With one thread on a
+    CPU it measures processor time, which other work on the machine does not affect."""
 
     def __init__(self, on_gpu: bool, first: int, last: int):
         self.on_gpu, self.first, self.last = on_gpu, first, last
@@ -49,8 +49,8 @@ class Marks:
 @dataclass
 class Contender:
     """Something that is timed. `run(steps)` does one step more than asked and returns the seconds of the others;
-    `held()`: the bytes of what it needs that exist before it runs, such as weights in main memory; `leave()` frees what
-    it keeps on the GPU; `alone`: all memory there counts, not only what it adds."""
+    `held()`: bytes it needs that exist before it runs, such as weights in main memory; `leave()` frees what it keeps on
+    the GPU; `alone`: all memory there counts, not only what it adds."""
 
     name: str
     run: Callable[[int], list[float]]
@@ -87,7 +87,7 @@ def race(contenders: list[Contender], rounds: int, share: float, most: int, on_g
 
 
 def summary(contender: Contender) -> dict:
-    """The measured fields of a row. The smallest peak counts: whatever else the process holds only adds to it."""
+    """The measured fields of a row. The smallest peak counts, because other memory of the process only adds to it."""
     seconds, peaks = contender.seconds, contender.peaks
     if contender.failure or not seconds:
         return {"seconds": None, "peak_bytes": None, "steps_timed": 0, "note": contender.failure}

@@ -1,7 +1,7 @@
-"""The public checkers of ComfyUI packs, each as a function that returns its findings.
+"""Public checkers of ComfyUI packs, each as a function that returns its findings.
 
-They are installed into `.dev/checkers`, apart from ComfyUI's own packages. They neither report home nor write outside
-that folder. `public.py` runs them.
+They are installed into `.dev/checkers`, separate from ComfyUI's own packages. They send no data and do not write
+outside that folder. `public.py` runs them.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def ruff() -> list[Finding]:
 
 
 def comfy_test_lint() -> list[Finding]:
-    """Structure, characters outside Windows' code page 1252, constructs that ComfyUI has something better for, and the
-    JavaScript (there is none). It stops at its first failing rule, so the characters are reported and then replaced in
-    the copy for the second pass."""
+    """Structure, characters outside Windows code page 1252, constructs with a better alternative in ComfyUI, and
+    the JavaScript (there is none). It stops at the first failing rule, so the characters are reported, and then
+    replaced in the copy for a second pass."""
     first = _lint()
     names = sorted({finding.where for finding in first if finding.what.endswith("not encodable in cp1252")})
     if not names:
@@ -81,8 +81,8 @@ def comfy_test_lint() -> list[Finding]:
 
 
 def odd_characters(source: str) -> list[tuple[str, int]]:
-    """What a Python source has outside code page 1252: once "in comments and docstrings", and every other token with
-    such characters as "in text: …"; with its (first) line."""
+    """The characters of a Python source outside code page 1252: one entry "in comments and docstrings", and one "in
+    text: …" for every other token with such characters; with its (first) line."""
     odd = lambda text: "".join(c for c in text if c not in c.encode("cp1252", "ignore").decode("cp1252"))
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     documented = (node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds) and ast.get_docstring(node))
@@ -97,8 +97,8 @@ def odd_characters(source: str) -> list[tuple[str, int]]:
 
 
 def import_guard(newest: bool = False) -> list[Finding]:
-    """Every reference to ComfyUI's modules and every call of its functions, against ComfyUI's source: the version that
-    this pack is developed with, or the `newest` of its repository, cloned for that."""
+    """Checks every reference to ComfyUI's modules and every call of its functions against ComfyUI's source: the version
+    this pack is developed with, or the `newest` of its repository, cloned for this."""
     checker = "comfy-import-guard" + (", newest ComfyUI" if newest else "")
     cache = FOLDER / ("newest" if newest else "fetched")
     arguments = ["--cache-dir", str(cache), "check", "--comfy-dir", str(INSTALL), "--json", "--quiet"]
@@ -123,7 +123,7 @@ def import_guard(newest: bool = False) -> list[Finding]:
 
 
 def node_validate() -> list[Finding]:
-    """What the registry checks when a pack is published: the fields of pyproject.toml, and use of exec and the like."""
+    """The registry's checks when a pack is published: the fields of pyproject.toml, and the use of exec and similar."""
     checker = "comfy-cli node validate"
     result = _run("comfy", "--skip-prompt", "node", "validate", accept=(0, 1))
     findings = []
@@ -139,7 +139,7 @@ def node_validate() -> list[Finding]:
 
 
 def workflow_validate() -> list[Finding]:
-    """Every bundled workflow, in the editor's format and in API format, against what a real server knows."""
+    """Checks every bundled workflow, in the editor's format and in API format, against a real server's nodes."""
     checker = "comfy-cli workflow validate"
     nodes = FOLDER / "object_info.json"
     with Server() as server, Client(server.url) as client:
@@ -175,7 +175,7 @@ def _lint() -> list[Finding]:
 
 
 def _host_repository(target: Path) -> None:
-    """ComfyUI's source as a repository with one commit: comfy-import-guard looks names up in it."""
+    """ComfyUI's source as a repository with one commit, in which comfy-import-guard looks up names."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for part in HOST_PARTS:
@@ -186,7 +186,8 @@ def _host_repository(target: Path) -> None:
 
 
 def _run(program: str, *arguments: str, accept: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess:
-    """Runs a checker in the repository's root. Raises `SetupError` for an exit code it has for its own failures."""
+    """Runs a checker in the repository's root. Raises `SetupError` for exit
+    codes that mean the checker itself failed."""
     home = FOLDER / "home"
     home.mkdir(parents=True, exist_ok=True)
     variables = {

@@ -1,7 +1,7 @@
-"""What the public checkers find, and which of it `docs/checks.md` explains.
+"""The findings of the public checkers, and which of them `docs/checks.md` explains.
 
-The tables in that page are read as they stand: a row with a checker's name, the place and the finding in backquotes
-(`*` for any text) explains every finding that fits it. A row that fits none is out of date, and an error.
+The tables on that page are read as data: a row with a checker's name, and the place and the finding in backquotes (`*`
+for any text), explains every finding that matches it. A row without a match is out of date, which is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A row of the page. `where` and `what`: patterns as in file names."""
+    """A row of the page. `where` and `what`: patterns like those for file names."""
 
     checker: str
     where: str
@@ -55,8 +55,8 @@ def explanations(page: Path = PAGE) -> list[Explanation]:
 
 
 def judge(findings: dict[str, list[Finding]], rows: list[Explanation]) -> tuple[list[Finding], list[Explanation], str]:
-    """`findings`: by checker, empty lists for those that found nothing. `rows`: the explanations. Returns the findings
-    that no row explains, the rows of these checkers that fit no finding, and a table of counts."""
+    """`findings`: by checker, empty lists for checkers without findings. `rows`: the explanations. Returns the findings
+    that no row explains, the rows of these checkers that match no finding, and a table of counts."""
     everything = [finding for group in findings.values() for finding in group]
     unexplained = [finding for finding in everything if not any(row.fits(finding) for row in rows)]
     stale = [row for row in rows if row.checker in findings and not any(map(row.fits, everything))]

@@ -1,9 +1,9 @@
-"""Installs, updates and uninstalls the pack with ComfyUI-Manager, on a copy of ComfyUI that nobody else uses.
+"""Installs, updates and uninstalls the pack with ComfyUI-Manager, on a separate copy of ComfyUI.
 
     python3 dev.py check manager
 
-The copy and its Python packages lie in `.dev/manager` and are made anew every time; nothing outside it is changed.
-Exit code 1: something was not as it should be.
+The copy and its Python packages are in `.dev/manager` and are rebuilt every time; nothing outside it
+is changed. Exit code 1: a check failed.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ PYTHON = python_in(VENV)
 COMFYUI = FOLDER / "ComfyUI"
 ORIGIN = FOLDER / "origin" / PACK  # the repository that the Manager installs from
 INSTALLED = COMFYUI / "custom_nodes" / PACK
-MODEL = COMFYUI / "models" / "checkpoints" / "mine.safetensors"  # stands for what the user has
+MODEL = COMFYUI / "models" / "checkpoints" / "mine.safetensors"  # stands for the user's own files
 USERS = ("models/", "input/", "output/", "temp/", "user/", "host.log")  # what an uninstalled pack may leave behind
-ABSENT = "matplotlib"  # of our requirements the one that ComfyUI does not bring: the Manager must install it
+ABSENT = "matplotlib"  # the one of our requirements that ComfyUI does not include: the Manager must install it
 NEW_VERSION = "999.0.0"
 STEPS = 2
 
 
 class Checks:
-    """Says of each check whether it holds; `failed` counts those that do not."""
+    """Prints the result of each check; `failed` counts the failures."""
 
     def __init__(self):
         self.failed = 0
@@ -58,12 +58,12 @@ def main() -> int:
     except (SetupError, ServerError, ClientError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    say(f"{failed} checks failed" if failed else "All as it should be.")
+    say(f"{failed} checks failed" if failed else "All checks passed.")
     return 1 if failed else 0
 
 
 def live_through() -> int:
-    """The pack's life from installation to uninstallation; returns how many checks failed."""
+    """Runs the pack's life cycle from installation to uninstallation; returns the number of failed checks."""
     check = Checks()
     say(f"Copying ComfyUI and its packages to {FOLDER}")
     prepare()
@@ -73,7 +73,7 @@ def live_through() -> int:
     say("Installing")
     answer = manager("install", f"file://localhost{ORIGIN.as_posix()}", "--exit-on-fail")
     check("installed", (INSTALLED / "__init__.py").is_file(), answer)
-    check("the missing requirement came along", ABSENT in packages_of())
+    check("the missing requirement was installed", ABSENT in packages_of())
     check_packages(check, packages)
     check("our requirements do not ask for torch", *asks_for_no_torch())
 
@@ -96,7 +96,7 @@ def live_through() -> int:
     check("uninstalled", not INSTALLED.exists(), answer)
     now = files_of(COMFYUI)
     strays = sorted(name for name in now - files if not name.startswith(USERS))
-    check("nothing is left but what is the user's", not strays, strays)
+    check("only the user's own files are left", not strays, strays)
     check("nothing else is gone", files <= now, sorted(files - now))
     check("the user's model is untouched", MODEL.exists() and MODEL.read_bytes() == model)
     check("the packages are as before", packages_of() == used)
@@ -107,7 +107,7 @@ def live_through() -> int:
 
 
 def prepare() -> None:
-    """The copy of ComfyUI, its packages with the Manager, and the repository to install from."""
+    """Makes the copy of ComfyUI, its packages with the Manager, and the repository to install from."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     host = locate()
     FOLDER.mkdir(parents=True)
@@ -120,17 +120,17 @@ def prepare() -> None:
     probe = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = Path(_output([str(PYTHON), "-c", probe]).strip())
     shutil.rmtree(packages)
-    # Links in place of copies: pip replaces files and never writes into them.
+    # Links instead of copies: pip replaces files and never modifies them.
     shutil.copytree(sysconfig.get_path("purelib"), packages, copy_function=_link)
     pip(f"Installing {MANAGER}", "install", MANAGER, python=PYTHON)
     pip(f"Uninstalling {ABSENT}", "uninstall", "--yes", ABSENT, python=PYTHON)
-    os.environ |= {"COMFYUI_PATH": str(COMFYUI), "COMFYUI_PYTHON": str(PYTHON)}  # what is started from here on
+    os.environ |= {"COMFYUI_PATH": str(COMFYUI), "COMFYUI_PYTHON": str(PYTHON)}  # for processes started from here on
     copy_pack(ORIGIN, published=True)
     commit(ORIGIN, "as it is")
 
 
 def manager(*arguments: str) -> str:
-    """Runs the Manager's command line and returns what it prints. Raises `SetupError`."""
+    """Runs the Manager's command line and returns its output. Raises `SetupError`."""
     command = [str(PYTHON), "-m", "cm_cli", *arguments, "--mode", "local"]
     return _output(command, cwd=FOLDER)
 
@@ -140,7 +140,7 @@ def server() -> Server:
 
 
 def check_nodes(check: Checks, client: Client) -> None:
-    """All nodes of the source are known to the server."""
+    """Checks that the server knows all nodes of the source."""
     texts = (file.read_text(encoding="utf-8") for file in (ROOT / "nodes").glob("*.py"))
     ours = {node for text in texts for node in re.findall(r'node_id="(\w+)"', text)}
     missing = ours - set(client.object_info())
@@ -148,22 +148,23 @@ def check_nodes(check: Checks, client: Client) -> None:
 
 
 def check_packages(check: Checks, before: dict[str, str]) -> None:
-    """No package has moved, none but the missing one has come, all fit together."""
+    """Checks that no package changed, only the missing one was added, and all are compatible."""
     now = packages_of()
     moved = {name: (version, now.get(name)) for name, version in before.items() if now.get(name) != version}
-    check(f"torch is still {before['torch']}, and no other package has moved", not moved, moved)
-    check("no other package has come", set(now) - set(before) <= {ABSENT}, set(now) - set(before))
+    check(f"torch is still {before['torch']}, and no other package has changed", not moved, moved)
+    check("no other package was added", set(now) - set(before) <= {ABSENT}, set(now) - set(before))
     check("the environment is consistent", *consistent())
 
 
 def consistent() -> tuple[bool, str]:
-    """Whether pip check passes, and its output."""
+    """Whether `pip check` passes, and its output."""
     result = _pip("check")
     return result.returncode == 0, result.stdout + result.stderr
 
 
 def asks_for_no_torch() -> tuple[bool, str]:
-    """Whether everything that requirements.txt pulls into an empty environment is without torch; what it is."""
+    """Whether an installation of requirements.txt into an empty environment does
+    without torch, and what it installs."""
     options = ("--dry-run", "--ignore-installed", "--quiet", "--report", "-")
     result = _pip("install", *options, "--requirement", str(ROOT / "requirements.txt"))
     if result.returncode:
@@ -181,13 +182,13 @@ def packages_of() -> dict[str, str]:
 
 
 def files_of(folder: Path) -> set[str]:
-    """All files below `folder`, relative to it, less Python's compiled ones."""
+    """All files below `folder`, relative to it, without Python's compiled ones."""
     files = (file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir())
     return {file.as_posix() for file in files if "__pycache__" not in file.parts}
 
 
 def quickstart() -> dict:
-    """The bundled workflow in API format, with only a few steps of everything."""
+    """The bundled workflow in API format, with few steps everywhere."""
     prompt = json.loads((ROOT / "workflows" / "api" / "quickstart.json").read_text(encoding="utf-8"))
     for node in prompt.values():
         if isinstance(node["inputs"].get("steps"), int):
@@ -196,7 +197,7 @@ def quickstart() -> dict:
 
 
 def release_new_version() -> None:
-    """A later commit of the repository that the pack was installed from."""
+    """Makes a later commit in the repository that the pack was installed from."""
     project = ORIGIN / "pyproject.toml"
     text = project.read_text(encoding="utf-8")
     project.write_text(re.sub(r'(?m)^version = ".*"$', f'version = "{NEW_VERSION}"', text), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Runs the public checkers of ComfyUI packs and prints one table; docs/checks.md explains what remains.
 
-Exit code 1: something was found that the page does not explain, or the page explains what is no longer found.
+Exit code 1: there is a finding that the page does not explain, or the page explains one that no longer exists.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--newest", action="store_true", help="also against the newest ComfyUI, cloned from GitHub for this"
     )
-    parser.add_argument("--all", action="store_true", help="show the explained findings, too")
+    parser.add_argument("--all", action="store_true", help="show the explained findings too")
     options = parser.parse_args()
     runs = dict(CHECKERS)
     if options.newest:

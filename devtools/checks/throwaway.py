@@ -1,4 +1,4 @@
-"""Copies of the pack to try things on: its files, and git repositories made of them.
+"""Throwaway copies of the pack: its files, and git repositories made from them.
 
 Standard library and git only.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ..environment import ROOT, SetupError
 
-# For repositories made here: commits need a name; the user's own settings (signing, hooks) are left out.
+# For repositories made here: commits need a name, and the user's own settings (signing, hooks) must not apply.
 IDENTITY = {f"GIT_{who}_{what}": "check" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 OWN = IDENTITY | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 def git(folder: Path, *arguments: str, variables: dict[str, str] | None = None) -> str:
-    """Runs git in `folder` with further environment `variables`, returns what it prints. Raises `SetupError`."""
+    """Runs git in `folder` with additional environment `variables`; returns its output. Raises `SetupError`."""
     if shutil.which("git") is None:
         raise SetupError("The checks need git, which is not installed.")
     command = ["git", "-C", str(folder), *arguments]
@@ -30,14 +30,14 @@ def git(folder: Path, *arguments: str, variables: dict[str, str] | None = None) 
 
 
 def copy_pack(target: Path, published: bool = False) -> None:
-    """Puts the pack's files into the new folder `target`: those that git knows or would add; `published`: of these what
-    the registry hands out, so without those that `.comfyignore` names. Raises `SetupError`."""
+    """Puts the pack's files into the new folder `target`: those that git tracks or would add; `published`: only those
+    that the registry distributes, without the ones in `.comfyignore`. Raises `SetupError`."""
     shutil.rmtree(target, ignore_errors=True)
     names = _names("--exclude-standard")
     if published:
         names -= _names("--ignored", "--exclude-from=.comfyignore")
     for name in sorted(names):
-        if (ROOT / name).is_file():  # deleted ones are listed, too
+        if (ROOT / name).is_file():  # deleted ones are listed too
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
 
@@ -47,7 +47,7 @@ def _names(*options: str) -> set[str]:
 
 
 def commit(folder: Path, message: str) -> str:
-    """Commits all files of `folder`, made a repository where it is none; returns the commit's id."""
+    """Commits all files of `folder`, after making it a repository if necessary; returns the commit's id."""
     if not (folder / ".git").exists():
         git(folder, "init", "--quiet", "--initial-branch", "main", variables=OWN)
     git(folder, "add", "--all", variables=OWN)

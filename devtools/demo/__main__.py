@@ -1,7 +1,7 @@
-"""Edits the bundled clip on a real ComfyUI server, shows how far it is, and measures the result. Several workflows run
+"""Edits the bundled clip on a real ComfyUI server, shows its progress, and measures the result. Several workflows run
 one after another, and the animation shows their edits side by side.
 
-The clip is rendered, so the right result of the edit is known pixel by pixel ("truth").
+The clip is rendered, so the correct result of the edit is known for every pixel ("truth").
 """
 
 from __future__ import annotations
@@ -97,13 +97,13 @@ def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tens
 
 
 def side_by_side(runs: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The columns of the animation: the source, each workflow's edit under its name, the right result."""
+    """The columns of the animation: the source, each workflow's edit under its name, and the correct result."""
     first = next(iter(runs.values()))
     return {"source": first["source"], **{name: clips["edit"] for name, clips in runs.items()}, RIGHT: first["truth"]}
 
 
 def describe(stats: dict) -> str:
-    """The machine in a line, from the server's own account of it."""
+    """A one-line description of the machine, from the server's statistics."""
     system, device = stats["system"], stats["devices"][0]
     return (
         f"{device['name']}, {os.cpu_count()} CPU cores, ComfyUI {system['comfyui_version']}, "

@@ -1,4 +1,4 @@
-"""Clips beside each other as one looping animation, for the demo and for the top of README.md."""
+"""Clips side by side as one looping animation, for the demo and for the top of README.md."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from miniature.sheets import image
 
 COLUMN = 208  # pixels, the width at which each clip is shown
-GAP, LABEL = 8, 30  # pixels between clips, and above them for their names
-HOLD = 700  # milliseconds that the last frame stays before the loop begins again
+GAP, LABEL = 8, 30  # pixels between clips, and above them for names
+HOLD = 700  # milliseconds for the last frame before the loop restarts
 
 
 def animate(clips: dict[str, torch.Tensor], file: Path, fps: float) -> None:

@@ -1,4 +1,4 @@
-"""Follows a run's events: shows how far it is in the terminal, and keeps how long each node took."""
+"""Follows a run's events: shows progress in the terminal, and records the time of each node."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 
 from batch.client import FINAL, Event
 
-QUIET_SECONDS = 15  # between two lines about the same node where the output is no terminal
-SHORT = 0.5  # seconds; nodes quicker than this get no line of their own
+QUIET_SECONDS = 15  # between two lines about the same node if the output is not a terminal
+SHORT = 0.5  # seconds; nodes faster than this get no line of their own
 
 STAGES = ("load/encode", "tune", "invert", "reconstruct", "edit", "decode/save")
-# The first that matches decides: a word in the node's class, or in its class or title; the stage.
+# The first match decides: a word in the node's class, or in its class or title; then the stage.
 CLASS_WORDS = (
     ("Save", "decode/save"),
     ("Decode", "decode/save"),
@@ -57,7 +57,7 @@ class Progress:
                 self._step(done, total, event.time)
 
     def title(self, node: str) -> str:
-        """The node's title in the workflow, else its class."""
+        """The node's title in the workflow, or its class."""
         entry = self._prompt.get(node, {})
         return entry.get("_meta", {}).get("title") or entry.get("class_type", node)
 

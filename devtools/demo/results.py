@@ -1,4 +1,4 @@
-"""The demo's measurements, computed from the frames that the server wrote as PNG, and their report for a person."""
+"""The demo's measurements, computed from the server's PNG frames, and their report."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def decode(pictures: list[bytes]) -> torch.Tensor:
 
 
 def measure(clips: dict[str, torch.Tensor], scenes: list[Scene]) -> dict:
-    """What the report says of the pictures. `clips`: source, reconstruction, edit, truth, each `f 3 h w` in 0..1;
-    `scenes`: what the right edit shows, one per frame."""
+    """The report on the pictures. `clips`: source, reconstruction, edit, truth, each `f 3 h w` in 0..1; `scenes`: what
+    the correct edit shows, one per frame."""
     judge = Judge.load()
     answers = {name: judge.see(clips[name]) for name in ("source", "edit")}
     goals = [{key: getattr(scene, key) for key in CLASSES} for scene in scenes]
@@ -47,7 +47,7 @@ def sentence(answer: dict[str, str]) -> str:
 
 
 def summarize(report: dict, output: Path) -> None:
-    """Prints the report for a person."""
+    """Prints the report in readable form."""
     frames = report["frames"]
     say(f"\nReconstruction: {report['reconstruction_psnr_db']:.1f} dB PSNR against the source")
     say(

@@ -1,4 +1,4 @@
-"""The bundled workflows that make the quickstart's edit: how their videos are called, and the files of a run."""
+"""The bundled workflows that make the quickstart's edit: the names of their videos, and the files of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..environment import ROOT
 FOLDER = ROOT / "workflows" / "api"
 QUICKSTART = "quickstart"
 CLIPS = ("source", "reconstruction", "edit")
-FRAMES = "frames_"  # before a video's file name: its single frames
+FRAMES = "frames_"  # prefix of a video's file name: its single frames
 
 
 def read(workflow: str) -> dict:
@@ -20,18 +20,18 @@ def read(workflow: str) -> dict:
 
 
 def prefix_of(workflow: str) -> str:
-    """Before the names of its videos."""
+    """The prefix of its videos' names."""
     return "" if workflow == QUICKSTART else f"{workflow}_"
 
 
 def shows_the_edit(prompt: dict, workflow: str) -> bool:
-    """Whether the workflow makes the quickstart's edit of its clip and saves it beside source and reconstruction."""
+    """Whether the workflow makes the quickstart's edit of its clip, and saves it with source and reconstruction."""
     saved = {entry["inputs"].get("filename_prefix") for entry in prompt.values()}
     return {f"EI2/{prefix_of(workflow)}{name}" for name in CLIPS} <= saved
 
 
 def with_frames(prompt: dict) -> dict:
-    """The workflow, also saving each video's frames as PNG: measures want the pixels before compression."""
+    """The workflow, extended to save each video's frames as PNG: measurements need the pixels before compression."""
     savers = {}
     for node, entry in prompt.items():
         if entry["class_type"] == "SaveVideo":

@@ -1,5 +1,5 @@
-"""Animated WebP, PNG and GIF, by imageio's `pillow` plugin: FFmpeg reads no animated WebP, and no PNG's transparency
-over time as browsers do."""
+"""Animated WebP, PNG and GIF, by imageio's `pillow` plugin. FFmpeg does not read animated WebP, and does not handle the
+transparency of animated PNG as browsers do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .request import Request, VideoClip, beyond_end, evened, uneven_warnings, vi
 from .span import Span
 from .timing import even_rate
 
-SIGNATURES = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")  # only these: Pillow would start programs for some formats
-SHORTEST, INSTEAD = 0.011, 0.1  # seconds: what browsers show a frame that states less
-STILL = 0.04  # seconds: a picture that does not move
+SIGNATURES = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")  # only these: Pillow starts other programs for some formats
+SHORTEST, INSTEAD = 0.011, 0.1  # seconds: browsers show frames with a shorter duration for `INSTEAD`
+STILL = 0.04  # seconds: duration of a still picture
 ERRORS = (OSError, EOFError, SyntaxError, ValueError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
 
 
@@ -46,10 +46,10 @@ class Animation:
         self.count = file.properties(index=...).n_images or 1
 
     def frame(self, index: int) -> tuple[av.VideoFrame, float] | None:
-        """A frame and its duration in seconds; None for one that cannot be decoded. Raises
-        UnreadableAnimation for the first."""
+        """A frame and its duration in seconds; None if it cannot be decoded. Raises UnreadableAnimation
+        if the first frame cannot be decoded."""
         try:
-            # rotate: by the orientation in EXIF
+            # rotate: apply the EXIF orientation
             picture = self._file.read(index=index, mode="RGBA", rotate=True)
             stated = self._file.metadata(index=index).get("duration")
         except MemoryError:
@@ -68,7 +68,7 @@ class Animation:
         return frame, duration
 
     def durations(self, frames: int, tick: Callable[[], object]) -> list[float]:
-        """How long each of the first `frames` frames is shown, in seconds; fewer where the file is damaged."""
+        """The durations of the first `frames` frames in seconds; fewer if the file is damaged."""
         seconds = []
         for index in range(min(frames, self.count)):
             tick()
@@ -109,7 +109,7 @@ def read_animation(request: Request) -> VideoClip:
     if even is None:
         raise beyond_end(request, times, [])
     span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
-    with opened_animation(request.path) as animation:  # anew: Pillow 13 goes wrong when it goes back in a PNG
+    with opened_animation(request.path) as animation:  # again: Pillow 13 fails when it seeks back in a PNG
         _collect(request, animation, span)
     warnings = uneven_warnings(request, even, span)
     if len(durations) < count:

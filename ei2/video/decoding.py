@@ -1,4 +1,4 @@
-"""Packets into frames: from a frame that can be decoded alone on, and past what is broken."""
+"""Decodes packets into frames, starting at a keyframe and skipping broken packets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import av
 
 from .packets import Packets
 
-ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ones drop the alpha
-MARGINS = (0.0, 1.0, 5.0)  # seconds: some formats seek by the time of decoding, or only about there
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha
+MARGINS = (0.0, 1.0, 5.0)  # seconds: some formats seek by decoding time, or only approximately
 
 
 @dataclass
 class Damage:
-    """What could not be decoded. broken: packets without a frame; patched: frames the decoder completed by guessing."""
+    """What could not be decoded. broken: packets without a frame; patched:
+    frames with parts the decoder had to guess."""
 
     broken: int = 0
     patched: int = 0
@@ -31,20 +32,20 @@ class Damage:
 
 
 def decoder_of(stream: av.stream.Stream) -> av.CodecContext:
-    """The decoder of a track: all threads, and one that gives the alpha where there is one."""
+    """A decoder for a track that uses all threads and keeps the alpha if there is one."""
     name = stream.codec_context.name
     metadata = {key.lower(): value for key, value in stream.metadata.items()}
     if name in ALPHA_DECODERS and metadata.get("alpha_mode") == "1":
         try:
             return av.CodecContext.create(ALPHA_DECODERS[name], "r")
         except (av.FFmpegError, ValueError):
-            pass  # an FFmpeg without libvpx shows the picture without its alpha
+            pass  # without libvpx, FFmpeg decodes the picture without its alpha
     stream.thread_type = "AUTO"
     return stream.codec_context
 
 
 def demuxed(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.Packet]:
-    """The packets of one track that hold something; where the file cannot be read further, it ends."""
+    """The non-empty packets of one track, up to where the file can be read."""
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -56,13 +57,13 @@ def demuxed(container: av.container.InputContainer, stream: av.stream.Stream) ->
 
 
 def decoded(packets: Iterator[av.Packet], decoder: av.CodecContext, damage: Damage) -> Iterator[av.frame.Frame]:
-    """The frames in the order they are shown. A packet that cannot be decoded is counted in `damage` and skipped."""
-    for packet in chain(packets, [None, None]):  # None: what the decoder still holds; again after a broken one
+    """The frames in presentation order. Packets that cannot be decoded are counted in `damage` and skipped."""
+    for packet in chain(packets, [None, None]):  # None flushes the decoder; twice, in case of a broken packet
         try:
             frames = decoder.decode(packet)
         except MemoryError:
             raise
-        except EOFError:  # av's own; all frames are out
+        except EOFError:  # av's own: no more frames
             return
         except av.FFmpegError:
             damage.broken += 1
@@ -73,8 +74,8 @@ def decoded(packets: Iterator[av.Packet], decoder: av.CodecContext, damage: Dama
 
 
 def last_key(packets: Packets, frame: int) -> tuple[int, int, int]:
-    """The frame that can be decoded alone, last before or at number `frame`: (place in the order of decoding, place in
-    the order shown, time stamp). The very first frame where seeking would not be exact."""
+    """The last keyframe at or before number `frame`: (position in decoding order, position in presentation order, time
+    stamp). The first frame if seeking would not be exact."""
     unique = len(packets.starts) == 1 and len(packets.order) == len(packets.stamps)
     keys = [key for key in packets.keys if key[1] <= frame] if packets.timed and unique else []
     return max(keys, key=lambda key: key[0], default=(0, 0, 0))
@@ -83,7 +84,7 @@ def last_key(packets: Packets, frame: int) -> tuple[int, int, int]:
 def packets_from(
     container: av.container.InputContainer, stream: av.VideoStream, packets: Packets, key: tuple[int, int, int]
 ) -> Iterator[av.Packet] | None:
-    """The track's packets from `key` on; None where the container cannot seek there (it then has to be opened anew)."""
+    """The track's packets from `key` on; None if the container cannot seek there (it must then be reopened)."""
     number, _, stamp = key
     if number == 0:
         return demuxed(container, stream)

@@ -1,4 +1,4 @@
-"""The frames of a span of a film: a video file that FFmpeg decodes."""
+"""The frames of a span of a film: a video file decoded by FFmpeg."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .request import Request, VideoClip, beyond_end, evened, no_frames, uneven_w
 from .span import Span
 from .timing import Even, even_out, even_rate
 
-READABLE = 0.9  # of the wanted frames: with fewer, a file that is cut off is refused
+READABLE = 0.9  # of the requested frames: a truncated file with fewer is refused
 
 
 class _Replan(Exception):
-    """The packets promised other frames than came out: read again, with this."""
+    """Decoding gave other frames than the packets promised. Read again with these corrections."""
 
     def __init__(self, hidden: frozenset[int] = frozenset(), timed: bool = True, seek: bool = True):
         self.hidden, self.timed, self.seek = hidden, timed, seek
@@ -36,8 +36,8 @@ def read_film(request: Request) -> VideoClip:
 
 
 def _plan(request: Request, plan: _Replan) -> tuple[Packets, Even | None, float]:
-    """What is known before the decoding: the packets, the even rate of the span (None: frames are only counted) and the
-    span's beginning in seconds."""
+    """What is known before decoding: the packets, the span's even rate (None: frames are
+    only counted) and its start in seconds."""
     ticks = request.start + max(0, request.most - 1) * request.stride + 1 if request.most else 0
     count = ticks
     while True:
@@ -70,7 +70,7 @@ def _decode_film(request: Request, packets: Packets, even: Even | None, base: fl
         make = lambda frame: request.pictures(frame, aspect)
         span = Span(even, request.stride, request.most, make, request.room, _sound_bytes(sound, rate / request.stride))
         first = next((n for n, slot in enumerate(even.slots) if slot >= 0), len(even.slots))
-        first = max(0, first - 1) if even.slots[first : first + 1] != [0] else first  # the one shown at the beginning
+        first = max(0, first - 1) if even.slots[first : first + 1] != [0] else first  # the frame shown at the start
         key = last_key(packets, first) if plan.seek else (0, 0, 0)
         source = packets_from(container, stream, packets, key)
         if source is None:
@@ -79,7 +79,7 @@ def _decode_film(request: Request, packets: Packets, even: Even | None, base: fl
         frames = seen.numbered(decoded(source, decoder_of(stream), damage), damage, first)
         expected = max(1, span.last + 1 - key[1])
         for number, frame in deinterlaced(frames):
-            if number >= len(even.slots):  # more frames than packets, counted ones only
+            if number >= len(even.slots):  # more frames than packets; only if frames are counted
                 even.slots.append(even.slots[-1] + 1)
             span.add(number, frame)
             if request.on_frame is not None:
@@ -110,7 +110,7 @@ def _decode_film(request: Request, packets: Packets, even: Even | None, base: fl
 
 
 class _Seen:
-    """Gives every decoded frame its number in the file, and notices where the packets promised something else."""
+    """Assigns each decoded frame its number in the file, and notices when the packets promised something else."""
 
     def __init__(self, packets: Packets, counted: bool, key: tuple[int, int, int], plan: _Replan):
         self.packets, self.counted, self.key, self.plan = packets, counted, key, plan
@@ -123,7 +123,7 @@ class _Seen:
         broken = 0
         for frame in frames:
             if self.counted:
-                # a broken packet takes its frame's time
+                # a broken packet takes its frame's time stamp with it
                 number, broken = self.last + 1 + damage.broken - broken, damage.broken
             else:
                 number = self.packets.place(frame.pts, self.last)
@@ -131,14 +131,14 @@ class _Seen:
                 if frame.pts in self.packets.places and damage:
                     continue  # out of order after the damage
                 if self.key[0] and self.count == 0:
-                    continue  # shown before the frame that was sought
+                    continue  # shown before the requested frame
                 if not self.packets.whole and frame.pts is not None and frame.pts > max(self.packets.stamps):
                     return
                 raise _Replan(self.plan.hidden, timed=False, seek=False)
             if self.count == 0 and not self.counted and number > self.key[1] and not damage:
                 if self.key[0] and number > first:
                     raise _Replan(self.plan.hidden, True, seek=False)
-                if not self.key[0]:  # frames at the beginning that cannot be decoded
+                if not self.key[0]:  # undecodable frames at the start
                     raise _Replan(self.plan.hidden | set(self.packets.stamps[:number]), True, self.plan.seek)
             self.count += 1
             self.last = number
@@ -146,7 +146,7 @@ class _Seen:
             yield number, frame
 
     def check_complete(self, damage: Damage, first: int, last: int) -> None:
-        """Packets that give no frame, without being broken, are no frames (VP8's hidden ones, second fields)."""
+        """Intact packets that give no frame do not count as frames (VP8's hidden ones, second fields)."""
         if damage or self.count == 0:
             return
         missing = [n for n in range(max(first, self.key[1]), last + 1) if n not in self.numbers]
@@ -169,14 +169,14 @@ def _counted(request: Request, packets: Packets, rate: Fraction) -> Even:
 
 
 def _sound_bytes(sound: av.AudioStream | None, fps: Fraction) -> float:
-    """Memory for the sound of one frame: the result, and the blocks it is made of."""
+    """Bytes for the sound of one frame: the result, and the blocks it is assembled from."""
     if sound is None:
         return 0.0
     return 2 * 4 * min(2, sound.codec_context.layout.nb_channels) * sound.codec_context.sample_rate / float(fps)
 
 
 def _check_cut_off(request: Request, packets: Packets, seen: _Seen, span: Span) -> None:
-    """Raise ValueError where the file's index names many more of the expected frames than can be read."""
+    """Raises ValueError if the file's index lists many more of the expected frames than can be read."""
     if not packets.whole or not packets.missing:
         return
     expected = packets.count + packets.missing
@@ -195,7 +195,7 @@ def _warnings(request: Request, packets: Packets, span: Span, damage: Damage, co
     if damage:
         warnings.append(
             f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
-            "where a frame was lost, the one before stands in its place."
+            "lost frames are replaced by the frame before."
         )
     elif packets.whole and (packets.missing or packets.damaged):
         warnings.append(f"'{name}' is cut off at its end; the frames before were loaded.")
@@ -203,7 +203,7 @@ def _warnings(request: Request, packets: Packets, span: Span, damage: Damage, co
         jumps = len(packets.starts) - 1
         warnings.append(
             f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
-            "they were put one after the other."
+            "the parts were placed one after the other."
         )
     if not counted:
         warnings += uneven_warnings(request, span.even, span)

@@ -28,16 +28,15 @@ def read_frames(
     frame_rate: float = 0.0,
     background: tuple[int, int, int] = (0, 0, 0),
 ) -> VideoClip:
-    """Read frames `start_frame`, `start_frame + frame_stride`, … (at most `max_frames`; 0 = to the end) of a video.
+    """Reads frames `start_frame`, `start_frame + frame_stride`, … (at most `max_frames`; 0 = to the end) of a video.
 
     width, height: pixels, multiples of 8; 0 = from the source: one 0 keeps the aspect ratio, two keep the source's
-    size, with its edges cropped to multiples of 8. fit: "crop" fills the size and cuts what sticks out, "pad" shows
+    size, with its edges cropped to multiples of 8. fit: "crop" fills the size and cuts off the rest, "pad" shows
     everything between black bars, "stretch" distorts. on_frame(decoded, expected) is called after each decoded frame,
-    kept or not, and with (0, 1) while the file is looked through; what it raises ends the reading. max_bytes: memory
-    that the result may take, its sound included. frame_rate: frames per second before the stride; 0 = the file's.
-    Where a frame is missing (a pause, a broken packet), the one before stands there. `start_frame` counts the file's
-    frames, with a `frame_rate` those of that rate. background: R, G, B in 0..255 under transparent places.
-    Raises ValueError.
+    kept or not, and with (0, 1) while the file is scanned; exceptions from it end the reading. max_bytes: limit for the
+    result's memory, including its sound. frame_rate: frames per second before the stride; 0 = the file's. A missing
+    frame (a pause, a broken packet) is replaced by the previous one. `start_frame` counts the file's frames, or, with
+    `frame_rate`, frames at that rate. background: R, G, B in 0..255 under transparent areas. Raises ValueError.
     """
     check_size(width, height)
     check_fit(fit)
@@ -48,7 +47,7 @@ def read_frames(
     ):
         if value < least:
             raise ValueError(f"{name} is {value}, but must be at least {least}.")
-    if not 0 <= frame_rate <= MOST_RATE:  # not: NaN
+    if not 0 <= frame_rate <= MOST_RATE:  # also true for NaN
         raise ValueError(f"frame_rate is {frame_rate}, but must be 0 (the file's) to {MOST_RATE:.0f}.")
     rate = Fraction(frame_rate).limit_denominator(1001) if frame_rate else None
     request = Request(
@@ -59,5 +58,5 @@ def read_frames(
             try:
                 return read_animation(request)
             except UnreadableAnimation:
-                pass  # FFmpeg reads some of the damaged ones
+                pass  # FFmpeg can read some damaged files
         return read_film(request)

@@ -1,4 +1,4 @@
-"""HDR and wide-gamut pictures into what SDR screens and image models expect.
+"""Converts HDR and wide-gamut pictures to SDR, which image models expect.
 
 Source of the formulas: ITU-R BT.2100 (PQ, HLG), BT.2408 (reference white at 203 cd/m²), BT.2087 (BT.2020 into BT.709).
 """
@@ -10,9 +10,9 @@ import torch
 
 PQ, HLG = 16, 18  # transfer characteristics, ITU-T H.273
 BT2020 = 9  # primaries, ITU-T H.273
-WHITE = 203.0  # cd/m²: what SDR white is in HDR (BT.2408)
+WHITE = 203.0  # cd/m²: SDR white in HDR (BT.2408)
 PEAK = 1000.0  # cd/m²: the nominal peak of HLG, and of most PQ films
-KNEE = 0.8  # of SDR white: darker tones stay as they are
+KNEE = 0.8  # of SDR white: darker tones do not change
 
 BT2020_TO_BT709 = torch.tensor([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
 BT2020_LUMA = torch.tensor([0.2627, 0.6780, 0.0593])
@@ -23,7 +23,7 @@ def needs_mapping(transfer: int, primaries: int) -> bool:
 
 
 def to_sdr(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
-    """uint16 RGB `h w 3` in 0..65535 with a transfer function and primaries of H.273 -> uint8 RGB `h w 3`, BT.709."""
+    """uint16 RGB `h w 3` in 0..65535, with a transfer function and primaries of H.273 -> uint8 RGB `h w 3`, BT.709."""
     signal = torch.from_numpy(picture.astype(np.float32)).div_(65535.0)
     if transfer == PQ:
         light = compressed(pq_light(signal) / WHITE)
@@ -60,8 +60,8 @@ def hlg_light(signal: torch.Tensor) -> torch.Tensor:
 
 
 def compressed(light: torch.Tensor) -> torch.Tensor:
-    """Light with SDR white as 1 -> 0..1: straight up to the knee, then bent towards the peak. The largest of the three
-    colours decides, so that hues stay (our choice; BT.2390 bends luma)."""
+    """Light with SDR white as 1 -> 0..1: linear up to the knee, then compressed towards the peak. The largest of the
+    three channels sets the factor, which preserves hues (our choice; BT.2390 compresses luma)."""
     top = PEAK / WHITE
     largest = light.amax(-1, keepdim=True).clamp(min=1e-6)
     over = ((largest - KNEE) / (top - KNEE)).clamp(0, 1)

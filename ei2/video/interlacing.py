@@ -1,4 +1,4 @@
-"""Makes whole frames of interlaced ones, by FFmpeg's filter `bwdif`."""
+"""Deinterlaces frames with FFmpeg's filter `bwdif`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 import av
 import av.filter
 
-OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"  # as many frames as before; whole ones stay as they are
+OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"  # the same number of frames; progressive ones do not change
 
 
 def deinterlaced(frames: Iterable[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Numbered frames, the interlaced ones made whole. The filter needs the frame after; without interlaced frames
-    none is held back."""
+    """Numbered frames, with interlaced ones deinterlaced. The filter needs the next frame;
+    without interlaced frames there is no delay."""
     graph, shape, numbers = None, None, deque()
     for number, frame in frames:
         own = (frame.width, frame.height, frame.format.name)

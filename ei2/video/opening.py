@@ -1,4 +1,4 @@
-"""Opens a video file, chooses its tracks, and puts into words what is wrong with it."""
+"""Opens a video file, chooses its tracks, and explains errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ GIB = 2**30
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
-    """The open file. Raises ValueError for one that is missing, empty, or no video."""
+    """The open file. Raises ValueError if it is missing, empty or not a video."""
     path = Path(path)
     check_file(path)
     try:
         # metadata_errors: a badly encoded title must not stop the reading.
         container = av.open(str(path), metadata_errors="replace")
-    except MemoryError:  # PyAV's own is one, too
+    except MemoryError:  # PyAV's own is one too
         raise
     except (av.FFmpegError, ValueError) as error:
         raise unreadable(path) from error
@@ -28,7 +28,7 @@ def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
 
 
 def check_file(path: Path) -> None:
-    """Raise ValueError for a file that is missing or empty."""
+    """Raises ValueError for a file that is missing or empty."""
     if not path.is_file():
         raise ValueError(f"There is no video file '{path.name}': choose an existing file or upload it again.")
     if path.stat().st_size == 0:
@@ -44,19 +44,19 @@ def unreadable(path: Path) -> ValueError:
 
 @contextmanager
 def memory_explained(path: str | Path) -> Iterator[None]:
-    """Turns a lack of memory, wherever it shows, into a ValueError that says so."""
+    """Turns every out-of-memory error into a ValueError that says so."""
     try:
         yield
     except MemoryError as error:
         raise ValueError(
-            f"The memory ran out while '{Path(path).name}' was read: lower max_frames, width or height, "
+            f"Memory ran out while '{Path(path).name}' was being read: lower max_frames, width or height, "
             "or raise frame_stride."
         ) from error
 
 
 def video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
-    """The default picture track, else the first one. Raises ValueError where there is none."""
-    # a cover picture of a music file is a track as well
+    """The default picture track, otherwise the first one. Raises ValueError if there is none."""
+    # the cover picture of a music file is a track too
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise ValueError(f"'{Path(path).name}' has no picture track (only sound or data): choose a video file.")
@@ -74,7 +74,7 @@ def undecodable(path: str | Path) -> ValueError:
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The default sound track, else the first one that has channels, else None."""
+    """The default sound track, otherwise the first one with channels, otherwise None."""
     known = [s for s in container.streams.audio if s.codec_context is not None]
     streams = [s for s in known if s.codec_context.sample_rate and s.codec_context.layout.nb_channels]
     return _default(streams) if streams else None

@@ -1,4 +1,4 @@
-"""The times of a video's packets, read without decoding: a hundred times as fast, and it shows what headers hide."""
+"""The times of a video's packets, read without decoding: a hundred times faster, and more reliable than headers."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import av
 
 from .opening import audio_stream, opened, video_stream
 
-REORDERED = 16  # frames: as far as B-frames may stand from where they are shown (H.264 and H.265)
-STEP_BACK = 0.1  # seconds: a decoding time that falls by more begins another recording
+REORDERED = 16  # frames: the largest distance of B-frames from their presentation position (H.264 and H.265)
+STEP_BACK = 0.1  # seconds: if the decoding time falls by more, another recording begins
 STEP_AHEAD = 10.0  # seconds: FFmpeg's own limit (dts_delta_threshold)
 SILENT_STEP_AHEAD = 3600.0  # seconds: the limit for a pause in a file without sound
-JUMPING_FORMATS = {"mpegts", "mpeg", "mpegvideo"}  # their clock may jump by the standard
+JUMPING_FORMATS = {"mpegts", "mpeg", "mpegvideo"}  # the standard allows their clock to jump
 UNTIMED_FORMATS = {"avi"}  # their times are the order of decoding
 TICK = 500  # packets between two calls of `tick`
 
 
 @dataclass
 class Packets:
-    """The frames of a video track in the order they are shown, as far as they were read.
+    """The frames of a video track in presentation order, as far as they were read.
 
-    times: seconds from the first one, joined recordings one after another. stamps: their time stamps in the file.
-    starts: (file's seconds, our seconds) at the beginning of each recording. keys: (place in the order of decoding,
-    place in the order shown, time stamp) of the frames that can be decoded alone. order: time stamp -> place in the
-    order of decoding. places: time stamp -> places in the order shown. whole: the file ends with them.
-    timed: the times are known; else `times` is empty and the frames are only counted. missing: how many more the
-    file's index names. damaged: the last packet is incomplete. rates: what the file states, the likeliest first.
+    times: seconds from the first one; joined recordings follow one another. stamps: their time stamps in the file.
+    starts: (file's seconds, our seconds) at the start of each recording. keys: (position in decoding order, position in
+    presentation order, time stamp) of the keyframes. order: time stamp -> position in decoding order. places: time
+    stamp -> positions in presentation order. whole: the file ends with them. timed: the times are known; otherwise
+    `times` is empty and the frames are only counted. missing: how many more the file's index lists. damaged: the last
+    packet is incomplete. rates: the rates stated by the file, the likeliest first.
     """
 
     times: list[float] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Packets:
     places: dict[int, list[int]] = field(default_factory=dict)
 
     def place(self, stamp: int | None, after: int) -> int | None:
-        """Which frame has this time stamp: the first one later than frame `after`, or None."""
+        """The first frame later than frame `after` that has this time stamp, or None."""
         places = self.places.get(stamp, [])
         at = bisect_left(places, after + 1)
         return places[at] if at < len(places) else None
@@ -61,16 +61,16 @@ def read_packets(
     timed: bool = True,
     tick: Callable[[], object] = lambda: None,
 ) -> Packets:
-    """Read at least the first `frames` frames' packets (0 = all).
+    """Reads at least the packets of the first `frames` frames (0 = all).
 
-    hidden: time stamps of packets that give no frame. timed: whether to believe the times. tick: called now and then;
-    what it raises ends the reading. Raises ValueError.
+    hidden: time stamps of packets that give no frame. timed: whether to trust the times. tick: called now and then;
+    exceptions from it end the reading. Raises ValueError.
     """
     with opened(path) as container:
         stream = video_stream(container, path)
         sound = audio_stream(container)
         result = Packets(rates=stated_rates(stream, container))
-        found, sounds, limit, reading = [], [], frames + REORDERED, True
+        entries, sounds, limit, reading = [], [], frames + REORDERED, True
         for number, packet in enumerate(_demuxed(container)):
             if number % TICK == TICK - 1:
                 tick()
@@ -79,22 +79,22 @@ def read_packets(
                     sounds.append(float(packet.pts * packet.time_base))
                 continue
             result.damaged = packet.is_corrupt
-            if packet.is_discard or packet.pts in hidden or (not found and not packet.is_keyframe):
-                continue  # cut away by an edit list, without a frame, or before the first frame that can be decoded
-            found.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0))
-            if frames and len(found) >= limit:
+            if packet.is_discard or packet.pts in hidden or (not entries and not packet.is_keyframe):
+                continue  # cut by an edit list, without a frame, or before the first keyframe
+            entries.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0))
+            if frames and len(entries) >= limit:
                 reading = False
                 break
-        result.whole, result.count = reading, len(found)
+        result.whole, result.count = reading, len(entries)
         if result.whole and "mov" in container.format.name:
-            result.missing = max(0, stream.frames - len(found))
+            result.missing = max(0, stream.frames - len(entries))
         name = container.format.name
         result.timed = (
-            timed and name not in UNTIMED_FORMATS and len(found) > 0 and all(pts is not None for pts, *_ in found)
+            timed and name not in UNTIMED_FORMATS and len(entries) > 0 and all(pts is not None for pts, *_ in entries)
         )
         if result.timed:
             jumps = name in JUMPING_FORMATS
-            _order(result, found, stream.time_base, sounds if sound is not None else None, jumps)
+            _order(result, entries, stream.time_base, sounds if sound is not None else None, jumps)
     return result
 
 
@@ -102,13 +102,13 @@ def stated_rates(stream: av.VideoStream, container: av.container.InputContainer)
     """The frame rates that a file states, the likeliest first."""
     rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
     inside = stream.codec_context.framerate
-    # A stream without a container has its rate inside only; the others are FFmpeg's assumption.
+    # A raw stream states its rate only inside; the other rates are FFmpeg's assumption.
     rates = [inside, *rates] if stream.start_time is None and container.duration is None else [*rates, inside]
     return [Fraction(rate) for rate in rates if rate and 0.01 <= rate <= 1000]
 
 
 def _demuxed(container: av.container.InputContainer):
-    """All packets; an error of reading ends the file, as a player does."""
+    """All packets; a read error ends the file, as in a player."""
     try:
         yield from container.demux()
     except MemoryError:
@@ -118,7 +118,7 @@ def _demuxed(container: av.container.InputContainer):
 
 
 def _order(result: Packets, entries: list[tuple], time_base: Fraction, sounds: list[float] | None, jumps: bool) -> None:
-    """Fills in times, stamps, starts, keys and order from `entries` (pts, dts, key, duration), in order of decoding."""
+    """Fills in times, stamps, starts, keys and order from `entries` (pts, dts, key, duration), in decoding order."""
     recordings, previous = [[]], None
     for number, (pts, dts, key, duration) in enumerate(entries):
         stamp = dts if dts is not None else pts
@@ -148,7 +148,7 @@ def _order(result: Packets, entries: list[tuple], time_base: Fraction, sounds: l
 
 
 def _is_jump(step: float, before: float, sounds: list[float] | None, jumps: bool) -> bool:
-    """Whether a step ahead is a fault of the clock, and not a pause: in a pause there is sound."""
+    """Whether a step ahead is a clock error and not a pause: during a pause there is sound."""
     if step <= STEP_AHEAD:
         return False
     if sounds is None:

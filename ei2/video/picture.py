@@ -1,4 +1,4 @@
-"""One decoded frame into RGB of the wanted size, upright, with its alpha, by FFmpeg's filters."""
+"""Converts a decoded frame to upright RGB of the requested size, with its alpha, by FFmpeg's filters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from . import hdr
 from .sizes import scaled_size, target_size
 
-# Lanczos widens its kernel when it reduces, so it is antialiased; the three others stop swscale from rounding coarsely
-# and from reusing the colour of neighbouring pixels.
+# Lanczos widens its kernel when it downsamples, so it is antialiased. The three other flags stop swscale from rounding
+# coarsely and from reusing the colour of neighbouring pixels.
 SCALING = "lanczos+full_chroma_int+full_chroma_inp+accurate_rnd"
 
-# A frame's matrix tag (ITU-T H.273) -> the filter `scale`'s name of that matrix.
+# A frame's matrix tag (ITU-T H.273) -> the name of that matrix in the filter `scale`.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 FULL_RANGE = 2
 
@@ -36,10 +36,10 @@ UPRIGHT = {
 
 
 def upright_filters(frame: av.VideoFrame) -> str:
-    """The filters that make the frame upright: phones store a rotation, front cameras a mirroring, as a matrix.
+    """The filters that make the frame upright: phones store a rotation, front cameras a reflection, as a matrix.
 
-    To be asked for few frames: one whose side data was asked for lives until Python's cyclic collection, and with it
-    its memory (PyAV 18: frame and side data refer to each other).
+    Call it for few frames: reading a frame's side data keeps the frame in memory until Python's cyclic garbage
+    collection (PyAV 18: frame and side data refer to each other).
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None or len(bytes(matrix)) < 36:
@@ -54,8 +54,8 @@ def upright_filters(frame: av.VideoFrame) -> str:
 
 
 def displayed_size(frame: av.VideoFrame, aspect: Fraction | None, upright: str) -> tuple[int, int]:
-    """Width and height as a player shows the frame: with square pixels and upright. aspect: a pixel's width / height;
-    upright: `upright_filters`."""
+    """Width and height as a player shows the frame: upright, with square pixels. aspect: a pixel's width
+    / height; upright: `upright_filters`."""
     width = max(1, round(frame.width * (aspect or Fraction(1))))
     return (frame.height, width) if "transpose" in upright else (width, frame.height)
 
@@ -71,8 +71,8 @@ def is_hdr(frame: av.VideoFrame) -> bool:
 @dataclass
 class Pictures:
     """Makes pictures of one size. target: width, height. fit: "crop", "pad", "stretch", or "none" for the source's own
-    size with its edges cut. source: the displayed size that "none" is meant for; a frame of another size is cropped to
-    fill. background: the colour (R, G, B in 0..255) under transparent places."""
+    size with its edges cut. source: the displayed size for "none"; a frame of another size is cropped to fill.
+    background: the colour (R, G, B in 0..255) under transparent areas."""
 
     target: tuple[int, int]
     fit: str
@@ -93,14 +93,14 @@ class Pictures:
         background: tuple[int, int, int],
         name: str,
     ) -> Pictures:
-        """For a video `name` that begins with this frame; width, height: asked for, 0 = the video's.
-        Raises ValueError."""
+        """For a video `name` that begins with this frame; width, height: as
+        requested, 0 = the video's. Raises ValueError."""
         source = displayed_size(frame, aspect, upright_filters(frame))
         target = target_size(source, width, height, name)
         return cls(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)
 
     def picture(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for a frame that is opaque everywhere."""
+        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for an opaque frame."""
         alpha = has_alpha(frame)
         mapped = not alpha and hdr.needs_mapping(_transfer(frame), _primaries(frame))
         output = "rgba" if alpha else "rgb48le" if mapped else "rgb24"
@@ -113,7 +113,7 @@ class Pictures:
         if opacity.min() == 255:
             return np.ascontiguousarray(array[..., :3]), None
         under = (255 - opacity[..., None].astype(np.uint16)) * np.array(self.background, np.uint16)
-        colours = array[..., :3] + (under + 127) // 255  # the colours come multiplied by their alpha
+        colours = array[..., :3] + (under + 127) // 255  # the colours are premultiplied by alpha
         return np.minimum(colours, 255).astype(np.uint8), np.ascontiguousarray(opacity)
 
     def _filtered(self, frame: av.VideoFrame, output: str) -> np.ndarray:
@@ -123,7 +123,7 @@ class Pictures:
             self._graphs.clear()
             self._graphs[key] = _graph(frame, chain)
         graph = self._graphs[key]
-        frame.pts = None  # whatever the file's clock does, one frame in is one frame out
+        frame.pts = None  # one frame in gives one frame out, whatever the file's clock does
         graph.push(frame)
         return graph.pull().to_ndarray()
 
@@ -139,7 +139,7 @@ class Pictures:
         inner = (height, width) if "transpose" in upright else (width, height)
         scale = f"scale={inner[0]}:{inner[1]}:flags={SCALING}"
         if output == "rgba":
-            # multiplied first, so that hidden colours do not bleed into the edges
+            # premultiplied, so that hidden colours do not bleed into the edges
             steps = [f"scale=flags={SCALING}{_colours(frame)}", "format=gbrap", "premultiply=inplace=1", scale]
         else:
             steps = [scale + _colours(frame)]
@@ -173,7 +173,7 @@ def _colours(frame: av.VideoFrame) -> str:
 
 
 def _transfer(frame: av.VideoFrame) -> int:
-    return int(getattr(frame, "color_trc", 0) or 0)  # PyAV before 15.1 does not say
+    return int(getattr(frame, "color_trc", 0) or 0)  # missing in PyAV before 15.1
 
 
 def _primaries(frame: av.VideoFrame) -> int:

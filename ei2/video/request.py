@@ -1,4 +1,4 @@
-"""What is asked for of a video file, what comes back, and the frames at an even rate that both mean."""
+"""The request for a span of a video file, its result, and the even frame rate that both refer to."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class VideoClip:
     images: `f h w 3`, float32, 0..1. fps: frames per second after the stride. start_seconds, end_seconds: the span,
     counted from the file's first frame. source_width, source_height: pixels as displayed (rotated, square pixels).
     source_fps: the rate of the file's frames. mask: `f h w`, float32, 1 where the video is transparent. warnings: one
-    sentence each about what is not as the file says. starts: for each of the recordings that were joined into the file,
-    its clock and ours at its beginning (seconds), for `read_audio`; empty where the file has no times.
+    sentence for each deviation from what the file states. starts: for each of the recordings joined in the file, its
+    clock and ours at its start (seconds), for `read_audio`; empty if the file has no times.
     """
 
     images: torch.Tensor
@@ -70,7 +70,7 @@ class Request:
 def evened(
     request: Request, times: list[float], stated: list[Fraction], last_duration: float | None
 ) -> tuple[Even | None, float]:
-    """The frames at an even rate, and the span's beginning; None for a start beyond the end."""
+    """The frames at an even rate, and the span's start; None for a start beyond the end."""
     rate = _tick_rate(request, times, stated)
     if rate is not None:
         base = float(request.start / rate)
@@ -81,13 +81,13 @@ def evened(
     base = times[request.start]
     span = times[request.start :]
     if request.most:
-        # the usual rate in the span, not that of what is read after it
+        # the usual rate within the span, not of frames read beyond it
         span = span[: max(2, (request.most - 1) * request.stride + 2)]
     return even_out(times, base, even_rate(span, stated), last_duration), base
 
 
 def _tick_rate(request: Request, times: list[float], stated: list[Fraction]) -> Fraction | None:
-    """The rate whose ticks `start_frame` counts; None: it counts the frames that are there."""
+    """The rate whose ticks `start_frame` counts; None: it counts the file's frames."""
     if request.rate is not None:
         return request.rate
     own = even_rate(times, stated)
@@ -125,6 +125,6 @@ def uneven_warnings(request: Request, even: Even, span: Span) -> list[str]:
     if request.rate is not None or not (gaps or len(slots) != len(set(slots))):
         return []
     return [
-        f"The frames of '{request.path.name}' come at a variable rate, or some are missing; they were made even at "
+        f"The frames of '{request.path.name}' have a variable rate, or some are missing; they were evened out to "
         f"{float(even.rate):.6g} per second, {gaps} of them repeated. frame_rate sets another rate."
     ]

@@ -1,4 +1,4 @@
-"""The size of the result, and how a picture of another shape is fitted into it."""
+"""The size of the result, and how pictures of another aspect ratio are fitted to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FITS = ("crop", "pad", "stretch")
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ValueError for a size that is neither 0 nor a positive multiple of 8 pixels."""
+    """Raises ValueError for a size that is neither 0 nor a positive multiple of 8 pixels."""
     for name, value in (("width", width), ("height", height)):
         if value < 0 or value % STEP:
             low = max(0, value // STEP * STEP)
@@ -17,7 +17,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def check_fit(fit: str) -> None:
-    """Raise ValueError for an unknown way of fitting."""
+    """Raises ValueError for an unknown `fit`."""
     if fit not in FITS:
         raise ValueError(f"fit is '{fit}', but must be one of: {', '.join(FITS)}.")
 
@@ -40,7 +40,7 @@ def target_size(source: tuple[int, int], width: int, height: int, name: str) -> 
 
 
 def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
-    """To what width and height a source is scaled, before its edges are cut or bars are added; fit "none" keeps it."""
+    """The width and height a source is scaled to before cropping or adding bars; fit "none" keeps its size."""
     scales = [wanted / own for wanted, own in zip(target, source)]
     if fit != "stretch":
         scales = [{"crop": max(scales), "pad": min(scales), "none": 1.0}[fit]] * 2

@@ -16,7 +16,7 @@ from .opening import audio_stream, memory_explained, opened, video_stream
 from .packets import read_packets
 
 LEAD = 1.0  # seconds: a sound decoder needs some packets before its output is right
-# Silence where the file has none for longer than this (seconds); shorter differences are roundings of its times.
+# Gaps longer than this (seconds) become silence; shorter ones are rounding of the file's times.
 GAP = 0.015
 FRAMES_OF_A_SECOND = 60
 
@@ -29,13 +29,13 @@ def read_audio(
     warn: Callable[[str], object] | None = None,
     tick: Callable[[float], object] | None = None,
 ) -> dict | None:
-    """Read the sound of a span (seconds, counted from the first frame) in ComfyUI's AUDIO form, or None without sound.
+    """Reads the sound of a span (seconds, counted from the first frame) in
+    ComfyUI's AUDIO format, or None without sound.
 
     Returns {"waveform": `1 channels samples` float32, "sample_rate": Hz}; always `duration` long, with silence where
-    the file has no sound or it cannot be decoded; more than two channels are mixed into two. starts: those of the
-    `VideoClip`; None = look for them. warn(sentence): what was not as the file says. tick(share
-    done, 0..1): called now and then; what it raises ends the reading. Raises ValueError for a file that cannot be
-    opened.
+    sound is missing or cannot be decoded; more than two channels are mixed to stereo. starts: of the `VideoClip`; None
+    = find them. warn(sentence): called for deviations from what the file states. tick(share done, 0..1): called now and
+    then; exceptions from it end the reading. Raises ValueError for a file that cannot be opened.
     """
     path = Path(path)
     if is_animation(path):
@@ -63,28 +63,28 @@ def read_audio(
                     waveform[:, begin:end] = samples[:, begin - first : end - first]
         except MemoryError:
             raise
-        except (av.FFmpegError, ValueError) as error:  # the sound never costs the frames
+        except (av.FFmpegError, ValueError) as error:  # a fault of the sound must not lose the frames
             warn(f"The sound of '{path.name}' could not be read to its end ({error}); the rest is silence.")
         if damage:
             warn(
-                f"The sound of '{path.name}' is damaged: {damage.packets} could not be decoded, and "
-                "silence stands there."
+                f"The sound of '{path.name}' is damaged: {damage.packets} could not be "
+                "decoded and were replaced by silence."
             )
     if channels > 2:
-        waveform /= max(1.0, np.abs(waveform).max())  # a mix may be louder than full scale
+        waveform /= max(1.0, np.abs(waveform).max())  # a mix may exceed full scale
     return {"waveform": torch.from_numpy(waveform)[None], "sample_rate": int(rate)}
 
 
 class _Clock:
-    """A file's times (seconds) to those in the span. starts: as in `VideoClip`."""
+    """Converts the file's times (seconds) to times in the span. starts: as in `VideoClip`."""
 
     def __init__(self, starts: tuple[tuple[float, float], ...], origin: float):
         self.starts, self.origin = starts, origin
         self._at, self._behind = 0, starts[0][0]
 
     def time(self, stamp: float) -> float:
-        """To be called for the packets in the order of the file: a recording ends where the clock jumps to the
-        beginning of the next one."""
+        """Call it for the packets in file order: a recording ends where the
+        clock jumps to the start of the next one."""
         if self._at + 1 < len(self.starts):
             there = self.starts[self._at + 1][0]
             step = abs(stamp - self._behind)
@@ -96,7 +96,7 @@ class _Clock:
 
 
 def _beginning(container: av.container.InputContainer, path: Path) -> float:
-    """When the picture begins, by the file's clock, in seconds."""
+    """The start of the picture by the file's clock, in seconds."""
     if not container.streams.video:
         return 0.0
     stream = video_stream(container, path)
@@ -110,14 +110,14 @@ def _span(
     duration: float,
     tick: Callable[[float], object],
 ) -> Iterator[av.Packet]:
-    """The packets of the span, their `pts` in the time of the span, from a bit before it on."""
+    """The packets of the span, from slightly before it, with `pts` in the span's time."""
     if len(clock.starts) == 1:
         begin = clock.origin + clock.starts[0][0] - LEAD
         if begin > 0:
             try:
                 container.seek(int(begin / stream.time_base), stream=stream)
             except av.FFmpegError:
-                pass  # from the beginning, then
+                pass  # cannot seek: read from the start
     time = -LEAD
     for number, packet in enumerate(demuxed(container, stream)):
         if number % 20 == 0:
@@ -134,7 +134,7 @@ def _span(
 def _even(
     frames: Iterator[av.AudioFrame], clock: _Clock, stream: av.AudioStream, rate: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample's place in the span, `channels samples`): the frames without gaps, in mono or stereo."""
+    """(position of the first sample in the span, `channels samples`): the frames without gaps, in mono or stereo."""
     graph, shape = None, None
     for frame in frames:
         own = (frame.sample_rate, frame.format.name, frame.layout.name)

@@ -1,4 +1,4 @@
-"""Collects the frames of a span, as they are decoded, into one clip: one for each tick of an even rate."""
+"""Collects the decoded frames of a span into one clip, one for each tick of an even rate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from .picture import Pictures, is_hdr
 from .timing import Even
 
-BYTES_PER_PIXEL = 3 * (4 + 1)  # float32 result, and the 8-bit frames it is made of
+BYTES_PER_PIXEL = 3 * (4 + 1)  # float32 result, and the 8-bit frames it is made from
 ALPHA_BYTES_PER_PIXEL = 4 + 1
 
 
 class Span:
     """Every `stride`-th tick of `even`, at most `most` of them (0 = all).
 
-    make: size of the first frame -> `Pictures`. room: bytes that the result may take, or None; sound_bytes: of its
-    sound, for each frame.
+    make: size of the first frame -> `Pictures`. room: bytes the result may take, or None;
+    sound_bytes: bytes of its sound per frame.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Span:
 
     @property
     def last(self) -> int:
-        """The number of the last frame that is wanted."""
+        """The number of the last frame that is needed."""
         end = (self.planned - 1) * self.stride
         return max((number for number, slot in enumerate(self.even.slots) if slot <= end), default=-1)
 
     def add(self, number: int, frame: av.VideoFrame) -> None:
-        """Takes the frame with this number; frames come in order, some may be missing. Raises ValueError where it does
-        not fit into memory."""
+        """Adds the frame with this number. Frames come in order, and some may be missing. Raises ValueError
+        if the clip does not fit into memory."""
         slots = self.even.slots
         slot = slots[number]
         self._repeat_until(slot, lost=True)
@@ -70,7 +70,7 @@ class Span:
         self._repeat_until(slots[number + 1] if number + 1 < len(slots) else self.even.end)
 
     def finish(self) -> None:
-        """The file has ended: the last frame stands where later ones were expected."""
+        """The file has ended: the last frame replaces the missing later ones."""
         self._repeat_until(self.even.end, lost=True)
         self._latest = self._made = None
 
@@ -97,14 +97,14 @@ class Span:
             )
 
     def images(self) -> torch.Tensor:
-        """`f h w 3` float32 in 0..1, giving each frame's memory back as it is copied."""
+        """`f h w 3` float32 in 0..1. Frees each frame's memory as it is copied."""
         return _stack(self._colours, (*self._colours[0].shape,))
 
     def mask(self) -> torch.Tensor:
         """`f h w` float32 in 0..1: 1 where the video is transparent, as ComfyUI's Load Image has it."""
         width, height = self.pictures.target
         if all(one is None for one in self._alphas):
-            # zeros that take no memory until somebody writes them
+            # zeros that take no memory until they are written
             return torch.from_numpy(np.zeros((len(self._alphas), height, width), np.float32))
         opaque = np.full((height, width), 255, np.uint8)
         alphas = [opaque if one is None else one for one in self._alphas]
@@ -112,7 +112,7 @@ class Span:
 
 
 def _stack(frames: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
-    # NumPy's memory, not torch's: a lack of it is a MemoryError there
+    # allocated by NumPy, not torch, because NumPy raises MemoryError when memory runs out
     result = np.empty((len(frames), *shape), np.float32)
     for index in range(len(frames)):
         result[index] = frames[index]

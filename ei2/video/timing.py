@@ -1,4 +1,4 @@
-"""Which frame is shown when: an even rate for the frames of a span, whatever their own times are."""
+"""Which frame is shown when: an even rate for a span's frames, whatever their time stamps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from fractions import Fraction
 from math import ceil
 from statistics import median
 
-NEAR = 0.75  # of a frame: as far as a frame of an even rate may be from its place
+NEAR = 0.75  # of a frame: the largest deviation of a frame from its place at an even rate
 ROUNDING = 0.0011  # seconds: Matroska and FLV have times in whole milliseconds
-MOST_HOLES = 1 / 3  # of the frames: with more missing, the rate is a variable one
+MOST_HOLES = 1 / 3  # of the frames: if more are missing, the rate counts as variable
 USUAL_RATES = [
     *map(Fraction, (*range(1, 31), 48, 50, 60, 100, 120, 240)),
     *(Fraction(1000 * n, 1001) for n in (24, 30, 60, 120)),
@@ -20,9 +20,9 @@ USUAL_RATES = [
 class Even:
     """Frames at an even rate.
 
-    rate: frames per second. slots: for each frame, the number of the tick from which on it is shown (the first tick of
-    the span is 0; negative: before it). end: the tick at which the last one's time is over. repeated: how many ticks
-    have no frame of their own.
+    rate: frames per second. slots: for each frame, the tick at which it appears (0: the first
+    tick of the span; negative: before it). end: the tick at which the last frame ends. repeated:
+    how many ticks have no frame of their own.
     """
 
     rate: Fraction
@@ -32,7 +32,7 @@ class Even:
 
 
 def even_rate(times: list[float], stated: list[Fraction]) -> Fraction:
-    """The rate at which most of the frames at `times` (seconds) come, one of those the file states where it fits."""
+    """The rate of most of the frames at `times` (seconds): one that the file states, if it fits."""
     steps = [b - a for a, b in zip(times, times[1:]) if b > a]
     if not steps:
         return stated[0] if stated else Fraction(25)
@@ -45,14 +45,14 @@ def even_rate(times: list[float], stated: list[Fraction]) -> Fraction:
 
 
 def _error(steps: list[float], rate: Fraction) -> float:
-    """How far the steps (seconds) are from this rate: the sum of the squares, in frames. A pause counts little, and
-    what comes from times in whole milliseconds nothing."""
+    """How far the steps (seconds) deviate from this rate: the sum of squares, in frames. A pause counts little, and
+    rounding to whole milliseconds not at all."""
     rate = float(rate)
     return round(sum(min(max(0.0, abs(step * rate - 1) - ROUNDING * rate), 0.5) ** 2 for step in steps), 6)
 
 
 def _misses(times: list[float], rate: Fraction) -> int:
-    """How many frames do not follow the one before at this rate."""
+    """How many frames do not follow the previous one at this rate."""
     if _is_even(times, rate):
         return 0
     places = [round((time - times[0]) * float(rate)) for time in times]
@@ -60,7 +60,7 @@ def _misses(times: list[float], rate: Fraction) -> int:
 
 
 def has_holes(times: list[float], rate: Fraction) -> bool:
-    """Whether these are frames of an even rate, a few of which are missing: the others are counted as if none were."""
+    """Whether these are frames at an even rate with a few missing; the missing ones then count too."""
     places = [(time - times[0]) * float(rate) for time in times]
     ticks = round(places[-1]) + 1
     return 0 < ticks - len(times) <= MOST_HOLES * ticks and all(abs(one - round(one)) < 0.3 for one in places)
@@ -73,9 +73,9 @@ def _is_even(times: list[float], rate: Fraction) -> bool:
 def even_out(times: list[float], start: float, rate: Fraction, last_duration: float | None) -> Even:
     """The frames at `times` (seconds) at an even `rate`, counted from `start` (seconds).
 
-    A frame is shown from the tick nearest to its time on; at a rate lower than the frames' own, the tick must not be
-    later than its frame by more than half a frame. last_duration: how long the last one is shown (seconds); None: until
-    the usual time is over. Source of the rule: FFmpeg's filter `fps`, `round=near`.
+    A frame appears at the tick nearest to its time; at a rate lower than the frames' own, the tick must not be more
+    than half a frame later than the frame. last_duration: the duration of the last frame (seconds); None: the usual
+    one. Source: FFmpeg's filter `fps`, `round=near`.
     """
     first = next((index for index, time in enumerate(times) if time >= start - 1e-9), len(times))
     own = even_rate(times[first:], [rate])

@@ -1,4 +1,4 @@
-"""Where words look: cross-attention maps as one IMAGE, a row per word and a column per frame."""
+"""Cross-attention maps as one IMAGE, with a row per word and a column per frame."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matplotlib.text import Text
 from .fonts import FONT, font_for
 from .plots import BACKGROUND, INK, new_figure, to_image
 
-MOST_WORDS, MOST_FRAMES = 16, 8  # drawn; more would not be readable
-MOST_NAMES = 60  # of words that are not drawn
-LONGEST_WORD = 18  # letters
+MOST_WORDS, MOST_FRAMES = 16, 8  # maps drawn; more would not be readable
+MOST_NAMES = 60  # words listed that are not drawn
+LONGEST_WORD = 18  # characters
 CELL = 0.85  # inches, the longer side of one map
 HEAT = LinearSegmentedColormap.from_list("heat", ["#101018", "#3b2352", "#9c2f5e", "#ee6a3c", "#ffc46b", "#fff6dd"])
 
 
 def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
-    """The maps `w f h w'`, a row per word, bright where it looks: `1 H W 3` in 0..1.
+    """Draws the maps `w f h w'`, a row per word, bright where the frame attends to it: `1 H W 3` in 0..1.
 
-    Every row is scaled by its own maximum over all frames, so that rows tell where, not how much. Of many frames evenly
-    chosen ones are drawn, of many words the first; the others are named below. Raises `ValueError` for another number
-    of words than of maps, none at all, and maps that are not finite.
+    Every row is scaled by its maximum over all frames, so rows show where, not how much. If there are many frames,
+    evenly spaced ones are drawn; if there are many words, the first ones are drawn and the others listed below. Raises
+    `ValueError` if the number of words differs from that of maps, if there are none, and if maps are not finite.
     """
     if maps.ndim != 4 or len(maps) != len(words) or not maps.numel():
         raise ValueError(f"Maps of shape {list(maps.shape)} do not belong to {len(words)} words.")
@@ -66,12 +66,12 @@ def draw_maps(maps: torch.Tensor, words: list[str]) -> torch.Tensor:
 
 
 def chosen_frames(frames: int) -> list[int]:
-    """At most `MOST_FRAMES` frame numbers from 0 on, evenly spread, with the first and the last."""
+    """At most `MOST_FRAMES` frame numbers, counted from 0 and evenly spaced, including the first and the last."""
     return np.linspace(0, frames - 1, min(frames, MOST_FRAMES)).round().astype(int).tolist()
 
 
 def _with_all_letters(text: Text) -> None:
-    """Gives it a font that has its letters, where matplotlib's own has not."""
+    """Sets a font that has the text's characters if matplotlib's own lacks some."""
     path = font_for(text.get_text())
     if path != FONT:
         size = text.get_fontsize()
@@ -79,7 +79,7 @@ def _with_all_letters(text: Text) -> None:
 
 
 def _sheet(maps: np.ndarray, gap: int) -> np.ndarray:
-    """`r c h w` side by side, with lines of `gap` cells between them that hold NaN, which is not drawn."""
+    """Arranges maps `r c h w` in a grid, separated by `gap` cells of NaN, which is not drawn."""
     rows, columns, height, width = maps.shape
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan, dtype=np.float32)
     for r in range(rows):
@@ -90,5 +90,5 @@ def _sheet(maps: np.ndarray, gap: int) -> np.ndarray:
 
 
 def _short(word: str) -> str:
-    """For a label: not too long, and no formula between dollars."""
+    """A word for a label: shortened, and with `$` escaped, which would start a formula."""
     return (word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…").replace("$", r"\$")

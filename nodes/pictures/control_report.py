@@ -1,4 +1,4 @@
-"""What EI2 Attention Control tells of its choices."""
+"""EI2 Attention Control's report on its choices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def describe(
     old: list[Prompt],
     new: list[Prompt],
 ) -> str:
-    """The report as a Markdown list, which is how the host's previews draw text.
+    """The report as a Markdown list, the format of the host's text previews.
 
-    `mode`: what was used, `automatic`: whether the node chose it; `weights`: the reweighted words; `old`, `new`: the
-    blended ones.
+    `mode`: the mode used; `automatic`: whether the node chose it; `weights`: the
+    reweighted words; `old`, `new`: the blend words.
     """
     lines = [
         _mode(control.source, control.target, mode, automatic),
@@ -48,7 +48,7 @@ def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:
         return f"mode: {mode}"
     if counts[0] != counts[1]:
         return f"mode: {mode}, because the prompts have {counts[0]} and {counts[1]} words"
-    moved = "" if mode == "replace" else ", but the shared ones stand at other places"
+    moved = "" if mode == "replace" else ", but the shared ones are in different places"
     return f"mode: {mode}, because both prompts have {counts[0]} words{moved}"
 
 
@@ -66,8 +66,8 @@ def _replaced(source: Prompt, target: Prompt) -> str:
 
 
 def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
-    """`new, with their own maps: red; left out: blue; the other 7 words stay`. A word of several tokens may be new in
-    part."""
+    """`new, with their own maps: red; left out: blue; the other 7 words stay`. A
+    word of several tokens may be partly new."""
     shares = [tokens.shared[target.tokens_of(i)].mean().item() for i in range(len(target.texts))]
     new = [text for text, share in zip(target.texts, shares) if share == 0]
     partly = [text for text, share in zip(target.texts, shares) if 0 < share < 1]

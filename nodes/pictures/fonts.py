@@ -1,4 +1,4 @@
-"""Which font has a text's letters: matplotlib's own, which is there wherever the pack is, or one of the machine's."""
+"""Finds a font with a text's characters: matplotlib's own, which is always available, or one of the machine's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-# knows more scripts than Pillow's, but neither Chinese nor Japanese nor Korean
+# covers more scripts than Pillow's, but not Chinese, Japanese and Korean
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-# what fonts with those are called on Linux, Windows and macOS; the rest is not opened, which would take long
+# names of fonts with those scripts on Linux, Windows and macOS; opening all fonts would take long
 LARGE = re.compile(
     r"cjk|han(sans|serif)|wqy|wenquan|droidsansfallback|arphic|uming|ukai|msyh|simhei|simsun|deng|msjh|mingliu|"
     r"msgothic|meiryo|yugoth|malgun|batang|gulim|nanum|unbatang|ipa(ex)?g|takao|vlgothic|pingfang|hiragino|stheiti|heiti|"
@@ -22,17 +22,17 @@ LARGE = re.compile(
 
 
 def font_for(text: str) -> Path:
-    """The font file that has the most of the text's letters."""
+    """The font file that has most of the text's characters."""
     return _chosen(frozenset(text))[0]
 
 
 def missing_letters(text: str) -> str:
-    """The letters that no font found here has, in the order of the text, each once."""
+    """The characters that no font found here has, in text order, without duplicates."""
     return "".join(letter for letter in dict.fromkeys(text) if letter in _chosen(frozenset(text))[1])
 
 
 def font_advice(texts: list[str]) -> str:
-    """A sentence for the user where letters of the texts cannot be drawn; empty where all can."""
+    """A sentence for the user if some characters of the texts cannot be drawn; otherwise empty."""
     missing = "".join(dict.fromkeys("".join(map(missing_letters, texts))))
     if not missing:
         return ""
@@ -45,7 +45,7 @@ def font_advice(texts: list[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _chosen(letters: frozenset[str]) -> tuple[Path, frozenset[str]]:
-    """The font and the letters that it lacks."""
+    """The font and the characters it lacks."""
     needed = {letter for letter in letters if letter.isprintable() and not letter.isspace()}
     best, lacking = FONT, needed - _letters(FONT)
     if not lacking:
@@ -61,7 +61,7 @@ def _chosen(letters: frozenset[str]) -> tuple[Path, frozenset[str]]:
 
 @cache
 def _large_fonts() -> tuple[Path, ...]:
-    """The machine's fonts with many letters, by their files' names."""
+    """The machine's fonts with many characters, found by file name."""
     paths = (Path(path) for extension in ("ttf", "ttc") for path in font_manager.findSystemFonts(fontext=extension))
     return tuple(sorted({path for path in paths if LARGE.search(path.stem.replace(" ", ""))}, key=_rank))
 
@@ -74,7 +74,7 @@ def _rank(path: Path) -> tuple:
 
 @cache
 def _letters(path: Path) -> frozenset[str]:
-    """All that a font file has; nothing for one that cannot be read."""
+    """All characters of a font file; none if it cannot be read."""
     try:
         return frozenset(map(chr, FT2Font(str(path)).get_charmap()))
     except (RuntimeError, OSError, ValueError):

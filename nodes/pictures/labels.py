@@ -1,4 +1,4 @@
-"""Text in pictures: strips and cells with a label that fits, `h w 3` in 0..1."""
+"""Text in pictures: strips and cells with a fitted label, `h w 3` in 0..1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _opened(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def font_of(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font at `size` pixels that has the text's letters, if the machine has one."""
+    """A font at `size` pixels that has the text's characters, if the machine has one."""
     return _opened(str(font_for(text)), size)
 
 
@@ -32,13 +32,13 @@ def blank(height: int, width: int, frames: int = 1) -> torch.Tensor:
 
 
 def text_width(text: str, size: int) -> int:
-    """Pixels that a label takes with its margins."""
+    """The width of a label with its margins in pixels."""
     return int(np.ceil(font_of(text, size).getlength(text))) + 2 * MARGIN
 
 
 def strip(height: int, width: int, size: int, left: str = "", middle: str = "", right: str = "") -> torch.Tensor:
-    """A dark strip `h w 3` with texts at its left, in its middle and at its right, `size` pixels high; with two of
-    them each has half of it. What does not fit ends in an ellipsis."""
+    """A dark strip `h w 3` with texts on the left, in the middle and on the right, `size` pixels high. Two texts get
+    half of the strip each. Text that does not fit ends in an ellipsis."""
     picture = Image.new("RGB", (width, height), BACKGROUND)
     draw, room = ImageDraw.Draw(picture), (width - 2 * MARGIN) / max(1, sum(map(bool, (left, middle, right))))
     for text, x, anchor in ((left, MARGIN, "lm"), (middle, width / 2, "mm"), (right, width - MARGIN, "rm")):
@@ -49,7 +49,7 @@ def strip(height: int, width: int, size: int, left: str = "", middle: str = "", 
 
 
 def block(height: int, width: int, size: int, text: str) -> torch.Tensor:
-    """A dark cell `h w 3` with a text at its left, in as many lines as it takes and the height has room for."""
+    """A dark cell `h w 3` with a text on the left, wrapped to as many lines as fit."""
     picture = Image.new("RGB", (width, height), BACKGROUND)
     draw, font, room = ImageDraw.Draw(picture), font_of(text, size), width - 2 * MARGIN
     most, lines, words = max(1, int(height / (1.3 * size))), [""], text.split()
@@ -59,7 +59,7 @@ def block(height: int, width: int, size: int, text: str) -> torch.Tensor:
             lines[-1] = longer
         elif len(lines) < most:
             lines.append(word)
-        else:  # the last line takes what is left, and is shortened
+        else:  # the last line gets the rest, shortened
             lines[-1] = " ".join([lines[-1], *words[i:]]).strip()
             break
     lines = [shortened(line, font, room) for line in lines if line]

@@ -1,4 +1,4 @@
-"""Several videos in one picture: side by side, in a grid, wiping from one to the next, and as a contact sheet.
+"""Several videos in one picture: side by side, in a grid, as a wipe from one to the next, and as a contact sheet.
 
 Videos are `f h w 3` in 0..1, all of one size and number of frames; every video has a label, which may be empty.
 """
@@ -27,13 +27,13 @@ def side_by_side(videos: list[torch.Tensor], labels: list[str], on_frame: Step =
 
 
 def grid(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda: None) -> torch.Tensor:
-    """In rows and columns, about as many of each; in reading order."""
+    """About as many rows as columns, in reading order."""
     return _tiled(videos, labels, math.ceil(math.sqrt(len(videos))), on_frame)
 
 
 def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda: None) -> torch.Tensor:
-    """One picture over the clip's course: each video is uncovered over the one before it, from the left, at an even
-    pace; the strip names which one is left and which one right of the line. Raises `ValueError` for fewer than two."""
+    """One picture in which, over the clip, each video is uncovered over the previous one, from the left, at an even
+    pace. The strip names the videos left and right of the line. Raises `ValueError` for fewer than two."""
     check_wipe(len(videos))
     frames, height, width, _ = videos[0].shape
     bar = _bar(height) if any(labels) else 0
@@ -61,14 +61,14 @@ def check_wipe(videos: int) -> None:
 
 
 def contact_sheet(videos: list[torch.Tensor], labels: list[str]) -> torch.Tensor:
-    """A row per video, its label on the left, a column per frame, of many frames evenly chosen ones: `1 h w 3`.
+    """A row per video with its label on the left, a column per frame (evenly spaced ones if there are many): `1 h w 3`.
 
-    Pictures above 256 pixels are scaled down, so that a sheet stays of a size to look at and to share.
+    Pictures above 256 pixels are scaled down, so a sheet stays small enough to view and share.
     """
     frames = chosen_frames(len(videos[0]))
     videos = [fitted(video[frames], *_cell_size(video)) for video in videos]
     _, height, width, _ = videos[0].shape
-    size, gap = max(13, height // 8), _gap(width)  # larger than in a video, as the sheet is looked at from afar
+    size, gap = max(13, height // 8), _gap(width)  # larger than in a video: a sheet is viewed at a smaller scale
     bar = round(1.5 * size)
     margin = min(max(text_width(label, size) for label in labels), max(width, 96))
     sheet = blank(bar + len(videos) * (height + gap), margin + len(frames) * (width + gap))[0]
@@ -85,9 +85,9 @@ def contact_sheet(videos: list[torch.Tensor], labels: list[str]) -> torch.Tensor
 
 
 def fitted(video: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """`f h w c` as `f height width 3`: scaled as a whole, in the middle of a dark background where its shape differs.
+    """`f h w c` -> `f height width 3`: scaled to fit, and centred on a dark background if its shape differs.
 
-    A grey video becomes one of colours, transparency is left out.
+    A grey video becomes RGB, and transparency is removed.
     """
     video = video[..., :3].float().cpu()
     video = video.expand(*video.shape[:3], 3)
@@ -124,12 +124,12 @@ def _canvas(frames: int, height: int, width: int) -> torch.Tensor:
 
 
 def _bar(height: int) -> int:
-    """Pixels of a label's strip above a picture."""
+    """The height of a label's strip in pixels."""
     return max(20, round(0.07 * height))
 
 
 def _letters(bar: int) -> int:
-    """Pixels of a label's letters in its strip."""
+    """The font size in a label's strip in pixels."""
     return round(0.66 * bar)
 
 

@@ -1,4 +1,4 @@
-"""Plots as IMAGEs, `1 h w 3` in 0..1, dark as the graph editor."""
+"""Plots as IMAGEs, `1 h w 3` in 0..1, dark like the graph editor."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from ...ei2.covariate_shift import CovariateShift
 
 BACKGROUND, INK, FAINT, ACCENT, RIVAL = "#202020", "#dddddd", "#555555", "#ffa64d", "#6fb7ff"
-SMOOTHING = 0.05  # share of the run that the running mean looks back over
+SMOOTHING = 0.05  # share of the run that the running mean covers
 MOST_NAMES = 24  # of blocks along an axis
 
 
 def plot_losses(losses: list[float]) -> torch.Tensor:
-    """The loss of every step, faint, and its running mean; logarithmic, since noise levels differ by orders."""
+    """The loss of every step, faint, and its running mean. Logarithmic, because losses differ by
+    orders of magnitude between noise levels."""
     steps = np.arange(1, len(losses) + 1)
     window = max(1, round(SMOOTHING * len(losses)))
     total = np.cumsum(np.insert(np.asarray(losses, dtype=np.float64), 0, 0.0))
@@ -37,8 +38,8 @@ def plot_losses(losses: list[float]) -> torch.Tensor:
 
 
 def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
-    """The covariate shift of one or two models, by their labels, over the blocks: above of the mean, below of the log
-    of the std; solid against the image model, dashed of the temporal modules alone."""
+    """The covariate shift of one or two models, keyed by label, over the blocks. Top: of the mean; bottom: of the log
+    of the std. Solid: relative to the image model; dashed: of the temporal modules alone."""
     figure = new_figure(7.0, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, subplot_kw={"facecolor": BACKGROUND})
     for axes, measure, name in ((above, "mean", "mean shift (in std)"), (below, "log_std", "log-std shift")):
@@ -50,7 +51,7 @@ def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
         axes.set_ylabel(name, color=INK)
         darken(axes)
         axes.grid(color=FAINT, alpha=0.4, linewidth=0.6)
-        axes.legend(  # above the axes, where it hides no line
+        axes.legend(  # above the axes, to hide no line
             loc="lower left",
             bbox_to_anchor=(0, 1),
             borderaxespad=0.2,
@@ -70,7 +71,7 @@ def plot_shift(shifts: dict[str, CovariateShift]) -> torch.Tensor:
 
 
 def _listed(numbers: list[int]) -> str:
-    """`1, 2, 3`; of many only the ends: `1, …, 9`."""
+    """`1, 2, 3`; many are shortened to `1, …, 9`."""
     few = numbers if len(numbers) <= 6 else [numbers[0], "…", numbers[-1]]
     return ", ".join(map(str, few))
 

@@ -1,4 +1,4 @@
-"""Plots of the scores of a reconstruction and of an edit, dark and readable in a node of 400 pixels."""
+"""Plots of the scores of a reconstruction and of an edit, dark, and readable in a node 400 pixels wide."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from matplotlib.ticker import MaxNLocator
 from .plots import ACCENT, BACKGROUND, FAINT, INK, RIVAL, darken, new_figure, to_image
 
 WIDTH = 4.6  # inches
-TITLE_LETTERS = 58  # that fit a line of the title
+TITLE_LETTERS = 58  # characters that fit a line of the title
 
 
 @dataclass(frozen=True)
 class Panel:
     """One small plot over the frames.
 
-    `lines`: values by their labels, the first one in the accent's colour; `span`: the least range of the vertical axis,
-    so that next to nothing does not look like much; `from_zero`: whether that axis begins there; `most`: where it ends
-    at the latest, for values with a limit; `between`: whether a value belongs to a pair of consecutive frames, and is
-    drawn half-way.
+    `lines`: values by label, the first in the accent colour; `span`: the minimum range of the vertical axis, so that
+    tiny differences do not look large; `from_zero`: whether that axis starts at zero; `most`: its maximum, for bounded
+    values; `between`: whether a value belongs to a pair of consecutive frames, and is drawn half-way.
     """
 
     title: str
@@ -38,7 +37,7 @@ class Panel:
 def plot_reconstruction(
     source: torch.Tensor, again: torch.Tensor, difference: torch.Tensor, worst: int, panels: list[Panel], advice: str
 ) -> torch.Tensor:
-    """The worst frame of source, reconstruction and their difference, `f h w 3` each, above curves over all frames."""
+    """The worst frame of source, reconstruction and difference, `f h w 3` each, above curves over all frames."""
     height, width = source.shape[1:3]
     tall = min(2.0, max(0.6, (WIDTH - 0.3) / 3 * height / width))
     title = "\n".join(textwrap.wrap(advice, TITLE_LETTERS))
@@ -55,7 +54,7 @@ def plot_reconstruction(
 
 
 def plot_metrics(panels: list[Panel], frames: int) -> torch.Tensor:
-    """The panels one below the other: `1 h w 3`."""
+    """The panels, stacked: `1 h w 3`."""
     figure = new_figure(WIDTH, 0.45 + 1.45 * len(panels))
     _draw(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, frames)
     return to_image(figure)
@@ -81,7 +80,7 @@ def _draw(column: Sequence[Axes], panels: list[Panel], frames: int) -> None:
         darken(axes)
         axes.tick_params(labelsize=9)
         if len(panel.lines) > 1:
-            axes.legend(  # right above the axes, where it hides no line
+            axes.legend(  # above the axes on the right, to hide no line
                 loc="lower right",
                 bbox_to_anchor=(1.02, 0.97),
                 borderaxespad=0,

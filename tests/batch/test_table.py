@@ -101,7 +101,7 @@ def test_empty_cells_and_semicolons(table, quickstart):
     assert row.graph["3"]["inputs"]["text"] == quickstart["3"]["inputs"]["text"]
     assert row.graph["4"]["inputs"]["text"] == "a cat" and row.graph["11"]["inputs"]["cfg"] == "3,5"
     info = {"EI2_EditSample": {"input": {"required": {"cfg": ["FLOAT", {"min": 0.0, "max": 100.0}]}}}}
-    assert check_column(row.graph, found.columns["cfg"], info) == ["'3,5' is no number"]
+    assert check_column(row.graph, found.columns["cfg"], info) == ["'3,5' is not a number"]
     assert row.graph["1"]["inputs"]["video"] == row.clip.name and row.clip.digest.startswith(row.clip.name[:20])
 
 

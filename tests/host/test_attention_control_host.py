@@ -337,7 +337,7 @@ def test_other_prompts_are_refused(pack, tuned, inversion, control, encode, chan
 def test_a_negative_for_a_part_of_the_picture_is_refused(pack, tuned, inversion, control, encode, part):
     """The host would run the positive prompt for that part once more."""
     wanted, negative = control(cross_replace=1.0), encode("")
-    with pytest.raises(ValueError, match="negative is held to a part of the picture"):
+    with pytest.raises(ValueError, match="negative covers only part of the picture"):
         pack("host.controlled_sampling").sample_controlled(
             tuned, inversion.noise, inversion, wanted, wanted.target_conditioning, [[negative[0][0], part]], 5.0
         )

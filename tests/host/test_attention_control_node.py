@@ -169,7 +169,7 @@ def test_equal_counts_with_shifted_words_are_refined(control):
     """The public code would let "rabbit" take the map of "is"."""
     report = control("a rabbit is jumping", "a origami rabbit jumping")[2]
     assert report.startswith(
-        "mode: refine, because both prompts have 4 words, but the shared ones stand at other places\n"
+        "mode: refine, because both prompts have 4 words, but the shared ones are in different places\n"
         "words: new, with their own maps: origami; left out: is; the other 3 stay\n"
     )
     chosen = control("a rabbit is jumping", "a origami rabbit jumping", mode="replace")[2]
@@ -323,12 +323,12 @@ def test_what_is_refused_at_once(changes, message, node):
         ({"target_prompt": "(( ))"}, "target_prompt is '(( ))', in which the text encoder finds no words: write some."),
         (
             {"target_prompt": "a circle, please", "mode": "replace"},
-            "Replacing needs prompts with equally many words, but the source prompt has 8 (a, red, square, on, a, "
-            "striped, blue, background) and the target prompt 3 (a, 'circle,', please): choose mode refine.",
+            "Replacing needs prompts with the same number of words, but the source prompt has 8 (a, red, square, on, "
+            "a, striped, blue, background) and the target prompt 3 (a, 'circle,', please): choose mode refine.",
         ),
         (
             {"target_prompt": "a red circle, " * 30},
-            "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or write both long.",
+            "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or make both long.",
         ),
         (
             {"reweight": "square: 2"},
@@ -338,7 +338,7 @@ def test_what_is_refused_at_once(changes, message, node):
             {"reweight": "(): 2"},
             "reweight holds '()', in which the text encoder finds no word: write one of the prompt's.",
         ),
-        ({"reweight": "red: 2\nred circle: 3"}, "'red circle' gets two factors in reweight: leave one line of them."),
+        ({"reweight": "red: 2\nred circle: 3"}, "'red circle' has two factors in reweight: keep one of the lines."),
         (
             {"blend_source": "circle", "blend_target": "circle"},
             "'circle' is not in the source prompt, whose words are: a, red, square, on, a, striped, blue, background.",

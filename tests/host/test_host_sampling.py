@@ -218,7 +218,7 @@ def test_frames_have_to_fit(tuned, invert, sample, inflate, model, source, rando
 
 def test_sampling_needs_an_inflated_model(model, tuned, invert, sample, source, random_clip):
     inversion = invert(tuned, random_clip(), source, 1)[0]
-    with pytest.raises(ValueError, match='put an "EI2 Inflate UNet" node between'):
+    with pytest.raises(ValueError, match='add an "EI2 Inflate UNet" node between'):
         sample(model, inversion, source, source)
 
 

@@ -255,7 +255,7 @@ def test_bad_input_is_refused_in_words(model, inflate, tune, random_clip, pack, 
         with pytest.raises(ValueError, match=match):
             execute(model, latent, positive, 1, 1e-3, 0, "auto", "auto")
 
-    refused('put an "EI2 Inflate UNet" node between', {"samples": clip}, model=model)
+    refused('add an "EI2 Inflate UNet" node between', {"samples": clip}, model=model)
     refused("The clip has one frame: load at least two", {"samples": clip[:1]})
     refused("hold NaN or infinite values", {"samples": with_nan(clip.clone())})
     refused("has 16 channels, but the model needs 4", {"samples": torch.zeros(3, 16, 6, 6)})

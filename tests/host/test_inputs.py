@@ -81,7 +81,7 @@ def test_texts_without_end_and_other_things(nodes, inputs):
     seen = 0
     for node, one in widgets(nodes, "String"):
         text = refused(node, one.id, "x, " * 400_000)
-        assert is_sentence(text, one.id) and "of 1200000 letters, 'x, x, x, " in text and "at most 10000" in text
+        assert is_sentence(text, one.id) and "of 1200000 characters, 'x, x, x, " in text and "at most 10000" in text
         for value in (7, math.nan, ["a"], b"a"):
             text = refused(node, one.id, value)
             assert is_sentence(text, one.id) and "it must be a text" in text
@@ -106,7 +106,7 @@ def test_values_in_place_of_links(nodes, inputs):
             seen.add(kind)
             nothing = () if kind == "CLIP" else (None,)
             for value in (7, "", "x" * 10**6, True, {"a": 1}, [1, 2], {"samples": 3}, *nothing):
-                with pytest.raises(ValueError, match=f"^{one.id} is .*: connect an output of the kind {kind}.$"):
+                with pytest.raises(ValueError, match=f"^{one.id} is .*: connect an output of type {kind}.$"):
                     inputs.check_links([one], {one.id: value})
     assert seen == inputs.CONNECTED.keys()
 
@@ -149,5 +149,5 @@ def test_memory_that_runs_out_in_any_node_is_explained(pack, inputs):
             return io.NodeOutput(torch.empty(2**60))
 
     inputs.guarded(Greedy)
-    with pytest.raises(pack("host.memory").OutOfMemory, match="^The memory was not enough for The Greedy: give"):
+    with pytest.raises(pack("host.memory").OutOfMemory, match="^There was not enough memory for The Greedy: give"):
         Greedy.execute()

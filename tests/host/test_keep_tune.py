@@ -173,7 +173,7 @@ def test_wrong_names_and_files_are_refused(pack, folder, learned):
             save.execute(learned[1], name)
     assert save.validate_inputs("a/b/../c") is True is save.validate_inputs(None)
     assert not list(folder.rglob("*"))
-    assert "keep one with" in node.validate_inputs("")
+    assert "save one with" in node.validate_inputs("")
     folder.mkdir()
     outside = folder.parent / "outside.safetensors"
     save_file({"a": torch.zeros(1)}, outside)

@@ -216,10 +216,10 @@ def test_the_host_accepts_good_inputs(submit, inputs):
             "There is no file 'gone.mp4' in ComfyUI's input folder: upload the video again or choose",
         ),
         ({"video": ""}, "No video is chosen: upload one"),
-        ({"video": "../secret.mp4"}, "'../secret.mp4' lies outside ComfyUI's input folder: copy the video into it"),
-        ({"video": "ABSOLUTE"}, "lies outside ComfyUI's input folder"),
-        ({"video": "../secret.mp4 [input]"}, "lies outside ComfyUI's input folder"),
-        ({"video": "../input_other/secret.mp4"}, "lies outside ComfyUI's input folder"),
+        ({"video": "../secret.mp4"}, "'../secret.mp4' is outside ComfyUI's input folder: copy the video into it"),
+        ({"video": "ABSOLUTE"}, "is outside ComfyUI's input folder"),
+        ({"video": "../secret.mp4 [input]"}, "is outside ComfyUI's input folder"),
+        ({"video": "../input_other/secret.mp4"}, "is outside ComfyUI's input folder"),
         ({"video": "."}, "There is no file '.' in ComfyUI's input folder"),
         ({"height": -8}, "height"),
         ({"width": 16392}, "width"),
@@ -241,7 +241,7 @@ def test_execution_refuses_what_the_host_lets_pass(node, inputs):
     """A name from another node is not known when the graph is checked; sizes and fits are checked here only."""
     assert node.validate_inputs(None) is True
     for changes, message in (
-        ({"video": "../secret.mp4"}, "'../secret.mp4' lies outside ComfyUI's input folder"),
+        ({"video": "../secret.mp4"}, "'../secret.mp4' is outside ComfyUI's input folder"),
         ({"width": 500}, "width is 500, but must be a multiple of 8 for the VAE: use 496 or 504."),
         ({"fit": "zoom"}, "fit is 'zoom': choose one of crop, pad, stretch."),
     ):

@@ -164,9 +164,15 @@ ZERO123 = {"cc_projection.weight": torch.zeros(768, 772), "cc_projection.bias": 
 @pytest.mark.parametrize(
     "name, kind, layout, state, message",
     [
-        ("Stable Video Diffusion", "SVD_img2vid", SVD, {}, "reads 4 channels besides the latents"),
-        ("Stable Zero123", "Stable_Zero123", {**SD, "in_channels": 8}, ZERO123, "reads 4 channels besides the latents"),
-        ("x4 upscaler", "SD_X4Upscaler", {**SD2, "in_channels": 7}, {}, "reads 3 channels besides the latents"),
+        ("Stable Video Diffusion", "SVD_img2vid", SVD, {}, "reads 4 channels in addition to the latents"),
+        (
+            "Stable Zero123",
+            "Stable_Zero123",
+            {**SD, "in_channels": 8},
+            ZERO123,
+            "reads 4 channels in addition to the latents",
+        ),
+        ("x4 upscaler", "SD_X4Upscaler", {**SD2, "in_channels": 7}, {}, "reads 3 channels in addition to the latents"),
         ("SDXL EDM", "SDXL", {**SDXL, **KOALA}, {"edm_vpred.sigma_max": torch.tensor(120.0)}, "flow or EDM model"),
         ("Lotus", "LotusD", {**SD2, "adm_in_channels": 4}, {}, "predicts neither noise"),
     ],

@@ -196,8 +196,8 @@ def test_bad_input_is_refused_before_any_work(tuned, invert, random_clip, source
     refused("The source prompt is the same as empty", null_source=encode(""))
     refused("null_cfg is 1, where guidance is off", null_cfg=1.0)
     refused("null_inner_steps is 0: it must be a whole number from 1 to 100", null_inner_steps=0)
-    refused("empty has to be one plain prompt for null_text, not several", empty=empty + empty)
-    refused("empty has to be one plain prompt .* but has area set", empty=[[empty[0][0], {"area": (1, 1, 0, 0)}]])
+    refused("empty must be one plain prompt for null_text, not several", empty=empty + empty)
+    refused("empty must be one plain prompt .* but has area set", empty=[[empty[0][0], {"area": (1, 1, 0, 0)}]])
     refused("comes from another text encoder", empty=[[torch.zeros(1, 77, 64), {}]])
     two = [[torch.cat([source[0][0]] * 2), {}]]
     refused("null_source holds 2 prompts, but the video has 3 frames", null_source=two)
@@ -206,9 +206,9 @@ def test_bad_input_is_refused_before_any_work(tuned, invert, random_clip, source
 def test_a_negative_that_does_not_fit_is_refused(pack, optimized, encode, empty):
     scheduled = pack("host.null_text").scheduled_negative
     model, (inversion, *_) = optimized
-    with pytest.raises(ValueError, match="negative is another prompt than the one null_text started from: connect the"):
+    with pytest.raises(ValueError, match="negative is not the prompt that null_text started from: connect the"):
         scheduled(model, encode("blurry"), inversion)
-    with pytest.raises(ValueError, match="negative has to be one plain prompt for null_text, not several"):
+    with pytest.raises(ValueError, match="negative must be one plain prompt for null_text, not several"):
         scheduled(model, empty + empty, inversion)
     with pytest.raises(ValueError, match="but has end_percent set"):
         scheduled(model, [[empty[0][0], {"end_percent": 0.5}]], inversion)

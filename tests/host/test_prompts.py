@@ -221,7 +221,9 @@ def test_text_encoders_without_word_ends_are_refused(read):
     from comfy.text_encoders.genmo import MochiT5Tokenizer
 
     for tokenizer in (FluxTokenizer, MochiT5Tokenizer):
-        with pytest.raises(ValueError, match="which only CLIP text encoders tell .*; this .* reads prompts as 't5xxl'"):
+        with pytest.raises(
+            ValueError, match="which only CLIP text encoders provide .*; this .* reads prompts as 't5xxl'"
+        ):
             read(other_clip(tokenizer()), "a red circle")
 
 

@@ -40,7 +40,7 @@ def test_scores_and_pictures(check, clip):
 def test_an_exact_reconstruction(check, clip):
     found = check(clip, clip)
     assert found.args[1] == 100 and found.args[2] == pytest.approx(1)
-    assert "go on to the edit" in found.args[0]
+    assert "continue with the edit" in found.args[0]
     assert found.ui["text"][0] == found.args[0] and len(found.ui["images"]) == 1
 
 
@@ -50,7 +50,7 @@ def test_an_exact_reconstruction(check, clip):
 )
 def test_good(pack, reachable, start):
     text = pack("nodes.reconstruction_check").advice(30.0, reachable)
-    assert text.startswith(start) and "go on to the edit" in text
+    assert text.startswith(start) and "continue with the edit" in text
 
 
 def test_the_advice_follows_the_thresholds(pack):

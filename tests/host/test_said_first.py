@@ -27,15 +27,15 @@ def root(folders, tmp_path):
 @pytest.mark.parametrize(
     "prefix, words",
     [
-        ("x" * 240, "240 letters long, too long for a file's name: shorten it"),
+        ("x" * 240, "240 characters long, too long for a file's name: shorten it"),
         ("猫" * 80, "too long"),
         ("a/" + "y" * 200 + "/b", "too long"),
         *(
-            (name, "is no name for a file on Windows: choose another, such as my_")
+            (name, "is not a valid file name on Windows: choose another, such as my_")
             for name in ("con", "NUL", "aux.film", "a/COM1", "lpt9/b", "prn.tar.gz", "ends.", "dots.../b", "com¹")
         ),
-        ("a:b", "is no name for a file"),
-        ("file/b", "is a file, where a folder is needed"),
+        ("a:b", "is not a valid file name"),
+        ("file/b", "is a file, but a folder is needed"),
         ("snapshots/b", "is for the snapshots"),
     ],
 )
@@ -96,7 +96,7 @@ def test_prompts_that_do_not_hold_everywhere(kind, prompts, pack, model, inflate
         lambda: pack("nodes.shift_probe").ShiftProbe.execute(inflated, {"samples": clip}, prompt, "500"),
     )
     for run in tries:
-        with pytest.raises(ValueError, match="has to hold for the whole picture at every step") as error:
+        with pytest.raises(ValueError, match="must cover the whole picture at every step") as error:
             run()
         assert word in str(error.value)
 
@@ -118,7 +118,7 @@ def test_an_inversion_of_another_schedule(model, inflate, invert, source, random
     inflated, clip = inflate(model), random_clip()
     inversion = invert(inflated, clip, source, steps=3)[0]
     (other,) = ModelSamplingDiscrete().patch(inflated, "eps", True)  # noise without end
-    with pytest.raises(ValueError, match="^The inversion goes up to noise level .* invert with the very model"):
+    with pytest.raises(ValueError, match="^The inversion goes up to noise level .* invert with the same model"):
         pack("nodes.edit_sample").EditSample.execute(other, inversion, source, source, 1.0)
     for steps in (1, 7):  # and its own, at any number of steps
         pack("host.inputs").check_schedule(inflated, invert(inflated, clip, source, steps=steps)[0])
@@ -132,7 +132,7 @@ def test_sampling_by_other_formulas_names_the_node_to_take_off(name, model, infl
         (other,) = ModelSamplingDiscrete().patch(model, name, False)
     except UnboundLocalError:
         pytest.skip("this ComfyUI has no such choice")
-    with pytest.raises(ValueError, match=f"makes this model sample as {name}, .*take that node .ModelSamplingDiscrete"):
+    with pytest.raises(ValueError, match=f"makes this model sample as {name}, .*remove that node .ModelSampling"):
         inflate(other)
 
 
@@ -159,7 +159,7 @@ def test_tuning_on_half_precision_latents(model, inflate, source, random_clip, p
 def test_an_inversion_of_one_step_says_so(model, inflate, source, random_clip, pack, caplog):
     node = pack("nodes.invert").Invert
     said = lambda steps: node.execute(inflate(model), {"samples": random_clip()}, source, steps, 0).ui["text"][0]
-    assert "With 1 step the clip is hardly noised" in said(1) and "hardly noised" in caplog.text
+    assert "With 1 step the clip gets hardly any noise" in said(1) and "hardly any noise" in caplog.text
     assert "hardly" not in said(2)
 
 

@@ -245,7 +245,7 @@ def test_timesteps_as_people_write_them(text, numbers, pack):
 
 @pytest.mark.parametrize("text", ["", " , ", "many", "100, x", "-5", "1.5", "100..300", "1e3", "٣"])
 def test_nonsense_for_timesteps_is_refused(text, probe, pack, model, inflate, source, random_clip):
-    with pytest.raises(ValueError, match="^timesteps is .*: give whole numbers with commas between, such as 100, 300"):
+    with pytest.raises(ValueError, match="^timesteps is .*: give whole numbers separated by commas, such as 100, 300"):
         probe(inflate(model), random_clip(), source, text)
     assert "give whole numbers" in pack("nodes.shift_probe").ShiftProbe.validate_inputs(text)
 
@@ -275,7 +275,7 @@ def test_unfit_inputs_are_refused(probe, model, inflate, tune, source, encode, r
 
 def test_a_prompt_that_is_switched_off_is_refused(probe, model, inflate, source, random_clip):
     late = [[tokens, {**options, "start_percent": 0.5, "end_percent": 1.0}] for tokens, options in source]
-    with pytest.raises(ValueError, match="positive has to hold for the whole picture at every step"):
+    with pytest.raises(ValueError, match="positive must cover the whole picture at every step"):
         probe(inflate(model), random_clip(), late, "100, 990")
 
 

@@ -163,8 +163,8 @@ def test_other_runs_are_refused(pack, model, inflate, tune, node, bar, folder, r
     refused("learning_rate 0.01, but this tuning has 0.001", inflated, clip, learning_rate=1e-3)
     refused("spatial ffam, but this tuning has sca", inflate(model, "Tune-A-Video"), clip)
     refused("another clip", inflated, random_clip(seed=1))
-    refused("another source prompt", inflated, clip, positive=encode("a red circle"))
-    refused("had learned other things before", tuned, clip)
+    refused("a different source prompt", inflated, clip, positive=encode("a red circle"))
+    refused("with different earlier training", tuned, clip)
     lora = inflated.clone()
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_k.weight"
     lora.add_patches({key: ("diff", (torch.ones(256, 256),))}, 0.1)
@@ -180,4 +180,4 @@ def test_other_runs_are_refused(pack, model, inflate, tune, node, bar, folder, r
 def test_a_snapshot_that_cannot_be_written_does_not_end_the_tuning(model, inflate, node, folder, random_clip):
     folder.write_text("a file in the folder's place")
     tune, told = node(inflate(model), random_clip(), steps=2, snapshot_every=1)
-    assert len(tune.losses) == 2 and "no snapshot at step 2, the tuning goes on: " in told
+    assert len(tune.losses) == 2 and "no snapshot at step 2, tuning continues: " in told

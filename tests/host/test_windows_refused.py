@@ -82,7 +82,7 @@ def test_what_needs_the_whole_clip_says_so(pack, miniature, tuned, windowed, inv
 
 def test_a_window_of_one_frame_is_refused(pack, model, inflate, source, clip):
     node, options = pack("nodes.one_shot_tune").OneShotTune, (1, 1e-3, 0, "auto", "auto")
-    with pytest.raises(ValueError, match="window_frames is 1: there is no motion in one frame, set it to 2 or more"):
+    with pytest.raises(ValueError, match="window_frames is 1: one frame has no motion; set it to 2 or more"):
         node.execute(inflate(model), {"samples": clip}, source, *options, window_frames=1)
 
 
@@ -110,7 +110,7 @@ def test_several_gpus_are_refused(model, inflate, evaluate, invert, source, clip
     inflated = inflate(model)
     several = inflated.clone()
     several.set_additional_models("multigpu", [inflated])
-    with pytest.raises(ValueError, match="runs on several GPUs at once.*take the .MultiGPU CFG Split. node off"):
+    with pytest.raises(ValueError, match="runs on several GPUs at once.*remove the .MultiGPU CFG Split. node"):
         invert(several, clip, source)
     with pytest.raises(ValueError, match="runs on several GPUs at once"):
         inflate(several)

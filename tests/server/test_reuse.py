@@ -103,7 +103,7 @@ def test_a_missing_or_foreign_file_is_refused_before_anything_runs(client, graph
         failure = fail(client, changed(from_file(graph), {"load.tune_name": name}))
         assert failure.where == "node_errors" and failure.node == "load" and words in failure.message
     failure = fail(client, changed(graph, {"keep.filename_prefix": "../outside"}))
-    assert failure.where == "node_errors" and failure.node == "keep" and "leads out of" in failure.message
+    assert failure.where == "node_errors" and failure.node == "keep" and "points outside" in failure.message
     assert not (folder.parent / "outside").exists()
 
 

@@ -53,4 +53,4 @@ def test_nonsense_for_timesteps_is_refused_before_the_run(client, graph):
     graph["probe"]["inputs"]["timesteps"] = "early, late"
     failure = fail(client, graph)
     assert failure.where == "node_errors" and failure.node == "probe"
-    assert "give whole numbers with commas between" in failure.message
+    assert "give whole numbers separated by commas" in failure.message

@@ -98,12 +98,12 @@ def test_rounding_is_no_other_run():
             "another clip .3 frames of 48 x 64. than this one .3 frames of 48 x 64.",
         ),
         (other(clip=random(5, 4, 8, 8)), "another clip .5 frames of 64 x 64. than this one"),
-        (other(prompt=[RUN.prompt[1], RUN.prompt[0]]), "another source prompt than this one"),
-        (other(prompt=RUN.prompt[:1]), "another source prompt than this one"),
+        (other(prompt=[RUN.prompt[1], RUN.prompt[0]]), "a different source prompt"),
+        (other(prompt=RUN.prompt[:1]), "a different source prompt"),
         (other(base=dataclasses.replace(RUN.base, family="0", name="SDXL")), "on SDXL, but this model is SD15"),
         (other(base=dataclasses.replace(RUN.base, sample=random(20, seed=2))), "another checkpoint of the same family"),
         (other(base=dataclasses.replace(RUN.base, patches="p")), "with other LoRAs or patches"),
-        (other(earlier="e"), "had learned other things before"),
+        (other(earlier="e"), "with different earlier training"),
     ],
 )
 def test_another_run_is_refused_naming_both(snapshot, words):

@@ -249,7 +249,7 @@ def test_too_many_words_at_once():
 
 @pytest.mark.parametrize("words", [("red", "red"), ("red", "a red"), ("red circle", "circle")])
 def test_two_factors_on_one_word(words):
-    with pytest.raises(ValueError, match=f"'{words[1]}' gets two factors in reweight: leave one line of them"):
+    with pytest.raises(ValueError, match=f"'{words[1]}' has two factors in reweight: keep one of the lines"):
         reweight_factors(prompt("a red circle"), [(prompt(word), 2.0) for word in words])
 
 

@@ -102,7 +102,7 @@ def test_a_cut_off_file_is_refused(tmp_path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     for reader in (load_tune, check_tune):
-        with pytest.raises(BadFile, match="a.safetensors cannot be read .*: it is broken, cut off or no safetensors"):
+        with pytest.raises(BadFile, match="a.safetensors cannot be read .*: it is broken, cut off or not a safe"):
             reader(path)
 
 

@@ -310,7 +310,7 @@ def test_short_of_memory_is_said(tmp_path, room):
     root = str(ROOT)
     code = LIMITED.format(root=root, path=str(path), room=room)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.startswith("The memory ran out while 'v.mp4' was read: lower max_frames"), done
+    assert done.stdout.startswith("Memory ran out while 'v.mp4' was being read: lower max_frames"), done
 
 
 def test_a_hole_in_the_middle_moves_nothing(tmp_path):

@@ -69,7 +69,7 @@ def tuned(pack, model, inflate, source, learned):
 def test_tuning_with_the_decoder_that_the_user_chose(tuned, taesd, pictures, caplog):
     taesd()
     output = tuned()
-    assert list(pictures) == [1, 2] and output.args[1].picture and "the work goes on" not in caplog.text
+    assert list(pictures) == [1, 2] and output.args[1].picture and "the job continues" not in caplog.text
     assert pictures[1].size != (3 * 10 * 22, 2 * 6 * 22)  # not the linear map's
 
 
@@ -81,7 +81,7 @@ def test_tuning_with_a_decoder_that_cannot_be_read(tuned, taesd, pictures, caplo
     output = tuned()
     assert list(pictures) == [1, 2] and output.args[1].picture
     assert output.args[1].losses == expected.losses
-    assert "no chosen previewer, the work goes on" in caplog.text
+    assert "no chosen previewer, the job continues" in caplog.text
 
 
 def test_sampling_with_a_decoder_that_cannot_be_read(pack, model, inflate, source, encode, taesd, learned, caplog):
@@ -92,7 +92,7 @@ def test_sampling_with_a_decoder_that_cannot_be_read(pack, model, inflate, sourc
     expected = run()
     taesd(b"no decoder")
     assert torch.equal(run(), expected)
-    assert caplog.text.count("no preview, the work goes on") == 1
+    assert caplog.text.count("no preview, the job continues") == 1
 
 
 def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, learned, monkeypatch, caplog, tuned):
@@ -109,7 +109,7 @@ def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, 
 
     monkeypatch.setattr(latent_preview, "get_previewer", lambda *args: Failing())
     assert torch.equal(run(), expected)
-    assert caplog.text.count("no preview, the work goes on") == 1
+    assert caplog.text.count("no preview, the job continues") == 1
     assert tuned().args[1].losses == tune.losses
 
 
@@ -117,7 +117,7 @@ def test_previews_that_fail_while_it_runs(pack, model, inflate, source, encode, 
 def test_pictures_that_fail(pack, tuned, pictures, monkeypatch, caplog, module, name):
     monkeypatch.setattr(pack(f"host.{module}"), name, failing)
     output = tuned()
-    assert len(output.args[1].losses) == 2 and "the work goes on" in caplog.text
+    assert len(output.args[1].losses) == 2 and "the job continues" in caplog.text
     assert (output.args[1].picture == b"") == (module == "ui")
     assert list(pictures) == ([1, 2] if module == "ui" else [])
 
@@ -141,7 +141,7 @@ def test_plots_that_fail(pack, tuned, model, inflate, source, learned, monkeypat
         caplog.clear()
         plot = run()
         assert plot.shape[-1] == 3 and not plot.any(), name
-        assert caplog.text.count("no plot, the work goes on") == 1, name
+        assert caplog.text.count("no plot, the job continues") == 1, name
 
 
 def test_cancelling_is_no_fault(pack, monkeypatch):

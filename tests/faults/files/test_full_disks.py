@@ -95,7 +95,7 @@ def tune_folder(pack):
 def test_a_tune_gives_advice_and_can_be_saved_afterwards(pack, no_room, learned):
     save = pack("nodes.save_tune").SaveTune
     with no_room():
-        with pytest.raises(OSError, match="the disk is full. Make room on it and run again. What was learned is kept"):
+        with pytest.raises(OSError, match="the disk is full. Make room on it and run again. The tune stays in memory"):
             save.execute(learned[1], "clips/jeep")
         assert not files(tune_folder(pack)) or [path.name for path in files(tune_folder(pack))] == ["other"]
     save.execute(learned[1], "clips/jeep")
@@ -109,7 +109,7 @@ def test_a_tuning_goes_on_without_snapshots(pack, no_room, model, inflate, sourc
         output = node.execute(
             inflate(model), {"samples": learned[2]}, source, 2, 1e-2, 0, "auto", "off", snapshot_every=1
         )
-    assert "no snapshot at step 2, the tuning goes on: " in output.ui["text"][0]
+    assert "no snapshot at step 2, tuning continues: " in output.ui["text"][0]
     assert "the disk is full" in output.ui["text"][0] and len(output.args[1].losses) == 2
     assert not files(tune_folder(pack))
 
@@ -141,6 +141,6 @@ def test_nodes_give_their_results_without_pictures(pack, no_room, learned, caplo
             caplog.clear()
             output = run()
             assert "images" not in output.ui, name
-            assert "no picture in the node, the work goes on" in caplog.text, name
+            assert "no picture in the node, the job continues" in caplog.text, name
             assert output.args and output.args[0] is not None, name
     assert "images" in runs["check"]().ui

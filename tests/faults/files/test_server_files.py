@@ -89,7 +89,7 @@ def test_delete_all_sweeps_and_counts(client, base):
     for name in LEFT:
         (folder / name).write_bytes(bytes(500_000))
         os.utime(folder / name, (0, 0))
-    assert "2 leftovers of broken-off writing, 1.0 MB" in look(False)
+    assert "2 leftovers of interrupted writing, 1.0 MB" in look(False)
     assert "2 leftovers" in look(True) and "leftover" not in look(False)
     assert not list(folder.iterdir())
 
