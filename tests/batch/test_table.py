@@ -118,7 +118,7 @@ def test_values_against_the_schema():
     assert check_value(2.5, ["INT", {}]) and not check_value(3.0, ["INT", {}])
     assert check_value(0, ["INT", {"min": 1}]) == "0 is not between 1 and None"
     assert check_value("maybe", ["BOOLEAN", {}]) and not check_value(True, ["BOOLEAN", {}])
-    assert "none of" in check_value("x", [["a", "b"]]) and not check_value("b", ["COMBO", {"options": ["a", "b"]}])
+    assert "not one of" in check_value("x", [["a", "b"]]) and not check_value("b", ["COMBO", {"options": ["a", "b"]}])
     assert parse("on", False) is True and parse("12", 3) == 12 and parse("12", "text") == "12"
     assert parse("1e-4", 0.1) == 1e-4 and parse("many", 3) == "many"
 

@@ -157,7 +157,7 @@ def patched_sampling(model, name: str, *arguments):
 )
 def test_other_kinds_of_models_are_refused(patch, model, inflate, invert, tune, source, random_clip):
     odd = patched_sampling(model, *patch)
-    message = "Another node makes this model sample as .*, which cannot be tuned or inverted by DDIM: take that node"
+    message = "Another node makes this model sample as .*, which cannot be tuned or inverted by DDIM: remove that node"
     with pytest.raises(ValueError, match=message):
         inflate(odd)
     with pytest.raises(ValueError, match=message):

@@ -24,7 +24,7 @@ def tuned(model, inflate, tune, clip):
 
 def test_a_long_clip_without_windows_is_told_how(tuned, invert, source, clip):
     expected = (
-        'tuned on 4 frames, but the latent has 9: .*set window_frames of EI2 One-Shot Tune, and put an "EI2 Context '
+        'tuned on 4 frames, but the latent has 9: .*set window_frames of EI2 One-Shot Tune, and add an "EI2 Context '
         'Windows" node with context_length 4 after it'
     )
     with pytest.raises(ValueError, match=expected):

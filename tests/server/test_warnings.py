@@ -8,7 +8,7 @@ from .graphs import Graph, changed, edit_graph, node, run
 
 pytestmark = pytest.mark.server
 
-OWN_WORLD = "The miniature model knows nothing but its own world"
+OWN_WORLD = "The miniature model knows only its own world"
 FRAMES_LIMIT = {"video.max_frames": 5}  # changes no frame of the clip of four, but makes the run a new one to the host
 
 

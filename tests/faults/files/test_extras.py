@@ -125,7 +125,7 @@ def test_pictures_that_fail(pack, tuned, pictures, monkeypatch, caplog, module, 
 def test_plots_that_fail(pack, tuned, model, inflate, source, learned, monkeypatch, caplog):
     """A black picture is in their place, and the numbers are there."""
     for module in ("plots", "score_plots"):
-        monkeypatch.setattr(pack(f"nodes.{module}"), "to_image", failing)
+        monkeypatch.setattr(pack(f"nodes.pictures.{module}"), "to_image", failing)
     clip = torch.rand(3, 64, 64, 3)
     runs = {
         "tune": lambda: tuned().args[2],
