@@ -125,6 +125,6 @@ def uneven_warnings(request: Request, even: Even, span: Span) -> list[str]:
     if request.rate is not None or not (gaps or len(slots) != len(set(slots))):
         return []
     return [
-        f"The frames of '{request.path.name}' have a variable rate, or some are missing; they were evened out to "
+        f"The frames of '{request.path.name}' have a variable rate, or some are missing; they were resampled to "
         f"{float(even.rate):.6g} per second, {gaps} of them repeated. frame_rate sets another rate."
     ]
