@@ -18,6 +18,7 @@ SHORT = {
     "EI2_OneShotTune": {"steps": 2, "learning_rate": 1e-3},
     "EI2_Invert": {"steps": 2, "null_inner_steps": 1},
 }
+SHORT_SUBGRAPH = {"tune_steps": 2, "invert_steps": 2}  # of a node that stands for the whole edit
 
 
 def run_short(editor: Editor, path: Path, folder: Path, timeout: float = 300) -> None:
@@ -38,11 +39,12 @@ def shortened(workflow: dict) -> dict:
     """A copy of a workflow in the editor's format, to be opened in the editor."""
     workflow = copy.deepcopy(workflow)
     windowed = any(node["type"] == "EI2_OneShotTune" and node["widgets_values"][-1] for node in workflow["nodes"])
+    subgraphs = [subgraph["id"] for subgraph in workflow.get("definitions", {}).get("subgraphs", [])]
     for node in workflow["nodes"]:
         if node["type"] == CHECKPOINT:
             node["type"], node["inputs"], node["widgets_values"] = MINIATURE, [], []
             node["properties"] = {"Node name for S&R": MINIATURE}
-        values = SHORT.get(node["type"], {})
+        values = SHORT_SUBGRAPH if node["type"] in subgraphs else SHORT.get(node["type"], {})
         if windowed and "max_frames" in values:
             values = values | {"max_frames": WINDOWED_FRAMES}
         shorten(workflow, node, values)

@@ -7,18 +7,32 @@ from devtools.environment import ROOT
 from .boxes import collisions
 
 WORKFLOWS = ROOT / "workflows"
-TUNE, INVERT = 8, 9  # nodes of the quickstart
+TUNE, INVERT, EDIT_PROMPT = 8, 9, 4  # nodes of quickstart_full
+EDIT_VIDEO = 5  # the node of quickstart that stands for the whole edit
+
+
+def test_first_workflow_shows_source_and_edit(editor, picture):
+    editor.load(WORKFLOWS / "quickstart.json")
+    editor.set_widget(EDIT_VIDEO, "tune_steps", 2)
+    editor.set_widget(EDIT_VIDEO, "invert_steps", 2)
+    picture(editor, "quickstart-opened")
+    editor.errors.clear()
+    assert editor.run() == "execution_success", editor.errors
+    editor.page.wait_for_timeout(3000)  # the video is being loaded
+    picture(editor, "run-quickstart")
+    assert [v["size"] for v in editor.videos() if "filename=quickstart_" in v["source"]] == [[258, 148]]
+    assert collisions(editor) == []
 
 
 def test_run_shows_the_edited_video(editor, picture):
-    editor.load(WORKFLOWS / "quickstart.json")
+    editor.load(WORKFLOWS / "quickstart_full.json")
     editor.set_widget(TUNE, "steps", 2)
     editor.set_widget(INVERT, "steps", 2)
     editor.errors.clear()
     assert editor.run() == "execution_success", editor.errors
     editor.fit()
     editor.page.wait_for_timeout(3000)  # the videos are being loaded
-    picture(editor, "run-quickstart")
+    picture(editor, "run-quickstart_full")
     assert collisions(editor) == []
     assert editor.text(INVERT).startswith("computed") and "|" not in editor.text(INVERT)  # in one box, not in two
     assert "shown text" not in str(editor.prompt())  # it is no input
@@ -26,6 +40,23 @@ def test_run_shows_the_edited_video(editor, picture):
     for name in ("source", "reconstruction", "edit"):
         shown = [video["size"] for video in videos if f"filename={name}_" in video["source"]]
         assert shown == [[128, 128]], f"{name}: {videos}"
+
+
+def test_only_what_changes_is_saved_again(editor, server):
+    """Another edit prompt: the source and its reconstruction are not saved as new files, nor is anything learned anew.
+    The players that the editor shows below videos count as inputs, unless `web/players.js` takes them out."""
+    editor.load(WORKFLOWS / "quickstart_full.json")
+    assert "video-preview" not in str(editor.prompt())
+    editor.set_widget(TUNE, "steps", 3)
+    editor.set_widget(INVERT, "steps", 2)
+    saved = lambda: {path.name for path in (server.base / "output" / "EI2").glob("*.mp4")}
+    assert editor.run() == "execution_success", editor.errors
+    editor.page.wait_for_timeout(3000)
+    before = saved()
+    assert "video-preview" not in str(editor.prompt())
+    editor.set_widget(EDIT_PROMPT, "text", "a green circle on a dotted white background")
+    assert editor.run() == "execution_success", editor.errors
+    assert [name.rsplit("_", 2)[0] for name in saved() - before] == ["edit"]
 
 
 def test_the_first_run_keeps_the_tune_that_the_second_one_loads(editor, picture):

@@ -39,7 +39,7 @@ def plain(prompt: dict) -> dict:
 
 def with_learning_rate(rate: float, folder: Path) -> Path:
     """A copy of the quickstart with that learning rate saved in it."""
-    content = read(WORKFLOWS / "quickstart.json")
+    content = read(WORKFLOWS / "quickstart_full.json")
     tune = next(node for node in content["nodes"] if node["id"] == TUNE)
     tune["widgets_values"][1] = rate
     copy = folder / "copy.json"
@@ -80,7 +80,7 @@ def test_blueprint_opens(editor, picture):
 
 
 def test_unknown_node_is_noticed(editor, tmp_path):
-    content = read(WORKFLOWS / "quickstart.json")
+    content = read(WORKFLOWS / "quickstart_full.json")
     content["nodes"][0]["type"] = "EI2_NoSuchNode"
     copy = tmp_path / "copy.json"
     copy.write_text(json.dumps(content), encoding="utf-8")
@@ -93,6 +93,6 @@ def test_unknown_node_is_noticed(editor, tmp_path):
 def test_learning_rate_is_not_rounded(editor, tmp_path, rate):
     editor.load(with_learning_rate(rate, tmp_path))
     assert editor.prompt()[str(TUNE)]["inputs"]["learning_rate"] == rate
-    editor.load(WORKFLOWS / "quickstart.json")
+    editor.load(WORKFLOWS / "quickstart_full.json")
     editor.set_widget(TUNE, "learning_rate", rate)
     assert editor.prompt()[str(TUNE)]["inputs"]["learning_rate"] == rate
