@@ -1,7 +1,7 @@
 """Nothing overlaps in the bundled workflows and the blueprint: in the classic renderer and in Nodes 2.0, whose nodes
 are higher, before and after a run, which makes nodes grow by texts, pictures and videos.
 
-After a run six workflows are looked at, which between them have every kind of node; with EI2_ALL_LAYOUTS=1 all are.
+After a run seven workflows are looked at, which between them have every kind of node; with EI2_ALL_LAYOUTS=1 all are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from .short_run import run_short
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-SOME = ("compare_tune_a_video", "ei2_control_blend", "quickstart", "quickstart_full", "reuse_tune", "sd15_object_swap")
+SOME = (
+    "compare_tune_a_video",
+    "ei2_control_blend",
+    "quickstart",
+    "quickstart_full",
+    "learn_and_keep",
+    "load_and_edit",
+    "sd15_object_swap",
+)
 RUN = NAMES if os.environ.get("EI2_ALL_LAYOUTS") else SOME
 BLUEPRINT = "Edit video (EI2)"
 RENDERERS = {"classic": {}, "nodes-2": NODES_2}

@@ -59,17 +59,16 @@ def test_only_what_changes_is_saved_again(editor, server):
     assert [name.rsplit("_", 2)[0] for name in saved() - before] == ["edit"]
 
 
-def test_the_first_run_keeps_the_tune_that_the_second_one_loads(editor, picture):
-    """What the note in the graph promises: the part without the file runs, and then all does."""
-    editor.load(WORKFLOWS / "reuse_tune.json")
-    for name, class_type in ((node["id"], node["type"]) for node in editor.serialize()["nodes"]):
-        if class_type in ("EI2_OneShotTune", "EI2_Invert"):
-            editor.set_widget(name, "steps", 2)
-    assert editor.run() == "execution_success", editor.errors
-    editor.page.keyboard.press("Escape")  # should the editor have a message about the missing file
-    assert editor.run() == "execution_success", editor.errors
-    editor.fit()
-    editor.page.wait_for_timeout(3000)
-    picture(editor, "run-reuse_tune")
-    assert collisions(editor) == []  # nodes grow with what they show
-    assert [video for video in editor.videos() if "filename=reuse_tune_" in video["source"]]
+def test_what_one_workflow_keeps_the_next_one_loads(editor, picture):
+    for workflow in ("learn_and_keep", "load_and_edit"):
+        editor.load(WORKFLOWS / f"{workflow}.json")
+        for name, class_type in ((node["id"], node["type"]) for node in editor.serialize()["nodes"]):
+            if class_type in ("EI2_OneShotTune", "EI2_Invert"):
+                editor.set_widget(name, "steps", 2)
+        editor.page.keyboard.press("Escape")  # should the editor have a message about a file that it did not know
+        assert editor.run() == "execution_success", editor.errors
+        editor.fit()
+        editor.page.wait_for_timeout(3000)
+        picture(editor, f"run-{workflow}")
+        assert collisions(editor) == []  # nodes grow with what they show
+    assert [video for video in editor.videos() if "filename=load_and_edit_" in video["source"]]
