@@ -13,7 +13,7 @@ import pytest
 
 from devtools.environment import ROOT
 
-from .boxes import collisions
+from .boxes import collisions, places
 from .editor import NODES_2, Editor
 from .hand import Hand
 from .short_run import run_short
@@ -31,6 +31,28 @@ SOME = (
 )
 RUN = NAMES if os.environ.get("EI2_ALL_LAYOUTS") else SOME
 BLUEPRINT = "Edit video (EI2)"
+WIDER_THAN_GROUPS = """() => {
+    const canvas = document.createElement('canvas').getContext('2d'), size = LiteGraph.GROUP_TEXT_SIZE
+    canvas.font = `${size}px ${LiteGraph.GROUP_FONT}`
+    return app.graph.groups.filter(g => canvas.measureText(g.title).width + size > g.size[0]).map(g => g.title)
+}"""
+ADD_OUR_NODES = """() => Object.keys(LiteGraph.registered_node_types).filter(type => type.startsWith('EI2_'))
+    .forEach((type, i) => {
+        const node = LiteGraph.createNode(type)
+        node.pos = [(i % 6) * 420, Math.floor(i / 6) * 620]
+        app.graph.add(node)
+    })"""
+# A title bar has a sign before the title, 30 pixels wide; the page cuts titles by itself.
+CUT_TITLES = """() => {
+    const canvas = document.createElement('canvas').getContext('2d')
+    canvas.font = `${LiteGraph.NODE_TEXT_SIZE}px Inter, Arial`
+    const wide = ({ title, size: [width] }) => canvas.measureText(title).width + 35 > width
+    const TITLES = '[data-testid="node-title"], [data-testid="node-title"] *, [data-testid^="node-header"] .truncate'
+    const cut = bar => bar.scrollWidth > bar.clientWidth + 1
+    return LiteGraph.vueNodesMode
+        ? [...document.querySelectorAll(TITLES)].filter(cut).map(title => title.textContent.trim())
+        : app.graph.nodes.filter(wide).map(node => node.title)
+}"""
 RENDERERS = {"classic": {}, "nodes-2": NODES_2}
 
 
@@ -75,6 +97,21 @@ def test_overlap_is_noticed(editor, tmp_path):
     found = collisions(editor)
     assert (tune["title"], loss["title"]) in found
     assert (prompt["title"], content["groups"][1]["title"]) in found
+
+
+def test_titles_of_groups_fit(editor):
+    for name in NAMES:
+        editor.load(WORKFLOWS / f"{name}.json")
+        assert editor.page.evaluate(WIDER_THAN_GROUPS) == [], name
+
+
+def test_titles_of_new_nodes_fit(editor, picture, renderer):
+    """At the width that a node has when it is added."""
+    Hand(editor).new_workflow()
+    editor.page.evaluate(ADD_OUR_NODES)
+    places(editor)
+    picture(editor, f"titles-{renderer}")
+    assert editor.page.evaluate(CUT_TITLES) == []
 
 
 def test_nothing_overlaps_inside_the_blueprint(editor, renderer, picture):
