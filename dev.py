@@ -44,9 +44,9 @@ def arguments() -> "tuple[argparse.Namespace, list[str]]":
     demo.add_argument(
         "--workflow",
         nargs="+",
-        default=["quickstart"],
+        default=["quickstart_full"],
         metavar="NAME",
-        help="files of workflows/api, run one after another (default: quickstart)",
+        help="files of workflows/api, run one after another (default: quickstart_full)",
     )
     add("batch", "edit many clips by a table; all arguments: batch --help, docs/batch.md", add_help=False)
     jobs = add("jobs", "render six clips and a table of three edits each, for `batch` to try")

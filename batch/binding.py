@@ -70,7 +70,7 @@ def clip_place(graph: Graph) -> Place:
     own = of_class({node: graph[node] for node in loaders}, "EI2_LoadVideo") or loaders
     names = {graph[node]["inputs"].get(file_input(graph, node)) for node in own}
     if not own:
-        raise BatchError("the workflow has no node that loads a video: add a Load Video (EI2)")
+        raise BatchError("the workflow has no node that loads a video: add an EI2 Load Video node")
     if len(own) > 1 and len(names) > 1:
         raise BatchError(
             f"several nodes load videos ({_list(graph, own)}): keep one, or give the loaders of "

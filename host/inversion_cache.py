@@ -36,8 +36,9 @@ class Usage:
     size: int  # bytes
 
     def __str__(self) -> str:
-        plural = "" if self.entries == 1 else "s"
-        return f"{self.entries} inversion{plural}, {self.size / 1e6:.1f} MB of at most {limit() / 1e6:.0f}"
+        if not self.entries:
+            return "no inversions"
+        return f"{self.entries} inversion{'' if self.entries == 1 else 's'}, {self.size / 1e6:.1f} MB"
 
 
 def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tuple[Inversion, str]:

@@ -49,7 +49,8 @@ class InversionCache(io.ComfyNode):
         if clear:
             report = f"deleted {cache.clear()}{leftovers(sweep())}; left: {cache.usage()}"
         else:
-            report = f"{cache.usage()}{leftovers(find_litter())} in {inversions_folder()}"
+            most = f"at most {cache.limit() / 1e6:.0f} MB are kept"
+            report = f"{cache.usage()}{leftovers(find_litter())}; {most}, in {inversions_folder()}"
         return io.NodeOutput(report, ui=shown(cls, text=report))
 
 

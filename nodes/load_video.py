@@ -24,7 +24,7 @@ class LoadVideo(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="EI2_LoadVideo",
-            display_name="Load Video (EI2)",
+            display_name="EI2 Load Video",
             category="EI2",
             description="Loads the frames and the sound of part of a video, scaled to the size to edit. Only the "
             "chosen frames take memory, however long the video is.",

@@ -56,5 +56,5 @@ class SaveTune(io.ComfyNode):
             path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
         except NotWritten as error:
             raise NotWritten(f"{error} The tune stays in memory until ComfyUI ends.") from error
-        text = f"{short_path(path)} ({path.stat().st_size / 1e6:.1f} MB)"
+        text = f"{short_path(path)}\n{path.stat().st_size / 1e6:.1f} MB"  # on a line of its own it is never broken
         return io.NodeOutput(ui=shown(cls, text=text))

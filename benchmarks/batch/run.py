@@ -71,7 +71,7 @@ def real(quick: bool) -> list[dict]:
     shutil.rmtree(FOLDER, ignore_errors=True)
     clips = list(CLIPS)[: 2 if quick else None]
     table = write_jobs(FOLDER, clips, edits=1 if quick else EDITS, frames=4 if quick else 8)
-    graph = json.loads((ROOT / "workflows" / "api" / "quickstart.json").read_text(encoding="utf-8"))
+    graph = json.loads((ROOT / "workflows" / "api" / "quickstart_full.json").read_text(encoding="utf-8"))
     size = {"width": 64, "height": 64} if quick else {}
     changes = {
         "EI2_LoadVideo": size,

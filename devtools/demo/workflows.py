@@ -9,7 +9,7 @@ from batch.client import ClientError
 from ..environment import ROOT
 
 FOLDER = ROOT / "workflows" / "api"
-QUICKSTART = "quickstart"
+QUICKSTART = "quickstart_full"
 CLIPS = ("source", "reconstruction", "edit")
 FRAMES = "frames_"  # prefix of a video's file name: its single frames
 

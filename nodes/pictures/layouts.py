@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from PIL import ImageColor
 
 from .attention_maps import chosen_frames
-from .labels import blank, block, strip, text_width
+from .labels import MARGIN, blank, block, strip, text_width
 from .plots import ACCENT
 
 LARGEST_CELL = 256  # pixels, the longer side of a contact sheet's picture
+SMALLEST_LETTERS = 7  # pixels; labels above small videos shrink down to it before they are cut
 LINE = torch.tensor(ImageColor.getrgb(ACCENT)) / 255  # the wipe's moving line
 Step = Callable[[], object]
 
@@ -37,6 +38,7 @@ def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda:
     check_wipe(len(videos))
     frames, height, width, _ = videos[0].shape
     bar = _bar(height) if any(labels) else 0
+    letters = _letters(bar, labels, width // 2 - MARGIN)  # two of them share the strip
     canvas = _canvas(frames, bar + height, width)
     line = max(1, width // 200)
     for i in range(frames):
@@ -50,7 +52,7 @@ def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda:
             canvas[i, bar : bar + height, max(0, border - line) : border + line] = LINE
         if bar:
             names = {"left": labels[old + 1] if border > 0 else "", "right": labels[old] if border < width else ""}
-            canvas[i, :bar, :width] = strip(bar, width, _letters(bar), **names)
+            canvas[i, :bar, :width] = strip(bar, width, letters, **names)
     return canvas
 
 
@@ -107,11 +109,12 @@ def _tiled(videos: list[torch.Tensor], labels: list[str], columns: int, on_frame
     frames, height, width, _ = videos[0].shape
     gap, bar = _gap(width), _bar(height) if any(labels) else 0
     rows = math.ceil(len(videos) / columns)
+    letters = _letters(bar, labels, width - 2 * MARGIN)
     canvas = _canvas(frames, rows * (bar + height + gap) - gap, columns * (width + gap) - gap)
     for i, (video, label) in enumerate(zip(videos, labels)):
         top, left = i // columns * (bar + height + gap), i % columns * (width + gap)
         if bar:
-            canvas[:, top : top + bar, left : left + width] = strip(bar, width, _letters(bar), middle=label)
+            canvas[:, top : top + bar, left : left + width] = strip(bar, width, letters, middle=label)
         for frame in range(frames):
             on_frame()
             canvas[frame, top + bar : top + bar + height, left : left + width] = video[frame]
@@ -128,9 +131,13 @@ def _bar(height: int) -> int:
     return max(20, round(0.07 * height))
 
 
-def _letters(bar: int) -> int:
-    """The font size in a label's strip in pixels."""
-    return round(0.66 * bar)
+def _letters(bar: int, labels: list[str], room: float) -> int:
+    """The font size of the labels in pixels: one size for all, such that the longest fits into `room` pixels."""
+    size = round(0.66 * bar)
+    fits = lambda size: all(text_width(label, size) - 2 * MARGIN <= room for label in labels)
+    return next(
+        (letters for letters in range(size, SMALLEST_LETTERS, -1) if fits(letters)), min(size, SMALLEST_LETTERS)
+    )
 
 
 def _gap(width: int) -> int:

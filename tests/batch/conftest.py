@@ -12,7 +12,7 @@ from devtools.environment import ROOT, SetupError
 from devtools.host import locate
 from miniature.jobs import write_jobs
 
-QUICKSTART = ROOT / "workflows" / "api" / "quickstart.json"
+QUICKSTART = ROOT / "workflows" / "api" / "quickstart_full.json"
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_without_ray_a_sentence_says_how_to_get_it(jobs, tmp_path):
         "find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'ray' else find(name, *rest)\n"
     )
-    workflow = ROOT / "workflows" / "api" / "quickstart.json"
+    workflow = ROOT / "workflows" / "api" / "quickstart_full.json"
     command = [sys.executable, ROOT / "batch", jobs, "--workflow", workflow, "--out", tmp_path / "out"]
     result = subprocess.run(
         [str(one) for one in command], capture_output=True, text=True, env={"PYTHONPATH": str(hidden), "PATH": ""}

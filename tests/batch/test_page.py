@@ -29,7 +29,7 @@ def out(tmp_path_factory):
     table = write_jobs(folder, edits=2)
     with open(table, newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    workflow = ROOT / "workflows" / "api" / "quickstart.json"
+    workflow = ROOT / "workflows" / "api" / "quickstart_full.json"
     from batch.graph import read_graph
 
     rows = read_table(str(table), read_graph(workflow.read_text(encoding="utf-8"), "quickstart")).rows

@@ -11,7 +11,7 @@ of its own:
 
 README's picture of the graph, after a complete run:
 
-    python -m tests.browser.editor workflows/quickstart.json --run --screenshot assets/graph.png
+    python -m tests.browser.editor workflows/quickstart_full.json --run --screenshot assets/graph.png
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SETTINGS = {  # only for this browser: the server's are left as they are
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Minimap.Visible": False,
     "Comfy.Pointer.DoubleClickTime": 1000,  # ms; on a busy machine the second click arrives late
+    "Comfy.Workflow.ShowMissingModelsWarning": False,  # a dialog over the graph that has just been opened
     "Comfy.VueNodes.Enabled": False,  # the classic renderer, which paints nodes on a canvas
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw texts at any zoom
 }

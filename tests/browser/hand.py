@@ -2,7 +2,7 @@
 
     hand = Hand(editor)
     hand.new_workflow()
-    source = hand.add("Load Video (EI2)", 100, 200)
+    source = hand.add("EI2 Load Video", 100, 200)
     hand.connect(source, "images", encoder, "pixels")
 
 Places are pixels of the window; nodes are named by their ids in the graph.

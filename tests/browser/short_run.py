@@ -18,19 +18,21 @@ SHORT = {
     "EI2_OneShotTune": {"steps": 2, "learning_rate": 1e-3},
     "EI2_Invert": {"steps": 2, "null_inner_steps": 1},
 }
+SHORT_SUBGRAPH = {"tune_steps": 2, "invert_steps": 2}  # of a node that stands for the whole edit
 
 
 def run_short(editor: Editor, path: Path, folder: Path, timeout: float = 300) -> None:
-    """Opens a short copy of a workflow in the editor's format, kept in `folder`, and runs it to its end: twice where it
-    loads the tune that its first run keeps. Raises `BrowserError` where it fails."""
+    """Opens a short copy of a workflow in the editor's format, kept in `folder`, and runs it to its end; before it, the
+    one that keeps the tune that it loads. Raises `BrowserError` where it fails."""
     workflow = json.loads(path.read_text(encoding="utf-8"))
+    if any(node["type"] == "EI2_LoadTune" for node in workflow["nodes"]):
+        run_short(editor, path.with_name("learn_and_keep.json"), folder, timeout)
     file = folder / f"{path.stem}_short.json"  # of one name, the editor takes two for one and mixes what they show
     file.write_text(json.dumps(shortened(workflow)), encoding="utf-8")
     editor.load(file)
-    for _ in range(2 if any(node["type"] == "EI2_LoadTune" for node in workflow["nodes"]) else 1):
-        editor.page.keyboard.press("Escape")  # should the editor have a message about the missing file
-        if (outcome := editor.run(timeout)) != "execution_success":
-            raise BrowserError(f"The run has ended with {outcome}: {editor.errors}")
+    editor.page.keyboard.press("Escape")  # should the editor have a message about a file that it did not know
+    if (outcome := editor.run(timeout)) != "execution_success":
+        raise BrowserError(f"The run has ended with {outcome}: {editor.errors}")
     editor.page.wait_for_timeout(2500)  # pictures and videos are being loaded
 
 
@@ -38,11 +40,12 @@ def shortened(workflow: dict) -> dict:
     """A copy of a workflow in the editor's format, to be opened in the editor."""
     workflow = copy.deepcopy(workflow)
     windowed = any(node["type"] == "EI2_OneShotTune" and node["widgets_values"][-1] for node in workflow["nodes"])
+    subgraphs = [subgraph["id"] for subgraph in workflow.get("definitions", {}).get("subgraphs", [])]
     for node in workflow["nodes"]:
         if node["type"] == CHECKPOINT:
             node["type"], node["inputs"], node["widgets_values"] = MINIATURE, [], []
             node["properties"] = {"Node name for S&R": MINIATURE}
-        values = SHORT.get(node["type"], {})
+        values = SHORT_SUBGRAPH if node["type"] in subgraphs else SHORT.get(node["type"], {})
         if windowed and "max_frames" in values:
             values = values | {"max_frames": WINDOWED_FRAMES}
         shorten(workflow, node, values)

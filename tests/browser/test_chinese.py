@@ -24,7 +24,7 @@ def hand(server):
     with Editor(server.url, settings={"Comfy.Locale": "zh"}) as editor:
         if tuple(map(int, editor.version().split(".")[:2])) <= LAST_WITH_DEFECT:
             pytest.skip(f"front end {editor.version()} hides the translations of packs")
-        editor.load(ROOT / "workflows" / "quickstart.json")
+        editor.load(ROOT / "workflows" / "quickstart_full.json")
         editor.fit()
         yield Hand(editor)
 

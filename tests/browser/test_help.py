@@ -15,7 +15,7 @@ NODES = {"EI2_LoadVideo": 1, "EI2_InflateUNet": 7, "EI2_OneShotTune": 8, "EI2_In
 
 @pytest.fixture(scope="module")
 def hand(editor):
-    editor.load(ROOT / "workflows" / "quickstart.json")
+    editor.load(ROOT / "workflows" / "quickstart_full.json")
     editor.fit()
     return Hand(editor)
 

@@ -17,7 +17,7 @@ FRAMES, TUNE_STEPS, INVERT_STEPS = 6, 20, 8
 RUN_SECONDS = 300
 # What is searched for, and where its upper left corner goes in the window.
 NODES = {
-    "video": ("Load Video (EI2)", 110, 170),
+    "video": ("EI2 Load Video", 110, 170),
     "mini": ("EI2 Load Miniature Model", 110, 640),
     "source": ("CLIP Text Encode (Prompt)", 350, 170),
     "edit": ("CLIP Text Encode (Prompt)", 350, 360),

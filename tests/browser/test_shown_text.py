@@ -35,7 +35,7 @@ def shown(editor) -> list[str]:
 
 
 def test_text_is_seen_without_a_name(editor, picture, tmp_path):
-    run_short(editor, WORKFLOWS / "quickstart.json", tmp_path)
+    run_short(editor, WORKFLOWS / "quickstart_full.json", tmp_path)
     texts = shown(editor)
     picture(editor, f"text-{'nodes-2' if editor.nodes_2() else 'classic'}")
     assert any(text.startswith(INVERTED) for text in texts), texts

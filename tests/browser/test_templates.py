@@ -32,7 +32,7 @@ def test_templates_have_pictures_and_open(editor, picture):
     picture(editor, "templates")
     dialog.get_by_text("quickstart", exact=True).first.click()
     dialog.wait_for(state="detached")
-    page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'EI2_EditSample')")
+    page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'EI2_LoadVideo')")
     page.wait_for_timeout(1000)
     picture(editor, "templates-opened")
     types = sorted(node["type"] for node in editor.serialize()["nodes"])

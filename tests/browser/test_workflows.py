@@ -11,12 +11,19 @@ import pytest
 from devtools import front_end
 from devtools.environment import ROOT
 
+from .editor import Editor
 from .hand import Hand
 
 WORKFLOWS = ROOT / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE = 8  # node of the quickstart
 BLUEPRINT = "Edit video (EI2)"
+WITHOUT_MODELS = {  # workflows that need a file that the bundled ones lack
+    "load_and_edit": "learned_00001_.safetensors",
+    "sd15_object_swap": "v1-5-pruned-emaonly-fp16.safetensors",
+    "sd15_restyle": "v1-5-pruned-emaonly-fp16.safetensors",
+}
+MESSAGES = "[role=dialog], [role=alert], [role=status]"
 SHOWN = ("video-preview", "preview")  # the editor's own inputs
 
 
@@ -39,7 +46,7 @@ def plain(prompt: dict) -> dict:
 
 def with_learning_rate(rate: float, folder: Path) -> Path:
     """A copy of the quickstart with that learning rate saved in it."""
-    content = read(WORKFLOWS / "quickstart.json")
+    content = read(WORKFLOWS / "quickstart_full.json")
     tune = next(node for node in content["nodes"] if node["id"] == TUNE)
     tune["widgets_values"][1] = rate
     copy = folder / "copy.json"
@@ -80,7 +87,7 @@ def test_blueprint_opens(editor, picture):
 
 
 def test_unknown_node_is_noticed(editor, tmp_path):
-    content = read(WORKFLOWS / "quickstart.json")
+    content = read(WORKFLOWS / "quickstart_full.json")
     content["nodes"][0]["type"] = "EI2_NoSuchNode"
     copy = tmp_path / "copy.json"
     copy.write_text(json.dumps(content), encoding="utf-8")
@@ -93,6 +100,33 @@ def test_unknown_node_is_noticed(editor, tmp_path):
 def test_learning_rate_is_not_rounded(editor, tmp_path, rate):
     editor.load(with_learning_rate(rate, tmp_path))
     assert editor.prompt()[str(TUNE)]["inputs"]["learning_rate"] == rate
-    editor.load(WORKFLOWS / "quickstart.json")
+    editor.load(WORKFLOWS / "quickstart_full.json")
     editor.set_widget(TUNE, "learning_rate", rate)
     assert editor.prompt()[str(TUNE)]["inputs"]["learning_rate"] == rate
+
+
+@pytest.fixture(scope="module")
+def warning_editor(server):
+    """As users have it."""
+    with Editor(server.url, settings={"Comfy.Workflow.ShowMissingModelsWarning": True}) as editor:
+        yield editor
+
+
+@pytest.mark.parametrize("name", WITHOUT_MODELS)
+def test_missing_model_is_named(warning_editor, picture, name):
+    """By the editor: when the workflow is opened, where it looks for models then, or when it is run."""
+    editor, file = warning_editor, WITHOUT_MODELS[name]
+    messages = lambda: " ".join(box.inner_text() for box in editor.page.locator(MESSAGES).all() if box.is_visible())
+    editor.load(WORKFLOWS / f"{name}.json")
+    editor.page.wait_for_timeout(2500)
+    opened = messages()
+    picture(editor, f"missing-{name}")
+    editor.page.keyboard.press("Escape")
+    answers = lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
+    with editor.page.expect_response(answers) as answer:
+        editor.page.keyboard.press("Control+Enter")
+    assert answer.value.status == 400 and file in answer.value.text()  # nothing runs
+    editor.page.wait_for_timeout(2000)
+    picture(editor, f"missing-{name}-run")
+    assert file in opened + messages()
+    editor.page.keyboard.press("Escape")

@@ -88,6 +88,15 @@ def test_labels(pack):
     assert label("source\nedit\n", 2) == "video 3" and label("\n", 0) == ""
 
 
+@pytest.mark.parametrize("label", ["Tune-A-Video", "reconstruction"])
+def test_labels_shrink_to_fit_above_a_small_video(pack, label):
+    labels, layouts = pack("nodes.pictures.labels"), pack("nodes.pictures.layouts")
+    room = 64 - 2 * labels.MARGIN
+    size = layouts._letters(BAR, [label, "edit"], room)
+    assert size < layouts._letters(BAR, ["edit"], room) == 13
+    assert labels.shortened(label, labels.font_of(label, size), room) == label
+
+
 def test_long_labels_end_in_an_ellipsis(pack):
     labels = pack("nodes.pictures.labels")
     font = labels.font_of("a", 13)

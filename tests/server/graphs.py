@@ -10,7 +10,7 @@ from devtools.demo.results import decode
 from devtools.environment import ROOT
 
 BUNDLED = ROOT / "workflows" / "api"
-QUICKSTART = BUNDLED / "quickstart.json"
+QUICKSTART = BUNDLED / "quickstart_full.json"
 SOURCE_PROMPT = "a blue square on a dotted white background"
 EDIT_PROMPT = "a red circle on a dotted white background"
 PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's names for them, and these graphs'
@@ -142,7 +142,7 @@ def changed(graph: Graph, changes: dict[str, object]) -> Graph:
     return copy
 
 
-def bundled(name: str = "quickstart", frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
+def bundled(name: str = "quickstart_full", frames: int = 4, tune_steps: int = 10, invert_steps: int = 10) -> Graph:
     """A bundled workflow, shortened, whose inversion is computed whatever ran before."""
     graph = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
     shorter = {

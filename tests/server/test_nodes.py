@@ -17,7 +17,7 @@ FITS = ("crop", "pad", "stretch")
 # id: (display name, inputs in order {name: type, choices or (type, default)}, outputs in order {name: type})
 NODES = {
     "EI2_LoadVideo": (
-        "Load Video (EI2)",
+        "EI2 Load Video",
         {
             "video": ("COMBO", ANY),
             "width": ("INT", 512),

@@ -20,7 +20,7 @@ VIDEOS = ("source", "reconstruction", "edit")
 
 @pytest.fixture(scope="module")
 def graph():
-    return bundled("quickstart", FRAMES, TUNE_STEPS, INVERT_STEPS)
+    return bundled("quickstart_full", FRAMES, TUNE_STEPS, INVERT_STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_the_nodes_say_what_they_kept(first):
     (told,) = first.outputs["invert"]["text"]
     assert told.startswith("computed and kept (")
     (kept,) = first.outputs["keep"]["text"]
-    assert kept.startswith(f"ei2_tunes/{TUNE} (") and kept.endswith(" MB)")
+    assert kept.startswith(f"ei2_tunes/{TUNE}\n") and kept.endswith(" MB")
 
 
 def test_the_new_file_is_offered_and_gives_the_same_edit(first, client, server, graph, exact):
@@ -87,7 +87,7 @@ def test_after_a_restart_nothing_is_tuned_or_inverted_again(first, server, graph
         assert same_pictures(result.pictures(), first.pictures(), exact)
 
         report = run(client, {"cache": node("EI2_InversionCache", clear=True)}).outputs["cache"]["text"][0]
-        assert report.startswith("deleted ") and "left: 0 inversions" in report
+        assert report.startswith("deleted ") and "left: no inversions" in report
         second.check()
 
 

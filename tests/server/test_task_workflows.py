@@ -4,6 +4,7 @@ for a Stable Diffusion 1.5 checkpoint, as far as a server without one can take t
 from __future__ import annotations
 
 import io
+import json
 
 import av
 import pytest
@@ -11,23 +12,16 @@ import torch.nn.functional as F
 
 from devtools.demo.workflows import files_of
 
-from .graphs import bundled, changed, fail, names, node, only, run
+from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run
 
 pytestmark = pytest.mark.server
 
 FRAMES, STEPS, SIZE = 3, 3, 128
-TUNE = "quickstart_00001_.safetensors"
-CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
-
-
-def upstream(graph, *targets: str) -> dict:
-    """The part of the graph that these nodes need."""
-    needed, waiting = {}, list(targets)
-    while waiting:
-        name = waiting.pop()
-        needed[name] = graph[name]
-        waiting += [value[0] for value in graph[name]["inputs"].values() if isinstance(value, list)]
-    return needed
+TUNE = "learned_00001_.safetensors"
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+LOADERS = {"CheckpointLoaderSimple": "ckpt_name", "EI2_LoadTune": "tune_name"}  # and their inputs that name a file
+WITHOUT_MODELS = ("load_and_edit", "sd15_object_swap", "sd15_restyle")
+MISSING = "missing.safetensors"
 
 
 def frames_of(client, graph, result, prefix: str) -> list:
@@ -91,27 +85,35 @@ def test_only_the_masked_part_changes(client):
         assert len(frames_of(client, graph, result, f"EI2/masked_edit_{name}")) == FRAMES, name
 
 
-def test_the_first_run_keeps_a_tune_and_the_second_one_uses_it(client, server):
-    """On a fresh server only the file is missing; once it is there nothing is learned again."""
+def test_one_workflow_keeps_a_tune_and_the_other_one_uses_it(client, server):
     kept = server.base / "models" / "ei2_tunes" / TUNE
     assert not kept.exists()
-    graph = bundled("reuse_tune", FRAMES, STEPS, STEPS)
+    graph = bundled("load_and_edit", FRAMES, STEPS, STEPS)
     load = only(graph, "EI2_LoadTune")
     assert graph[load]["inputs"]["tune_name"] == TUNE
     failure = fail(client, graph)
     assert (failure.where, failure.node) == ("node_errors", load) and "There is no tune" in failure.message
 
-    left = upstream(graph, only(graph, "EI2_SaveTune"))
-    run(client, left)
+    run(client, bundled("learn_and_keep", FRAMES, STEPS, STEPS))
     assert kept.is_file()
     result = run(client, graph)
-    assert only(graph, "EI2_OneShotTune") not in result.executed()
     assert {load, *names(graph, "EI2_ApplyTune", "EI2_EditSample", "EI2_Compare")} <= result.executed()
-    assert len(frames_of(client, graph, result, "EI2/reuse_tune")) == FRAMES
+    assert len(frames_of(client, graph, result, "EI2/load_and_edit")) == FRAMES
 
-    alone = upstream(graph, only(graph, "SaveVideo"), only(graph, "EI2_Compare"))  # the left part muted
-    assert not [name for name in alone if alone[name]["class_type"] in ("EI2_InflateUNet", "EI2_OneShotTune")]
-    assert run(client, alone).executed() == set()
+
+@pytest.mark.parametrize("workflow", WITHOUT_MODELS)
+def test_a_missing_model_is_named(client, workflow):
+    """No part of the graph runs without it, since a run that ends well without a result says nothing."""
+    graph = bundled(workflow)
+    (loader,) = names(graph, *LOADERS)
+    failure = fail(client, changed(graph, {f"{loader}.{LOADERS[graph[loader]['class_type']]}": MISSING}))
+    assert (failure.where, failure.node) == ("node_errors", loader), failure
+    assert MISSING in failure.message
+
+
+def test_all_workflows_that_need_a_model_are_tried():
+    graphs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in BUNDLED.glob("*.json")}
+    assert {n for n, g in graphs.items() if {e["class_type"] for e in g.values()} & set(LOADERS)} == set(WITHOUT_MODELS)
 
 
 @pytest.mark.parametrize("workflow", ["sd15_object_swap", "sd15_restyle"])

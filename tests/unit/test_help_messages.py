@@ -10,6 +10,7 @@ import pytest
 from devtools.environment import ROOT
 
 QUOTED = re.compile(r'"([^"]+)"')
+MOST_COLUMNS = 5
 GAP = "…"  # stands for what a message fills in
 
 
@@ -40,3 +41,11 @@ def messages() -> list[str]:
 def test_message_exists(messages, page, message):
     pattern = ".*".join(re.escape(part.strip()) for part in message.split(GAP))
     assert any(re.search(pattern, one, re.DOTALL) for one in messages)
+
+
+def test_pages_fit_the_sidebar():
+    """It is about 285 pixels wide: lines of code and tables of many columns would stick out of it."""
+    for page in sorted((ROOT / "web" / "docs").glob("*.md")):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert not (line.startswith("    ") and len(line) > 44), (page.name, line)
+            assert line.count("|") <= MOST_COLUMNS + 1 or not line.startswith("|"), (page.name, line)
