@@ -10,7 +10,7 @@ import torch
 
 from devtools.demo.workflows import files_of
 
-from .graphs import bundled, changed, edit_graph, names, node, reconstruct, run, same_pictures, save_frames
+from .graphs import bundled, changed, edit_graph, names, node, only, reconstruct, run, same_pictures, save_frames
 
 pytestmark = pytest.mark.server
 
@@ -76,6 +76,20 @@ def test_other_edit_prompt_keeps_the_tuning(client, graph, first):
     other = run(client, changed(graph, {f"{prompt}.text": "a green heart on a dotted white background"}))
     assert other.executed() == {prompt, edit, decode, video, saver}
     assert other.files(saver) != first.files(saver)
+
+
+def test_first_workflow_makes_the_same_edit(client, graph, first, exact):
+    """With fewer nodes to look at; its video shows the source beside the edit."""
+    short = bundled("quickstart", FRAMES, TUNE_STEPS, INVERT_STEPS)
+    frames = lambda decode: {"frames": node("SaveImage", images=(decode, 0), filename_prefix="frames")}
+    result = run(client, {**short, **frames(only(short, "VAEDecode"))})
+    edit = next(name for name in names(graph, "VAEDecode") if "edit" in graph[name]["_meta"]["title"])
+    whole = run(client, {**graph, **frames(edit)})
+    assert same_pictures(result.pictures("frames"), whole.pictures("frames"), exact)
+    (file,) = files_of(short, result.outputs, "EI2/quickstart")
+    with av.open(io.BytesIO(client.view(file))) as container:
+        stream = container.streams.video[0]
+        assert stream.width > 2 * SIZE - 1 and stream.average_rate == FPS
 
 
 @pytest.fixture(scope="module")
