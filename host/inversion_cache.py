@@ -37,7 +37,8 @@ class Usage:
     def __str__(self) -> str:
         if not self.entries:
             return "no inversions"
-        return f"{self.entries} inversion{'' if self.entries == 1 else 's'}, {self.size / 1e6:.1f} MB"
+        size = f"{self.size / 1e6:.1f} MB" if self.size >= 1e5 else f"{self.size / 1e3:.0f} kB"
+        return f"{self.entries} inversion{'' if self.entries == 1 else 's'}, {size}"
 
 
 def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tuple[Inversion, str]:
