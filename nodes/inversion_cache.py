@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.temporary import Litter
+from ..ei2.user_text import file_size
 from ..host import inversion_cache as cache
 from ..host.folders import find_litter, inversions_folder, sweep
 from ..host.newer import searchable
@@ -57,5 +58,6 @@ class InversionCache(io.ComfyNode):
 def leftovers(litter: Litter) -> str:
     """For the report; empty without any."""
     plural = "" if litter.entries == 1 else "s"
-    size = f"{litter.size / 1e6:.1f} MB"
-    return f", {litter.entries} leftover{plural} of broken-off writing, {size}" if litter.entries else ""
+    return (
+        f", {litter.entries} leftover{plural} of broken-off writing, {file_size(litter.size)}" if litter.entries else ""
+    )
