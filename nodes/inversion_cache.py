@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.temporary import Litter
+from ..ei2.user_text import file_size
 from ..host import inversion_cache as cache
 from ..host.folders import find_litter, inversions_folder, sweep
 from ..host.newer import searchable
@@ -57,5 +58,5 @@ class InversionCache(io.ComfyNode):
 def leftovers(litter: Litter) -> str:
     """The report's text on leftovers; empty if there are none."""
     plural = "" if litter.entries == 1 else "s"
-    size = f"{litter.size / 1e6:.1f} MB"
+    size = file_size(litter.size)
     return f", {litter.entries} leftover{plural} of interrupted writing, {size}" if litter.entries else ""

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..ei2.tensor_file import NotWritten
 from ..ei2.tune_file import save_new_tune
+from ..ei2.user_text import file_size
 from ..host.folders import check_prefix, new_tune_paths, short_path
 from ..host.newer import searchable
 from ..host.ui import shown
@@ -56,5 +57,5 @@ class SaveTune(io.ComfyNode):
             path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
         except NotWritten as error:
             raise NotWritten(f"{error} The tune stays in memory until ComfyUI ends.") from error
-        text = f"{short_path(path)}\n{path.stat().st_size / 1e6:.1f} MB"  # on a line of its own it is never broken
+        text = f"{short_path(path)}\n{file_size(path.stat().st_size)}"  # on a line of its own it is never broken
         return io.NodeOutput(ui=shown(cls, text=text))

@@ -7,7 +7,7 @@ const OURS = "EI2 shown text", FRONT_ENDS = "$$node-text-preview";
 const LINE = 15, MOST_LINES = 8, LETTER = 5.6, EDGES = 32; // pixels, of the box's text and around it
 const STYLE = {
   boxSizing: "border-box", width: "100%", padding: "5px 8px", overflowY: "auto", whiteSpace: "pre-wrap",
-  overflowWrap: "anywhere", userSelect: "text", font: `10px/${LINE}px sans-serif`, borderRadius: "6px",
+  overflowWrap: "break-word", userSelect: "text", font: `10px/${LINE}px sans-serif`, borderRadius: "6px",
   color: "var(--input-text, #ddd)", background: "var(--comfy-input-bg, #222)",
 };
 

@@ -11,19 +11,12 @@ import pytest
 from devtools import front_end
 from devtools.environment import ROOT
 
-from .editor import Editor
 from .hand import Hand
 
 WORKFLOWS = ROOT / "workflows"
 PAIRS = sorted(WORKFLOWS.glob("*.json"))
 TUNE = 8  # node of the quickstart
 BLUEPRINT = "Edit video (EI2)"
-WITHOUT_MODELS = {  # workflows that need a file that the bundled ones lack
-    "load_and_edit": "learned_00001_.safetensors",
-    "sd15_object_swap": "v1-5-pruned-emaonly-fp16.safetensors",
-    "sd15_restyle": "v1-5-pruned-emaonly-fp16.safetensors",
-}
-MESSAGES = "[role=dialog], [role=alert], [role=status]"
 SHOWN = ("video-preview", "preview")  # the editor's own inputs
 
 
@@ -103,30 +96,3 @@ def test_learning_rate_is_not_rounded(editor, tmp_path, rate):
     editor.load(WORKFLOWS / "quickstart_full.json")
     editor.set_widget(TUNE, "learning_rate", rate)
     assert editor.prompt()[str(TUNE)]["inputs"]["learning_rate"] == rate
-
-
-@pytest.fixture(scope="module")
-def warning_editor(server):
-    """As users have it."""
-    with Editor(server.url, settings={"Comfy.Workflow.ShowMissingModelsWarning": True}) as editor:
-        yield editor
-
-
-@pytest.mark.parametrize("name", WITHOUT_MODELS)
-def test_missing_model_is_named(warning_editor, picture, name):
-    """By the editor: when the workflow is opened, where it looks for models then, or when it is run."""
-    editor, file = warning_editor, WITHOUT_MODELS[name]
-    messages = lambda: " ".join(box.inner_text() for box in editor.page.locator(MESSAGES).all() if box.is_visible())
-    editor.load(WORKFLOWS / f"{name}.json")
-    editor.page.wait_for_timeout(2500)
-    opened = messages()
-    picture(editor, f"missing-{name}")
-    editor.page.keyboard.press("Escape")
-    answers = lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
-    with editor.page.expect_response(answers) as answer:
-        editor.page.keyboard.press("Control+Enter")
-    assert answer.value.status == 400 and file in answer.value.text()  # nothing runs
-    editor.page.wait_for_timeout(2000)
-    picture(editor, f"missing-{name}-run")
-    assert file in opened + messages()
-    editor.page.keyboard.press("Escape")
