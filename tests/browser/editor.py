@@ -11,7 +11,7 @@ of its own:
 
 README's picture of the graph, after a complete run:
 
-    python -m tests.browser.editor workflows/quickstart_full.json --run --screenshot assets/graph.png
+    python -m tests.browser.editor workflows/quickstart.json --run --screenshot assets/graph.png
 """
 
 from __future__ import annotations

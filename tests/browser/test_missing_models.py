@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devtools.environment import ROOT
+from devtools.server import Server
 
 from .editor import Editor
 
@@ -18,10 +19,11 @@ MESSAGES = "[role=dialog], [role=alert], [role=status]"
 
 
 @pytest.fixture(scope="module")
-def editor(server):
-    """As users have it."""
-    with Editor(server.url, settings={"Comfy.Workflow.ShowMissingModelsWarning": True}) as editor:
-        yield editor
+def editor():
+    """As users have it, of a server on which nothing was learned before."""
+    with Server() as server:
+        with Editor(server.url, settings={"Comfy.Workflow.ShowMissingModelsWarning": True}) as editor:
+            yield editor
 
 
 @pytest.mark.parametrize("name", WITHOUT_MODELS)
