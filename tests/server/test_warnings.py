@@ -38,7 +38,7 @@ def test_a_warning_before_the_run(graph, words, client, server, forget):
     run(client, graph)
     log = server.log.read_bytes()[before:].decode("utf-8", errors="replace")
     assert [word for word in words if word not in log] == []
-    assert bool(words) == (OWN_WORLD in log or "is empty:" in log)
+    assert bool(words) == (OWN_WORLD in log or "positive is empty" in log)
 
 
 def test_the_miniature_says_what_it_knows(client, forget):
