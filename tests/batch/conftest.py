@@ -13,6 +13,8 @@ from devtools.host import locate
 from miniature.jobs import write_jobs
 
 QUICKSTART = ROOT / "workflows" / "api" / "quickstart_full.json"
+LEARNS_ONLY = "learn_and_keep"  # the bundled workflow without an edit
+BUNDLED = sorted(file for file in QUICKSTART.parent.glob("*.json") if file.stem != LEARNS_ONLY)
 
 
 @pytest.fixture(scope="session")

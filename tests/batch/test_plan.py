@@ -9,9 +9,7 @@ import pytest
 from batch import plan
 from batch.graph import is_link
 
-from .conftest import ROOT
-
-BUNDLED = sorted((ROOT / "workflows" / "api").glob("*.json"))
+from .conftest import BUNDLED
 
 
 def whole(graph: dict) -> bool:

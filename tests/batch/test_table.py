@@ -13,9 +13,8 @@ from batch.graph import key_of, read_graph
 from batch.schema import check_column, check_value, parse
 from batch.table import read_table
 
-from .conftest import QUICKSTART, ROOT
+from .conftest import BUNDLED, LEARNS_ONLY, QUICKSTART
 
-BUNDLED = sorted((ROOT / "workflows" / "api").glob("*.json"))
 HEAD = "clip,source_prompt,edit_prompt"
 
 
@@ -33,6 +32,12 @@ def table(jobs, quickstart):
         return read_table(str(file), quickstart)
 
     return read
+
+
+def test_a_workflow_without_an_edit_is_refused():
+    graph = read_graph(QUICKSTART.with_stem(LEARNS_ONLY).read_text(encoding="utf-8"), LEARNS_ONLY)
+    with pytest.raises(BatchError, match="the workflow has no edit prompt"):
+        bind(graph, "edit_prompt")
 
 
 @pytest.mark.parametrize("file", BUNDLED, ids=lambda file: file.stem)
