@@ -195,7 +195,7 @@ def test_the_least_recently_used_ones_go(model, inflate, invert, random_clip, ca
         os.environ[cache.LIMIT_VARIABLE] = given
         assert invert(inflated, random_clip(seed=3))[1] == f"computed, not kept: {told}"
     os.environ[cache.LIMIT_VARIABLE] = "much"
-    with pytest.raises(ValueError, match="EI2_CACHE_MB is 'much': set it to megabytes"):
+    with pytest.raises(ValueError, match="EI2_CACHE_MB is 'much': set it to a number of megabytes"):
         invert(inflated, random_clip(seed=4))
 
 
