@@ -155,9 +155,8 @@ class Estimate:
         """Bytes kept: around a layer's modules; by the modules' inputs, with checkpointing; by each module, without."""
         low, norms, casts = self.arithmetic.low, self.arithmetic.norms, self.arithmetic.low * self.arithmetic.casts
         pixels, channels = clip.pixels(layer.downsampling), layer.channels
-        if (
-            layer.kind == "res"
-        ):  # twice norm, SiLU and convolution, and a convolution in the skip path if channels change
+        if layer.kind == "res":
+            # twice norm, SiLU and convolution, and a convolution in the skip path if channels change
             around = layer.inputs * low if layer.inputs != channels else 0
             inside = pixels * ((layer.inputs + channels) * (2 * norms + low) + around)
             return 0.0, pixels * layer.inputs * low, [inside + layer.weights * casts]

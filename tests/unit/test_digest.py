@@ -26,66 +26,38 @@ def test_the_name_is_the_same_in_another_process():
     assert out.stdout.strip() == digest({"b": [1, 2.5, None, "text"], "a": (b"x", True)})
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        1,
-        1.0,
-        True,
-        "1",
-        None,
-        b"1",
-        [1],
-        [[1]],
-        [1, 1],
-        {"1": 1},
-        {1: 1},
-        {1: 2},
-        torch.tensor(1),
-        torch.tensor([1]),
-        torch.tensor([[1]]),
-        torch.tensor([1.0]),
-        torch.tensor([1.0]).half(),
-        torch.tensor([1.0]).bfloat16(),
-        torch.zeros(0),
-        [],
-        {},
-        [[], 1],
-        ["a", "b"],
-        ["ab"],
-        torch.float16,
-    ],
-    ids=str,
-)
+DIFFERENT = [
+    1,
+    1.0,
+    True,
+    "1",
+    None,
+    b"1",
+    [1],
+    [[1]],
+    [1, 1],
+    {"1": 1},
+    {1: 1},
+    {1: 2},
+    torch.tensor(1),
+    torch.tensor([1]),
+    torch.tensor([[1]]),
+    torch.tensor([1.0]),
+    torch.tensor([1.0]).half(),
+    torch.tensor([1.0]).bfloat16(),
+    torch.zeros(0),
+    [],
+    {},
+    [[], 1],
+    ["a", "b"],
+    ["ab"],
+    torch.float16,
+]
+
+
+@pytest.mark.parametrize("other", DIFFERENT, ids=str)
 def test_different_content_gives_different_names(other):
-    others = [
-        1,
-        1.0,
-        True,
-        "1",
-        None,
-        b"1",
-        [1],
-        [[1]],
-        [1, 1],
-        {"1": 1},
-        {1: 1},
-        {1: 2},
-        torch.tensor(1),
-        torch.tensor([1]),
-        torch.tensor([[1]]),
-        torch.tensor([1.0]),
-        torch.tensor([1.0]).half(),
-        torch.tensor([1.0]).bfloat16(),
-        torch.zeros(0),
-        [],
-        {},
-        [[], 1],
-        ["a", "b"],
-        ["ab"],
-        torch.float16,
-    ]
-    assert [digest(one) for one in others].count(digest(other)) == 1
+    assert [digest(content) for content in DIFFERENT].count(digest(other)) == 1
 
 
 def test_a_single_changed_value_shows():
