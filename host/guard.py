@@ -19,7 +19,7 @@ from ..ei2.inverted_clip import Inversion
 from ..ei2.prompt_control import Control
 from ..ei2.tune_file import TuneResult
 from ..ei2.user_text import check_choice, short
-from .memory import OutOfMemory, is_out_of_memory, release
+from .memory import out_of_memory_says
 from .ui import plain
 
 MOST_LETTERS = 10_000  # of a text: more than any prompt has, and few enough for all processing
@@ -88,16 +88,8 @@ def _checked(execute: Callable, validated: frozenset[str]) -> Callable:
             if answer is not True:
                 raise ValueError(answer)
         check_links(schema.inputs, values)
-        try:
+        with out_of_memory_says(f"{schema.display_name}: give it fewer or smaller frames, or free memory."):
             return execute(cls, **values)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            release(error)
-            raise OutOfMemory(
-                f"There was not enough memory for {schema.display_name}: give it fewer or smaller frames, or free "
-                "memory."
-            ) from error
 
     return checked
 

@@ -81,29 +81,29 @@ def size_of(latents: torch.Tensor) -> str:
 
 @contextmanager
 def explained_out_of_memory(doing: str, latents: torch.Tensor, lower: str) -> Iterator[None]:
-    """Wraps a run on the clip `latents` `f c h w`. If memory runs out, it frees what the run held, lets the host unload
-    its models and raises `OutOfMemory`. `doing`: the run, as a noun; `lower`: what helps apart from fewer and smaller
-    frames, as an imperative; may be empty."""
+    """Wraps a run on the clip `latents` `f c h w`: `out_of_memory_says`, with its size. `doing`: the run, as a noun;
+    `lower`: what helps apart from fewer and smaller frames, as an imperative; may be empty."""
+    remedy = f"{lower}, or load" if lower else "Load"
+    with out_of_memory_says(f"{doing} of {size_of(latents)}; nothing was changed. {remedy} {FEWER}."):
+        yield
+
+
+@contextmanager
+def out_of_memory_says(words: str) -> Iterator[None]:
+    """Wraps work. If memory runs out and no inner wrapper has explained it, frees what the work held, lets the host
+    unload its models and raises `OutOfMemory`. `words`: the work and what to do, after "not enough memory for"."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
-        release(error)
-        first = f"{lower}, or load" if lower else "Load"
-        raise OutOfMemory(
-            f"There was not enough memory for {doing} of {size_of(latents)}; nothing was changed. {first} {FEWER}."
-        ) from error
+        traceback.clear_frames(error.__traceback__)  # their variables hold the run's tensors
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        raise OutOfMemory(f"There was not enough memory for {words}") from error
 
 
-def release(error: Exception) -> None:
-    """Frees what a run that ran out of memory held, and lets the host unload its models."""
-    traceback.clear_frames(error.__traceback__)  # their variables hold the run's tensors
-    comfy.model_management.unload_all_models()
-    comfy.model_management.soft_empty_cache()
-
-
-def is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     """Whether an error is an out-of-memory error that is not explained yet."""
     if isinstance(error, OutOfMemory):
         return False  # explained already

@@ -166,8 +166,8 @@ def test_running_out_of_memory_is_explained(memory):
         held.append(weakref.ref(big))
         return torch.empty(2**50)
 
-    said = "not enough for tuning of 24 frames of 512 x 512 pixels; nothing was changed. Set gradient_checkpointing to "
-    with pytest.raises(memory.OutOfMemory, match=said + "on, or load fewer frames") as found:
+    said = "not enough memory for tuning of 24 frames of 512 x 512 pixels; nothing was changed. Set "
+    with pytest.raises(memory.OutOfMemory, match=said + "gradient_checkpointing to on, or load fewer frames") as found:
         with memory.explained_out_of_memory("tuning", of_size(24), "Set gradient_checkpointing to on"):
             fails()
     assert "you tried to allocate" in str(found.value.__cause__)
