@@ -12,28 +12,14 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
+from ..unit.diffusers_scheduler import scheduler
+
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 KINDS = ("epsilon", "v_prediction")
 PLAIN = 1e-5  # relative to the latents' spread; 1e-6 to 3e-6 were measured
 # Guidance multiplies rounding: the loop of `diffusers` itself moves by 1.4e-5 when both prompts go into one batch.
 GUIDED = 5e-5
-
-
-def scheduler(kind, steps: int, prediction: str):
-    """SD's settings, with the host's clean end: ᾱ = 1."""
-    result = kind(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-        timestep_spacing="leading",
-        set_alpha_to_one=True,
-        prediction_type=prediction,
-    )
-    result.set_timesteps(steps)
-    return result
 
 
 def predicting(model, prediction: str):

@@ -13,32 +13,21 @@ are computed from it, so that only the formulas can differ. How the two are set 
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 from ei2.ddim import ddim_sigmas, ddim_timesteps, sample_ddim_inversion
 
+from . import diffusers_scheduler
+
 KINDS = ("epsilon", "v_prediction")
 
 
-def scheduler(kind, steps: int, prediction: str = "epsilon", set_alpha_to_one: bool = True):
-    """SD's settings, computing in float64 with the float32 ᾱ of `diffusers`."""
-    result = kind(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-        timestep_spacing="leading",
-        set_alpha_to_one=set_alpha_to_one,
-        prediction_type=prediction,
-    )
-    result.alphas_cumprod = result.alphas_cumprod.double()
-    result.set_timesteps(steps)
-    return result
-
-
+# in float64, so that only the formulas can differ
+scheduler = partial(diffusers_scheduler.scheduler, dtype=torch.float64)
 ALPHAS = scheduler(DDIMScheduler, 1).alphas_cumprod
 SCHEDULE = ((1 - ALPHAS) / ALPHAS).sqrt()
 
