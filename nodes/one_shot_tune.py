@@ -71,8 +71,9 @@ class OneShotTune(io.ComfyNode):
                     options=list(PRECISION),
                     default="auto",
                     **ADVANCED,
-                    tooltip="The model's arithmetic during training. auto: bf16 or fp16 on a GPU, fp32 on a CPU. The "
-                    "tune itself is always kept in fp32.",
+                    tooltip="The model's arithmetic during training. auto: bf16 where the GPU or the "
+                    "CPU has units for it, otherwise fp16 on a GPU and fp32 on a CPU. The tune itself is always kept "
+                    "in fp32.",
                 ),
                 io.Combo.Input(
                     "gradient_checkpointing",
