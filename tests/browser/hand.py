@@ -10,12 +10,14 @@ Places are pixels of the window; nodes are named by their ids in the graph.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from .editor import BrowserError, Editor
 
 PATIENCE = 15  # seconds until something is there
 MODIFIER = "Control"
+SEARCH = re.compile(r"^Search( Nodes|\.\.\.)")  # in the library's box, by the front end's version
 
 
 class Hand:
@@ -72,7 +74,7 @@ class Hand:
         """Finds the node in the sidebar's library, calls `on_sight`, drags the node there and returns its id."""
         before = self._ids()
         self.press("Node Library (n)")
-        box = self.page.get_by_placeholder("Search Nodes").first
+        box = self.page.get_by_placeholder(SEARCH).first
         box.click()
         self.page.keyboard.type(name)
         entry = self.page.get_by_role("treeitem").filter(has=self.page.get_by_text(name, exact=True)).last

@@ -37,6 +37,16 @@ def plain(prompt: dict) -> dict:
     }
 
 
+def without_additions(prompt: dict, twin: dict) -> dict:
+    """A prompt without inputs that a newer host has added to its own nodes since the twin was saved."""
+    result = {}
+    for node, content in prompt.items():
+        known = twin[node]["inputs"] if node in twin and not content["class_type"].startswith("EI2_") else None
+        inputs = content["inputs"]
+        result[node] = {**content, "inputs": {k: v for k, v in inputs.items() if known is None or k in known}}
+    return result
+
+
 def with_learning_rate(rate: float, folder: Path) -> Path:
     """A copy of the quickstart with that learning rate saved in it."""
     content = read(WORKFLOWS / "quickstart_full.json")
@@ -62,7 +72,8 @@ def test_workflow_opens(editor, picture, workflow):
     assert editor.missing_nodes() == []
     # The editor asks the registry about packs; where it may not, the browser calls that an error.
     assert [error for error in editor.errors if "Content Security Policy" not in error] == []
-    assert plain(editor.prompt()) == plain(read(WORKFLOWS / "api" / workflow.name))
+    twin = plain(read(WORKFLOWS / "api" / workflow.name))
+    assert without_additions(plain(editor.prompt()), twin) == twin
 
 
 def test_blueprint_opens(editor, picture):
