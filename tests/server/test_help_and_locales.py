@@ -12,9 +12,14 @@ from .graphs import ROOT
 
 pytestmark = pytest.mark.server
 
-PAGES = sorted((ROOT / "web" / "docs").glob("*.md"))
+DOCS = ROOT / "web" / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))  # English: <node>.md; another language: <node>/<language>.md
 LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
 WEB_BYTES = 1_000_000
+
+
+def texts(language: str) -> dict:
+    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +38,26 @@ def fetch(server):
     return fetch
 
 
-def test_every_node_has_a_page(ours):
-    assert {page.stem for page in PAGES} == set(ours)
+def test_every_node_has_a_page_in_every_language(ours):
+    expected = {
+        f"{node}.md" if language == "en" else f"{node}/{language}.md" for node in ours for language in LANGUAGES
+    }
+    assert {page.relative_to(DOCS).as_posix() for page in PAGES} == expected
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
 def test_page_is_served_and_complete(fetch, ours, page):
-    """Under the address the editor asks for; every input and output is explained, every picture is there."""
-    folder = f"/extensions/EI2/{page.parent.name}"
-    text = fetch(f"{folder}/{page.name}")[0].decode("utf-8")
+    """Under the address the editor asks for; every input and output is explained, every picture is there. The editor
+    looks for a page's pictures in `docs`, also for a page in a folder of its own."""
+    folder = "/extensions/EI2/docs"
+    text = fetch(f"{folder}/{page.relative_to(DOCS).as_posix()}")[0].decode("utf-8")
     assert text == page.read_text(encoding="utf-8")
-    info = ours[page.stem]
+    node, language = (page.stem, "en") if page.parent == DOCS else (page.parent.name, page.stem)
+    info = ours[node]
     inputs = [key for kind, group in info["input_order"].items() if kind != "hidden" for key in group]
     unexplained = [name for name in (*inputs, *info["output_name"]) if f"`{name}`" not in text]
     assert unexplained == []
-    assert text.startswith(f"# {info['display_name']}\n")
+    assert text.startswith(f"# {texts(language)[node]['display_name']}\n")
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         content, kind = fetch(f"{folder}/{picture}")
         assert kind.startswith("image/") and len(content) > 500, picture
@@ -59,13 +69,12 @@ def test_pages_stay_small():
 
 def test_no_picture_is_left_over():
     texts = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    pictures = {file.name for file in (ROOT / "web" / "docs" / "pictures").iterdir()}
+    pictures = {file.name for file in (DOCS / "pictures").iterdir()}
     assert pictures == set(re.findall(r"\(pictures/([^)]+)\)", texts))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_are_served(fetch, ours, language):
     served = json.loads(fetch("/i18n")[0])[language]["nodeDefs"]
-    file = ROOT / "locales" / language / "nodeDefs.json"
-    assert served == json.loads(file.read_text(encoding="utf-8"))
+    assert served == texts(language)
     assert set(served) == set(ours)

@@ -35,6 +35,13 @@ def test_what_builds_tests_and_measures_it_is_left_out(published):
     assert not list(pack.glob("miniature/train_*.py"))
 
 
+def test_no_help_page_or_translation_is_lost(published):
+    pack = published / "custom_nodes" / PACK
+    for folder in ("web", "locales"):
+        files = [{f.relative_to(root) for f in (root / folder).rglob("*") if f.is_file()} for root in (ROOT, pack)]
+        assert files[0] == files[1] and files[0]
+
+
 def test_no_file_is_lost_for_its_name(published):
     """git quotes names that are not ASCII, and `comfy node pack` leaves such files out."""
     assert not [path.name for path in published.rglob("*") if not path.name.isascii()]

@@ -45,7 +45,7 @@ def test_message_exists(messages, page, message):
 
 def test_pages_fit_the_sidebar():
     """It is about 285 pixels wide: lines of code and tables of many columns would stick out of it."""
-    for page in sorted((ROOT / "web" / "docs").glob("*.md")):
+    for page in sorted((ROOT / "web" / "docs").rglob("*.md")):
         for line in page.read_text(encoding="utf-8").splitlines():
             assert not (line.startswith("    ") and len(line) > 44), (page.name, line)
             assert line.count("|") <= MOST_COLUMNS + 1 or not line.startswith("|"), (page.name, line)
