@@ -64,7 +64,7 @@ TEXTS = (
     "$x^2$",
 )
 OTHERS = (None, True, False, [], [1, 2, 3], {}, {"a": 1}, ["nobody", 0], ["mini", 99], ["mini", -1])
-SOURCES = {int: "PrimitiveInt", float: "PrimitiveFloat", str: "PrimitiveStringMultiline", bool: "PrimitiveBoolean"}
+SOURCES = {int: "PrimitiveInt", float: "PrimitiveFloat", str: "PrimitiveStringMultiline"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _spoil(graph: Graph, name: str, key: str, random: Random) -> str:
         inputs[key] = random.choice((*NUMBERS, *TEXTS, *OTHERS))
         return repr(inputs[key])[:80]
     odd = random.choice(TEXTS if isinstance(good, str) else NUMBERS)
-    linked = random.random() < 0.6 and not isinstance(good, bool)
+    linked = random.random() < 0.6 and type(good) in (int, float, str)  # an input may be spoilt twice
     if not linked:
         inputs[key] = odd
         return repr(odd)[:80]
