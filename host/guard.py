@@ -95,12 +95,15 @@ def _checked(execute: Callable, validated: frozenset[str]) -> Callable:
 
 
 def _answering(validate: Callable) -> Callable:
-    """True, or the sentence that `validate` raised, as the host expects."""
+    """True, or the sentence that `validate` raised, as the host expects. An input that the graph lacks is None; the
+    host then refuses the graph itself."""
+    signature = inspect.signature(validate)
+    lacking = {p.name: None for p in signature.parameters.values() if p.default is p.empty}
 
     @wraps(validate)
     def answer(*args, **kwargs) -> bool | str:
         try:
-            validate(*args, **kwargs)
+            validate(**lacking | signature.bind_partial(*args, **kwargs).arguments)
         except ValueError as error:
             return plain(str(error))
         return True

@@ -54,6 +54,14 @@ def test_names_that_files_can_have(prefix, pack, root):
     assert pack("nodes.save_tune").SaveTune.validate_inputs(prefix) is True
 
 
+def test_a_graph_that_lacks_inputs_is_left_to_the_host(pack):
+    """The host calls `validate_inputs` with what is there, and refuses the graph itself."""
+    nodes = [node for node in pack("nodes").NODES if "validate_inputs" in vars(node)]
+    assert len(nodes) >= 8
+    for node in nodes:
+        assert node.validate_inputs() is True, node
+
+
 def ranged(conditioning: list, start: float, end: float) -> list:
     from nodes import ConditioningSetTimestepRange
 
