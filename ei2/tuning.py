@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
 
+import numpy as np
 import torch
 
 from .windows import draw_window
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MEASURED = (2, 12, 50, 200, 500, 900)  # timesteps of 1000; the loss changes fastest where there is little noise
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,13 @@ def diffusion_loss(denoised: torch.Tensor, clean: torch.Tensor, sigma: torch.Ten
 
 @dataclass(frozen=True)
 class Step:
-    """One finished training step. `number` counts from 1; `loss` is a tensor, because reading it waits for the device;
-    `window`: the frames of the step; `state()`: the state to resume from later.
+    """One finished training step. `number` counts from 1; `timestep`: its noise level, an index into the schedule;
+    `loss` is a tensor, because reading it waits for the device; `window`: the frames of the step; `state()`: the state
+    to resume from later.
     """
 
     number: int
+    timestep: int
     loss: torch.Tensor
     window: slice
     state: Callable[[], TrainingState]
@@ -140,8 +144,29 @@ def tune(
         if losses:
             _check_loss(losses[-1], len(losses), settings)
         losses.append(loss.detach())
-        yield Step(len(losses), losses[-1], window, state)
+        yield Step(len(losses), timestep, losses[-1], window, state)
     check()
+
+
+def losses_by_timestep(
+    denoise: Denoise, clean: torch.Tensor, schedule: torch.Tensor, window: slice, prediction: str
+) -> Iterator[tuple[int, float]]:
+    """The model's loss at each of `MEASURED` timesteps, with the same noise every time; arguments as in `tune`.
+
+    A step's loss depends on its noise level far more than on what was learned. Relative to the loss of the model before
+    the tuning (`at_timestep`), it shows the learning.
+    """
+    clean = clean[window]
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
+    for timestep in MEASURED:
+        sigma = schedule[timestep].to(clean)
+        denoised = denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
+        yield timestep, diffusion_loss(denoised, clean, sigma, prediction).item()
+
+
+def at_timestep(timestep: int, losses: dict[int, float]) -> float:
+    """The loss at any timestep, interpolated logarithmically between those of `losses_by_timestep`."""
+    return float(np.exp(np.interp(timestep, list(losses), np.log(list(losses.values())))))
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager:

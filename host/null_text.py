@@ -130,6 +130,8 @@ def with_text(conds: list[dict], text: torch.Tensor) -> list[dict]:
 
 def null_text_precision(model) -> str:
     """The arithmetic of the UNet: fp32 on a CPU; on GPUs bf16 if they support it. fp16 would lose small gradients."""
+    if model.load_device.type == "cpu":
+        return "fp32"
     precision = training_precision(model, "auto")
     if precision != "fp16":
         return precision

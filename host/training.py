@@ -228,7 +228,7 @@ def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractCon
 
 
 def training_precision(model, choice: str) -> str:
-    """`auto` means bf16 if the GPU supports it, fp16 on other GPUs, fp32 on a CPU.
+    """`auto` means bf16 where the device has units for it, fp16 on other GPUs, fp32 on other CPUs.
 
     Raises `ValueError` for fp16 on a CPU."""
     device = model.load_device
@@ -237,5 +237,12 @@ def training_precision(model, choice: str) -> str:
     if choice != "auto":
         return choice
     if device.type == "cpu":
-        return "fp32"
+        return "bf16" if cpu_has_bf16() else "fp32"
     return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in units of their own (AMX, AVX-512 BF16); older ones emulate it,
+    which takes longer than fp32. False on a torch that cannot tell."""
+    tests = (getattr(torch.cpu, name, bool) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(test() for test in tests)

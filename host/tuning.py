@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.patcher_extension import WrappersMP
 from PIL import Image
 
@@ -20,7 +21,7 @@ from ..ei2.snapshot_file import check_fits
 from ..ei2.temporal import STAM
 from ..ei2.tensor_file import part
 from ..ei2.tune_file import TuneResult
-from ..ei2.tuning import Denoise, TrainingState, TuneSettings, autocast, tune
+from ..ei2.tuning import Denoise, TrainingState, TuneSettings, at_timestep, autocast, losses_by_timestep, tune
 from .identity import identify
 from .inflation import KEY, QUERIES, LayerHook, require_inflation
 from .memory import explained_out_of_memory, plan_training
@@ -45,9 +46,11 @@ PREVIEW_TIMESTEP = 500  # of 1000: the model sees the composition and must have 
 class TuningStep:
     """One finished training step. `number` counts from 1. On demand: `state()`, the state to resume from;
     `learned()`, the result of tuning up to this step; `picture()`, the clip above and its denoised version
-    below, or None if it cannot be drawn."""
+    below, or None if it cannot be drawn. `gain`: the loss relative to that of the model before the tuning at the same
+    noise level, as a tensor; None in a resumed run, which does not have that model any more."""
 
     number: int
+    gain: torch.Tensor | None
     state: Callable[[], TrainingState]
     learned: Callable[[], TuneResult]
     picture: Callable[[], Image.Image | None]
@@ -117,17 +120,34 @@ class Tuning:
         """Trains on the clip `f c h w`, in the model's latent scale; `denoise` as in `tune`."""
         schedule, predicts = sigma_schedule(self.model).to(clip.device), prediction(self.model)
         picture = partial(self._picture, denoise, clip, schedule[PREVIEW_TIMESTEP])
+        untuned = {} if self.start else self._untuned(denoise, clip, schedule, predicts)
         for step in tune(
             denoise, clip, schedule, self.trained.parameters(), self.about["training"], predicts, self.start
         ):
             self.losses.append(step.loss)
             state = lambda step=step: self.trained.with_weights(step.state())
             look = partial(extra, "preview of the tuning", partial(picture, step.window))
-            yield TuningStep(step.number, state, self.learned, look)
+            gain = step.loss / at_timestep(step.timestep, untuned) if untuned else None
+            yield TuningStep(step.number, gain, state, self.learned, look)
 
-    def _picture(self, denoise: Denoise, clip: torch.Tensor, sigma: torch.Tensor, window: slice) -> Image.Image | None:
+    def _untuned(self, denoise: Denoise, clip: torch.Tensor, schedule: torch.Tensor, predicts: str) -> dict[int, float]:
+        """Losses of the model as it is, by timestep; takes as long as about two steps. Raises the host's interrupt."""
+        losses = {}
+        with self._without_gradients(clip):
+            for timestep, loss in losses_by_timestep(denoise, clip, schedule, slice(0, self.about["frames"]), predicts):
+                losses[timestep] = loss
+                throw_exception_if_processing_interrupted()
+        return losses
+
+    @contextmanager
+    def _without_gradients(self, clip: torch.Tensor) -> Iterator[None]:
+        """Computes as training does, without an effect on it."""
         precision = self.about["training"].precision
         with torch.no_grad(), self.trained.without_trace(), autocast(precision, clip.device.type):
+            yield
+
+    def _picture(self, denoise: Denoise, clip: torch.Tensor, sigma: torch.Tensor, window: slice) -> Image.Image | None:
+        with self._without_gradients(clip):
             pictured = from_noise(denoise, clip, window, sigma)
         return draw(self.model, [clip[window], pictured])
 

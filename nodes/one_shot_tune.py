@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from comfy_api.latest import io
 
 from ..ei2.snapshot_file import check_snapshot
@@ -71,8 +72,9 @@ class OneShotTune(io.ComfyNode):
                     options=list(PRECISION),
                     default="auto",
                     **ADVANCED,
-                    tooltip="The model's arithmetic during training. auto: bf16 or fp16 on a GPU, fp32 on a CPU. The "
-                    "tune itself is always kept in fp32.",
+                    tooltip="The model's arithmetic during training. auto: bf16 where the GPU or the "
+                    "CPU has units for it, otherwise fp16 on a GPU and fp32 on a CPU. The tune itself is always kept "
+                    "in fp32.",
                 ),
                 io.Combo.Input(
                     "gradient_checkpointing",
@@ -130,7 +132,9 @@ class OneShotTune(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The tuned model, for EI2 Invert and EI2 Edit Sample."),
                 io.Custom("EI2_TUNE").Output(display_name="tune", tooltip="What was learned, separate from the model."),
                 io.Image.Output(
-                    display_name="loss_plot", tooltip="The loss over the steps. It should fall and level off."
+                    display_name="loss_plot",
+                    tooltip="The loss over the steps, relative to that before the tuning. It should fall and "
+                    "level off.",
                 ),
             ],
         )
@@ -178,8 +182,11 @@ class OneShotTune(io.ComfyNode):
             show_text(f"continues after step {len(start.losses)}")
         snapshots, advance = Snapshots(run, resume_from), progress(steps)
 
+        gains = []
+
         def loop(tuning: Iterator[TuningStep]) -> None:
             for step in tuning:
+                gains.append(step.gain)
                 if snapshot_every and (step.number % snapshot_every == 0 or step.number == steps):
                     snapshots.keep(step.state())
                 advance(step.number)
@@ -189,5 +196,5 @@ class OneShotTune(io.ComfyNode):
         tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start)
         text = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
         text = f"{text}\n{snapshots.report}".strip()
-        plot = drawn(lambda: plot_losses(tune.losses))
+        plot = drawn(lambda: plot_losses(tune.losses, [] if start else torch.stack(gains).tolist()))
         return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=shown(cls, text=text))

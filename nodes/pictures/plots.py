@@ -7,6 +7,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ...ei2.covariate_shift import CovariateShift
 
@@ -15,23 +16,31 @@ SMOOTHING = 0.05  # share of the run that the running mean covers
 MOST_NAMES = 24  # of blocks along an axis
 
 
-def plot_losses(losses: list[float]) -> torch.Tensor:
-    """The loss of every step, faint, and its running mean. Logarithmic, because losses differ by
-    orders of magnitude between noise levels."""
-    steps = np.arange(1, len(losses) + 1)
-    window = max(1, round(SMOOTHING * len(losses)))
-    total = np.cumsum(np.insert(np.asarray(losses, dtype=np.float64), 0, 0.0))
+def plot_losses(losses: list[float], gains: list[float] | None = None) -> torch.Tensor:
+    """The loss of every step, faint, and its running geometric mean. Logarithmic, because losses differ by orders of
+    magnitude between noise levels. `gains`: each loss relative to that of the model before the tuning at the same noise
+    level; shown instead of the losses, in percent."""
+    values = np.asarray(gains or losses, dtype=np.float64) * (100 if gains else 1)
+    steps = np.arange(1, len(values) + 1)
+    window = max(1, round(SMOOTHING * len(values)))
+    total = np.cumsum(np.insert(np.log(np.maximum(values, 1e-12)), 0, 0.0))
     first = np.maximum(steps - window, 0)
-    mean = (total[steps] - total[first]) / (steps - first)
+    mean = np.exp((total[steps] - total[first]) / (steps - first))
 
     figure = new_figure(4.6, 2.8)
     axes = figure.add_subplot(facecolor=BACKGROUND)
-    axes.plot(steps, losses, ".", markersize=3, color=FAINT, label="each step")
+    axes.plot(steps, values, ".", markersize=3, color=FAINT, label="each step")
     axes.plot(steps, mean, color=ACCENT, linewidth=2, label=f"mean of {window} steps")
     axes.set_yscale("log")
+    if gains:
+        axes.axhline(100.0, color=RIVAL, linewidth=1, linestyle="--", label="before the tuning")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 4.0, 6.0, 8.0)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g %%"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("step", color=INK)
-    axes.set_ylabel("loss", color=INK)
-    axes.set_title(f"mean loss {mean[-1]:.4f} at the end", color=INK, fontsize=10)
+    axes.set_ylabel("loss" if not gains else "loss, of that before", color=INK)
+    title = f"at the end {mean[-1]:.0f} % of the loss before" if gains else f"mean loss {mean[-1]:.4f} at the end"
+    axes.set_title(title, color=INK, fontsize=10)
     darken(axes)
     axes.legend(facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=9)
     return to_image(figure)

@@ -229,7 +229,7 @@ def tune(pack, source):
         steps=2,
         learning_rate=1e-3,
         seed=0,
-        precision="auto",
+        precision="fp32",
         checkpointing="off",
         window_frames=0,
         on_snapshot=None,
