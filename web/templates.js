@@ -29,12 +29,12 @@ const titled = (names) => [
   ...names.filter((name) => !files.includes(name)),
 ];
 
-// "/workflow_templates/EI2/<title>.json", or the picture beside it.
+// "/workflow_templates/EI2/<title>.json"; for pictures, the browser adds the ending afterwards.
 function withFile(route) {
   if (!String(route).startsWith(ROUTE)) return route;
-  const name = decodeURIComponent(route.slice(ROUTE.length)), dot = name.lastIndexOf(".");
-  const file = files[titles.indexOf(name.slice(0, dot))];
-  return file ? ROUTE + file + name.slice(dot) : route;
+  const name = decodeURIComponent(route.slice(ROUTE.length));
+  const i = titles.findIndex((title) => name.startsWith(title));
+  return i < 0 ? route : ROUTE + files[i] + name.slice(titles[i].length);
 }
 
 const { getWorkflowTemplates, apiURL } = api;

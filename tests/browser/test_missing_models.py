@@ -19,6 +19,7 @@ WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 LOADERS = ("CheckpointLoaderSimple", "ControlNetLoader", "LoadBackgroundRemovalModel", "EI2_LoadTune")
 MISSING = "my_checkpoint.safetensors"
+PATIENCE = 15  # seconds until the message is there
 MESSAGES = "[role=dialog], [role=alert], [role=status]"
 
 
@@ -59,8 +60,11 @@ def test_missing_models_are_named(editor, picture, name, tmp_path):
         editor.page.keyboard.press("Control+Enter")
     assert answer.value.status == 400  # nothing runs
     assert unknown or all(file in answer.value.text() for file in files)
-    editor.page.wait_for_timeout(2000)
+    unsaid = lambda: [what for what in unknown or files if what not in opened + messages()]
+    for _ in range(PATIENCE):
+        editor.page.wait_for_timeout(1000)
+        if not unsaid():
+            break
     picture(editor, f"missing-{name}-run")
-    said = opened + messages()
-    assert [what for what in unknown or files if what not in said] == []
+    assert unsaid() == []
     editor.page.keyboard.press("Escape")

@@ -27,8 +27,8 @@ def test_first_workflow_shows_source_and_edit(editor, picture):
 
 
 def test_first_workflow_shows_how_the_tuning_gets_on(server, picture):
-    """In its one node for the whole edit. Nodes 2.0 only: newer front ends draw no picture on such a node in the classic
-    renderer, and for this one want to be told whose (`previewExposures`)."""
+    """In its one node for the whole edit. Nodes 2.0 only: newer front ends draw no picture on such a node in the
+    classic renderer, and for this one want to be told whose (`previewExposures`)."""
     with Editor(server.url, settings=NODES_2) as editor:
         editor.load(WORKFLOWS / "quickstart.json")
         editor.fit()
