@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import BatchError
-from .graph import Graph, copy, is_link, of_class, title
+from .graph import Graph, ancestors, copy, is_link, of_class, title
 
 CLIP, SOURCE, EDIT = "clip", "source_prompt", "edit_prompt"
 TUNE, INVERT, SAMPLE, CONTROL = "EI2_OneShotTune", "EI2_Invert", "EI2_EditSample", "EI2_AttentionControl"
@@ -68,6 +68,8 @@ def clip_place(graph: Graph) -> Place:
     masks = [node for node in loaders if "mask" in title(graph, node).lower()]
     loaders = [node for node in loaders if node not in masks] or masks
     own = of_class({node: graph[node] for node in loaders}, "EI2_LoadVideo") or loaders
+    learned = ancestors(graph, of_class(graph, TUNE, INVERT))  # others steer the edit, such as depth for a ControlNet
+    own = [node for node in own if node in learned] or own
     names = {graph[node]["inputs"].get(file_input(graph, node)) for node in own}
     if not own:
         raise BatchError("the workflow has no node that loads a video: add an EI2 Load Video node")

@@ -12,6 +12,7 @@ from . import front_end, host
 from .environment import DEV, ROOT
 
 CLIP = ROOT / "assets" / "quickstart.mp4"
+DEPTH = ROOT / "assets" / "quickstart_depth.mp4"  # how near that clip's pixels are
 
 
 class Server(ServerProcess):
@@ -27,7 +28,7 @@ class Server(ServerProcess):
         self,
         base: Path | None = None,
         port: int | None = None,
-        clips: tuple[Path, ...] = (CLIP,),
+        clips: tuple[Path, ...] = (CLIP, DEPTH),
         options: tuple[str, ...] = (),
         link: bool = True,
     ):

@@ -2,7 +2,7 @@
 
     python -m miniature.clips
 
-writes the clip the quick start edits, `assets/quickstart.mp4`.
+writes the clip the quick start edits, `assets/quickstart.mp4`, and how near its pixels are, `quickstart_depth.mp4`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 import av
 import torch
 
-from .world import PERIOD, Scene, prompt, render
+from .world import PERIOD, Scene, object_mask, prompt, render
 
 QUICKSTART_FILE = Path(__file__).parent.parent / "assets" / "quickstart.mp4"
+DEPTH_FILE = QUICKSTART_FILE.with_name("quickstart_depth.mp4")
+FAR, NEAR = 0.2, 0.85  # grey of the background and of the object in it
 QUICKSTART_FPS = 8
 QUICKSTART_FRAMES = 12
 QUICKSTART_SOURCE = Scene(shape="square", color="blue", pattern="dotted", background="white", radius=34.0, angle=0.3)
@@ -75,6 +77,11 @@ def quickstart_truth() -> list[Scene]:
     return edited(quickstart_clip(), **QUICKSTART_TARGET)
 
 
+def quickstart_depth() -> torch.Tensor:
+    """How near the clip's pixels are, `f 3 h w`, grey as depth estimators paint it."""
+    return (FAR + (NEAR - FAR) * object_mask(quickstart_clip())).expand(-1, 3, -1, -1)
+
+
 def write_clip(scenes: list[Scene], path: Path, fps: int) -> None:
     """Renders the scenes and writes them as H.264, one picture per scene."""
     write_video(render(scenes), path, fps)
@@ -114,6 +121,7 @@ def read_video(path: Path) -> torch.Tensor:
 def main() -> None:
     scenes = quickstart_clip()
     write_clip(scenes, QUICKSTART_FILE, QUICKSTART_FPS)
+    write_video(quickstart_depth(), DEPTH_FILE, QUICKSTART_FPS)
     error = read_video(QUICKSTART_FILE) - render(scenes)
     print(
         f"{QUICKSTART_FILE}: {len(scenes)} frames, {QUICKSTART_FILE.stat().st_size / 1000:.1f} kB, "

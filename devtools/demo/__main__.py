@@ -25,7 +25,7 @@ from ..server import CLIP, Server, ServerError
 from .animation import animate
 from .progress import Progress
 from .results import decode, measure, summarize
-from .workflows import CLIPS, FOLDER, FRAMES, QUICKSTART, files_of, prefix_of, read, shows_the_edit, with_frames
+from .workflows import CLIPS, FOLDER, FRAMES, QUICKSTART, VIDEOS, files_of, prefix_of, read, shows_the_edit, with_frames
 
 ANIMATION, RIGHT = "animation.webp", "right result"
 
@@ -58,7 +58,7 @@ def main() -> int:
 def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """Runs a bundled workflow and fills the folder `output`; returns the report and the clips, each `f 3 h w` in
     0..1."""
-    prompt, saved_as = with_frames(read(workflow)), prefix_of(workflow)
+    prompt, saved_as = with_frames(read(workflow), workflow), prefix_of(workflow)
     start = time.monotonic()
     say("Starting ComfyUI ...")
     with Server() as server, Client(server.url) as client:
@@ -78,6 +78,7 @@ def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tens
         for name in CLIPS:
             pictures = files_of(prompt, outputs, f"EI2/{FRAMES}{saved_as}{name}")
             clips[name] = decode([client.view(picture) for picture in pictures])
+        for name in VIDEOS:
             video = files_of(prompt, outputs, f"EI2/{saved_as}{name}")[0]
             (output / f"{name}.mp4").write_bytes(client.view(video))
 

@@ -10,8 +10,9 @@ from ..environment import ROOT
 
 FOLDER = ROOT / "workflows" / "api"
 QUICKSTART = "quickstart_full"
-CLIPS = ("source", "reconstruction", "edit")
-FRAMES = "frames_"  # prefix of a video's file name: its single frames
+VIDEOS = ("comparison", "reconstruction", "edit")  # what they save
+CLIPS = ("source", "reconstruction", "edit")  # what is measured
+FRAMES = "frames_"  # prefix of a file name: single frames
 
 
 def read(workflow: str) -> dict:
@@ -25,23 +26,28 @@ def prefix_of(workflow: str) -> str:
 
 
 def shows_the_edit(prompt: dict, workflow: str) -> bool:
-    """Whether the workflow makes the quickstart's edit of its clip, and saves it with source and reconstruction."""
+    """Whether the workflow makes the quickstart's edit of its clip, and saves it with its reconstruction."""
     saved = {entry["inputs"].get("filename_prefix") for entry in prompt.values()}
-    return {f"EI2/{prefix_of(workflow)}{name}" for name in CLIPS} <= saved
+    return {f"EI2/{prefix_of(workflow)}{name}" for name in VIDEOS} <= saved
 
 
-def with_frames(prompt: dict) -> dict:
-    """The workflow, extended to save each video's frames as PNG: measurements need the pixels before compression."""
-    savers = {}
+def with_frames(prompt: dict, workflow: str) -> dict:
+    """The workflow, extended to save the frames of `CLIPS` as PNG: measurements need the pixels before compression."""
+    pictures = {}
     for node, entry in prompt.items():
         if entry["class_type"] == "SaveVideo":
-            name = entry["inputs"]["filename_prefix"].removeprefix("EI2/")
-            images = prompt[entry["inputs"]["video"][0]]["inputs"]["images"]
-            savers[f"{node}_frames"] = {
-                "class_type": "SaveImage",
-                "inputs": {"images": images, "filename_prefix": f"EI2/{FRAMES}{name}"},
-                "_meta": {"title": f"Save the frames: {name}"},
-            }
+            name = entry["inputs"]["filename_prefix"].removeprefix(f"EI2/{prefix_of(workflow)}")
+            pictures[name] = prompt[entry["inputs"]["video"][0]]["inputs"]["images"]
+        elif entry["class_type"] == "EI2_LoadVideo":
+            pictures["source"] = [node, 0]
+    savers = {
+        f"frames_of_{name}": {
+            "class_type": "SaveImage",
+            "inputs": {"images": pictures[name], "filename_prefix": f"EI2/{FRAMES}{prefix_of(workflow)}{name}"},
+            "_meta": {"title": f"Save the frames: {name}"},
+        }
+        for name in CLIPS
+    }
     return {**prompt, **savers}
 
 

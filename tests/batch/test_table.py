@@ -53,6 +53,12 @@ def test_every_bundled_workflow_takes_clip_and_prompts(file):
     assert not any(text in left for name in ("source_prompt", "edit_prompt") for text in texts[name])
 
 
+def test_a_video_that_steers_the_edit_is_another_column():
+    graph = read_graph(QUICKSTART.with_stem("sd15_depth").read_text(encoding="utf-8"), "sd15_depth")
+    assert places(graph, "clip") == [("1", "video")] and places(graph, "depth") == [("3", "video")]
+    assert bind(graph, "depth").file
+
+
 def test_columns_by_title_id_and_input(quickstart):
     assert places(quickstart, "seed") == [("8", "seed")]
     assert places(quickstart, "cfg") == [("11", "cfg")]  # not the reconstruction's

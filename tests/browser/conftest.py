@@ -17,6 +17,7 @@ from devtools.environment import ROOT, SetupError
 from devtools.server import Server
 
 from .editor import Editor
+from .short_run import provide
 
 HERE = Path(__file__).resolve().parent
 SCREENSHOTS = ROOT / "test-output" / "screenshots"
@@ -44,6 +45,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 def server():
     try:
         with Server() as server:
+            provide(server)
             yield server
     except SetupError as error:
         raise pytest.UsageError(str(error)) from error

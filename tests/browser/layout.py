@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .boxes import TITLE, places
-from .short_run import run_short
+from .short_run import provide, run_short
 
 GAP = 24  # between the nodes of a group, and their titles
 BELOW = 30  # between a group and what lies below it
@@ -143,11 +143,13 @@ def main() -> int:
     heights = {path: ({}, {}) for path in contents}  # before and after a run
     with tempfile.TemporaryDirectory() as folder:
         for settings in ({}, NODES_2):
-            with Server() as server, Editor(server.url, settings=settings) as editor:
-                for path in contents:
-                    for run in (False, True):
-                        for name, height in measured(editor, path, run, Path(folder)).items():
-                            heights[path][run][name] = max(height, heights[path][run].get(name, 0))
+            with Server() as server:
+                provide(server)
+                with Editor(server.url, settings=settings) as editor:
+                    for path in contents:
+                        for run in (False, True):
+                            for name, height in measured(editor, path, run, Path(folder)).items():
+                                heights[path][run][name] = max(height, heights[path][run].get(name, 0))
     for path, content in contents.items():
         text = json.dumps(arranged(content, *heights[path]), indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")

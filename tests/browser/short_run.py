@@ -1,6 +1,6 @@
 """Copies of the bundled workflows that run in seconds, on the miniature: to see what nodes show after a run.
 
-The graph stays as it is: the checkpoint loader becomes the miniature's, clips and steps become few.
+The graph stays as it is: the checkpoint loader becomes the miniature's, a ControlNet a small one, clips and steps few.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import copy
 import json
 from pathlib import Path
 
+from tests.server.small_control_net import write_control_net
+
 from .editor import BrowserError, Editor
 
 CHECKPOINT, MINIATURE = "CheckpointLoaderSimple", "EI2_LoadMini"
+CONTROL_NETS, CONTROL_NET = "ControlNetLoader", "small.safetensors"
 SIZE, FRAMES, WINDOWED_FRAMES = 128, 4, 12
 SHORT = {
     "EI2_LoadVideo": {"width": SIZE, "height": SIZE, "max_frames": FRAMES},
@@ -19,6 +22,11 @@ SHORT = {
     "EI2_Invert": {"steps": 2, "null_inner_steps": 1},
 }
 SHORT_SUBGRAPH = {"tune_steps": 2, "invert_steps": 2}  # of a node that stands for the whole edit
+
+
+def provide(server) -> None:
+    """What the short copies need, on a server before its editor is opened."""
+    write_control_net(server.base / "models" / "controlnet" / CONTROL_NET)
 
 
 def run_short(editor: Editor, path: Path, folder: Path, timeout: float = 300) -> None:
@@ -45,6 +53,8 @@ def shortened(workflow: dict) -> dict:
         if node["type"] == CHECKPOINT:
             node["type"], node["inputs"], node["widgets_values"] = MINIATURE, [], []
             node["properties"] = {"Node name for S&R": MINIATURE}
+        if node["type"] == CONTROL_NETS:
+            node["widgets_values"], node["properties"] = [CONTROL_NET], {"Node name for S&R": CONTROL_NETS}
         values = SHORT_SUBGRAPH if node["type"] in subgraphs else SHORT.get(node["type"], {})
         if windowed and "max_frames" in values:
             values = values | {"max_frames": WINDOWED_FRAMES}

@@ -1,7 +1,8 @@
 """Nothing overlaps in the bundled workflows and the blueprint: in the classic renderer and in Nodes 2.0, whose nodes
 are higher, before and after a run, which makes nodes grow by texts, pictures and videos.
 
-After a run seven workflows are looked at, which between them have every kind of node; with EI2_ALL_LAYOUTS=1 all are.
+After a run seven workflows are looked at, which between them have every kind of EI2 node; with EI2_ALL_LAYOUTS=1 all
+are whose models can be made here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import pytest
 
 from devtools.environment import ROOT
+from tests.server.graphs import NEWER
 
 from .boxes import collisions, places
 from .editor import NODES_2, Editor
@@ -29,7 +31,7 @@ SOME = (
     "load_and_edit",
     "sd15_object_swap",
 )
-RUN = NAMES if os.environ.get("EI2_ALL_LAYOUTS") else SOME
+RUN = [name for name in NAMES if name not in NEWER] if os.environ.get("EI2_ALL_LAYOUTS") else SOME
 BLUEPRINT = "Edit video (EI2)"
 WIDER_THAN_GROUPS = """() => {
     const canvas = document.createElement('canvas').getContext('2d'), size = LiteGraph.GROUP_TEXT_SIZE
@@ -71,6 +73,8 @@ def editor(server, renderer):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_overlaps(editor, renderer, picture, name):
     editor.load(WORKFLOWS / f"{name}.json")
+    if name in NEWER and set(editor.missing_nodes()) == NEWER[name]:
+        pytest.skip("This ComfyUI is older than the workflow's nodes.")
     found = collisions(editor)
     picture(editor, f"layout-{renderer}-{name}")
     assert found == []

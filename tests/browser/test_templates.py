@@ -1,36 +1,42 @@
-"""The template browser offers the workflows with their pictures, and opens them."""
+"""The template browser offers the workflows by use, with readable titles and with their pictures, and opens them."""
 
 from __future__ import annotations
+
+import re
 
 from devtools.environment import ROOT
 
 from .hand import Hand
 
 WORKFLOWS = ROOT / "workflows"
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+TITLED = re.findall(r'^  (\w+): "(.+)",$', (ROOT / "web" / "templates.js").read_text(encoding="utf-8"), re.MULTILINE)
+TITLES = [f"{number:02} {title} - EI² video edit" for number, (_, title) in enumerate(TITLED, 1)]
 PACK = "EI2"  # the category's name is the pack's folder's
-SMALLEST = 100  # pixels: a picture that is there, and not a sign for a missing one
-# The own width of the picture on the card that a title is on, pixels; 0 until it is loaded.
-WIDTH_BESIDE = """title => {
+# Whether the card that a title is on shows that workflow's picture. For missing ones, the browser has one of its own.
+SHOWN_BESIDE = """([title, file]) => {
     let card = title
     while (card && !card.querySelector('img')) card = card.parentElement
-    return card?.querySelectorAll('img').length === 1 ? card.querySelector('img').naturalWidth : 0
+    const pictures = [...card?.querySelectorAll('img') ?? []]
+    return pictures.length === 1 && pictures[0].naturalWidth && pictures[0].src.endsWith(`/${file}.jpg`)
 }"""
 
 
-def test_templates_have_pictures_and_open(editor, picture):
+def test_templates_have_titles_and_pictures_and_open(editor, picture):
     page = editor.page
     Hand(editor).press("Templates")
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(PACK, exact=True).click()
-    dialog.get_by_text(NAMES[0], exact=True).first.wait_for()
-    for name in NAMES:  # pictures are loaded as they come into view
+    dialog.get_by_text(TITLES[0], exact=True).first.wait_for()
+    picture(editor, "templates")
+    for (file, _), name in zip(TITLED, TITLES):  # pictures are loaded as they come into view
         title = dialog.get_by_text(name, exact=True).first
         title.scroll_into_view_if_needed()
-        page.wait_for_function(f"title => ({WIDTH_BESIDE})(title) >= {SMALLEST}", arg=title.element_handle())
-    dialog.get_by_text("quickstart", exact=True).first.scroll_into_view_if_needed()
-    picture(editor, "templates")
-    dialog.get_by_text("quickstart", exact=True).first.click()
+        page.wait_for_function(SHOWN_BESIDE, arg=[title.element_handle(), file])
+    shown = re.findall(r"^\d\d .+ - EI² video edit$", dialog.inner_text(), re.MULTILINE)
+    assert list(dict.fromkeys(shown)) == TITLES
+    picture(editor, "templates-end")
+    dialog.get_by_text(TITLES[0], exact=True).first.scroll_into_view_if_needed()
+    dialog.get_by_text(TITLES[0], exact=True).first.click()
     dialog.wait_for(state="detached")
     page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'EI2_LoadVideo')")
     page.wait_for_timeout(1000)
@@ -38,3 +44,12 @@ def test_templates_have_pictures_and_open(editor, picture):
     types = sorted(node["type"] for node in editor.serialize()["nodes"])
     editor.load(WORKFLOWS / "quickstart.json")
     assert types == sorted(node["type"] for node in editor.serialize()["nodes"])
+
+
+def test_templates_are_found_by_what_they_are_for(editor):
+    page = editor.page
+    Hand(editor).press("Templates")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").or_(dialog.get_by_role("searchbox")).first.fill("video edit")
+    dialog.get_by_text(TITLES[0], exact=True).first.wait_for()
+    page.keyboard.press("Escape")

@@ -10,6 +10,7 @@ import pytest
 
 from devtools import front_end
 from devtools.environment import ROOT
+from tests.server.graphs import NEWER
 
 from .hand import Hand
 
@@ -69,7 +70,11 @@ def test_workflow_opens(editor, picture, workflow):
     editor.load(workflow)
     editor.fit()
     picture(editor, f"workflow-{workflow.stem}", wait=1)
-    assert editor.missing_nodes() == []
+    missing = set(editor.missing_nodes())
+    if missing and missing == NEWER.get(workflow.stem):
+        editor.page.keyboard.press("Escape")  # the editor's own message about it
+        pytest.skip("This ComfyUI is older than the workflow's nodes.")
+    assert missing == set()
     # The editor asks the registry about packs; where it may not, the browser calls that an error.
     assert [error for error in editor.errors if "Content Security Policy" not in error] == []
     twin = plain(read(WORKFLOWS / "api" / workflow.name))

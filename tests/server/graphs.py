@@ -14,6 +14,7 @@ QUICKSTART = BUNDLED / "quickstart_full.json"
 SOURCE_PROMPT = "a blue square on a dotted white background"
 EDIT_PROMPT = "a red circle on a dotted white background"
 PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's names for them, and these graphs'
+NEWER = {"subject_mask": {"LoadBackgroundRemovalModel", "RemoveBackground"}}  # nodes that older hosts lack
 LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
 # inputs that newer hosts' "Context Windows (Manual)" requires, and older ones do not look at
 NEWER_WINDOWS = dict(

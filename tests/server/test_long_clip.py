@@ -37,7 +37,7 @@ def video(client, graph, ran, name: str) -> list[np.ndarray]:
 
 
 def test_videos_of_the_whole_clip(client, graph, first):
-    for name in ("source", "reconstruction", "edit"):
+    for name in ("comparison", "reconstruction", "edit"):
         frames = video(client, graph, first, name)
         assert len(frames) == FRAMES and all(frame.std() > 5 for frame in frames), name
 

@@ -15,7 +15,7 @@ from .graphs import bundled, changed, edit_graph, names, node, only, reconstruct
 pytestmark = pytest.mark.server
 
 FRAMES, TUNE_STEPS, INVERT_STEPS, FPS, SIZE = 4, 10, 10, 8, 128
-VIDEOS = ("source", "reconstruction", "edit")
+VIDEOS = {"comparison": (258, 148), "reconstruction": (SIZE, SIZE), "edit": (SIZE, SIZE)}  # and their width and height
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def first(session_client, graph):
 
 
 def test_videos(client, graph, first):
-    """Every video decodes and has the clip's frames, size and rate."""
-    for name in VIDEOS:
+    """Every video decodes and has the clip's frames and rate; the source is beside the edit."""
+    for name, (width, height) in VIDEOS.items():
         (file,) = files_of(graph, first.outputs, f"EI2/{name}")
         assert file["type"] == "output" and file["filename"].endswith(".mp4")
         with av.open(io.BytesIO(client.view(file))) as container:
@@ -38,7 +38,7 @@ def test_videos(client, graph, first):
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
             assert stream.average_rate == FPS
         assert len(frames) == FRAMES, name
-        assert all(frame.shape == (SIZE, SIZE, 3) for frame in frames)
+        assert all(frame.shape == (height, width, 3) for frame in frames)
         assert all(frame.std() > 5 for frame in frames), f"{name} shows nothing"
 
 
@@ -69,13 +69,17 @@ def test_second_run_is_cached(client, graph, first):
 
 def test_other_edit_prompt_keeps_the_tuning(client, graph, first):
     """Only what depends on the edit prompt runs again, and its result differs; the reconstruction stays."""
-    (saver,) = [name for name in names(graph, "SaveVideo") if graph[name]["inputs"]["filename_prefix"] == "EI2/edit"]
+    saver, compared = (
+        next(name for name in names(graph, "SaveVideo") if graph[name]["inputs"]["filename_prefix"] == f"EI2/{end}")
+        for end in ("edit", "comparison")
+    )
     video = graph[saver]["inputs"]["video"][0]
     decode = graph[video]["inputs"]["images"][0]
     edit = graph[decode]["inputs"]["samples"][0]
     prompt = graph[edit]["inputs"]["positive"][0]
+    comparison = {compared, graph[compared]["inputs"]["video"][0], only(graph, "EI2_Compare")}
     other = run(client, changed(graph, {f"{prompt}.text": "a green heart on a dotted white background"}))
-    assert other.executed() == {prompt, edit, decode, video, saver}
+    assert other.executed() == {prompt, edit, decode, video, saver, *comparison}
     assert other.files(saver) != first.files(saver)
 
 

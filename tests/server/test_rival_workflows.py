@@ -14,7 +14,7 @@ from .graphs import bundled, changed, names, only, run
 pytestmark = pytest.mark.server
 
 FRAMES, STEPS, INNER, SIZE = 4, 4, 2, 128
-VIDEOS = ("source", "reconstruction", "edit")
+VIDEOS = {"comparison": (258, 148), "reconstruction": (SIZE, SIZE), "edit": (SIZE, SIZE)}  # width and height
 NULL_TEXT = {"video_p2p": INNER, "vid2vid_zero": 1}  # inner steps; the third goes without
 WORKFLOWS = (*NULL_TEXT, "ei2_control_blend")
 
@@ -37,16 +37,17 @@ def saver(graph, name: str) -> str:
 
 
 def test_outputs(client, first):
-    """Three videos that differ, a heat map for each of the eight words, and the report."""
+    """Three videos, of clips that differ, a heat map for each of the eight words, and the report."""
     workflow, graph, result = first
     videos = {}
-    for name in VIDEOS:
+    for name, (width, height) in VIDEOS.items():
         (file,) = files_of(graph, result.outputs, f"EI2/{workflow}_{name}")
         with av.open(io.BytesIO(client.view(file))) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        assert len(frames) == FRAMES and all(frame.shape == (SIZE, SIZE, 3) for frame in frames), name
+        assert len(frames) == FRAMES and all(frame.shape == (height, width, 3) for frame in frames), name
         assert all(frame.std() > 5 for frame in frames), f"{name} shows nothing"
         videos[name] = [frame.astype(float) for frame in frames]
+    videos["source"] = [frame[-SIZE:, :SIZE] for frame in videos["comparison"]]  # below its label, beside the edit
     for one, other in (("source", "edit"), ("reconstruction", "edit"), ("source", "reconstruction")):
         assert any(abs(a - b).max() > 10 for a, b in zip(videos[one], videos[other])), (one, other)
 

@@ -27,6 +27,13 @@ def test_each_has_its_twin_and_a_square_picture():
             assert picture.width == picture.height >= 256, name
 
 
+def test_each_has_a_title():
+    script = (ROOT / "web" / "templates.js").read_text(encoding="utf-8")
+    titles = re.findall(r'^  (\w+): "(.+)",$', script, re.MULTILINE)
+    assert len(titles) == len(NAMES) and {name for name, _ in titles} == NAMES
+    assert len({title for _, title in titles}) == len(NAMES)
+
+
 def test_named_workflows_are_there():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md")]
     texts = {path.name: path.read_text(encoding="utf-8") for path in pages}
