@@ -129,8 +129,9 @@ class Steps:
         if not auto and (full or on_gpu):
             ways.append(Way(OURS, self.precision, True))
         if full:
-            ways += [] if on_gpu else [Way(OURS, half, auto)]
-            ways += [Way(RIVAL, precision, auto) for precision in dict.fromkeys((self.precision, half))]
+            both = dict.fromkeys((self.precision, half, *(() if on_gpu else ("fp32",))))
+            ways += [Way(OURS, precision, auto) for precision in both if precision != self.precision and not on_gpu]
+            ways += [Way(RIVAL, precision, auto) for precision in both]
         return ways + [Way(name, half, True) for name in (LITERALS if full else (LITERAL,))]
 
     def contender(self, what: str, way: Way, place: Place) -> Contender:

@@ -33,7 +33,7 @@ def main() -> None:
     frames = {"samples": 5 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))}
     (inflated,) = pack("nodes.inflate_unet").InflateUNet.execute(model, "EI2").args
     tune = pack("nodes.one_shot_tune").OneShotTune
-    tuned, learned = tune.execute(inflated, frames, prompts[0], 3, 1e-3, 0, "auto", "auto").args[:2]
+    tuned, learned = tune.execute(inflated, frames, prompts[0], 3, 1e-3, 0, "fp32", "auto").args[:2]
     inversion = pack("nodes.invert").Invert.execute(tuned, frames, prompts[0], 3, 0).args[0]
     edit = pack("nodes.edit_sample").EditSample
     edited = edit.execute(tuned, inversion, prompts[1], encode(clip, ""), 4.0).args[0]["samples"]
