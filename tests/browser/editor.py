@@ -116,6 +116,16 @@ class Editor:
             "() => app.graph.nodes.map(n => n.type).filter(type => !LiteGraph.registered_node_types[type])"
         )
 
+    def close_dialogs(self) -> None:
+        """Closes the editor's own messages, such as those about missing nodes and models. They come late on a busy
+        machine, and an older editor shows no new one while the last is closing."""
+        dialogs = self.page.locator("[role=dialog]")
+        for _ in range(20):
+            self.page.keyboard.press("Escape")
+            self.page.wait_for_timeout(500)
+            if not any(dialog.is_visible() for dialog in dialogs.all()):
+                return
+
     def videos(self) -> list[dict]:
         """The videos that nodes show: `source` (an address), `size` (width, height in pixels; 0 until it is loaded)."""
         return self.page.evaluate(

@@ -59,7 +59,7 @@ def test_missing_models_are_named(editor, picture, name, tmp_path):
         editor.page.wait_for_timeout(1000)
     opened, unknown = messages(), editor.missing_nodes()
     picture(editor, f"missing-{name}")
-    editor.page.keyboard.press("Escape")
+    editor.close_dialogs()
     answers = lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
     with editor.page.expect_response(answers) as answer:
         editor.page.keyboard.press("Control+Enter")
@@ -72,4 +72,4 @@ def test_missing_models_are_named(editor, picture, name, tmp_path):
             break
     picture(editor, f"missing-{name}-run")
     assert unsaid() == []
-    editor.page.keyboard.press("Escape")
+    editor.close_dialogs()
