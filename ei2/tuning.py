@@ -156,12 +156,17 @@ def losses_by_timestep(
     A step's loss depends on its noise level far more than on what was learned. Relative to the loss of the model before
     the tuning (`at_timestep`), it shows the learning.
     """
-    clean = clean[window]
-    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
     for timestep in MEASURED:
         sigma = schedule[timestep].to(clean)
-        denoised = denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
-        yield timestep, diffusion_loss(denoised, clean, sigma, prediction).item()
+        denoised = from_noise(denoise, clean, window, sigma)
+        yield timestep, diffusion_loss(denoised, clean[window], sigma, prediction).item()
+
+
+def from_noise(denoise: Denoise, clean: torch.Tensor, window: slice, sigma: torch.Tensor) -> torch.Tensor:
+    """A window of the clip, denoised by the model from the same noise each time; arguments as in `tune`."""
+    clean = clean[window]
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
+    return denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
 
 
 def at_timestep(timestep: int, losses: dict[int, float]) -> float:

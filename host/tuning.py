@@ -21,7 +21,16 @@ from ..ei2.snapshot_file import check_fits
 from ..ei2.temporal import STAM
 from ..ei2.tensor_file import part
 from ..ei2.tune_file import TuneResult
-from ..ei2.tuning import Denoise, TrainingState, TuneSettings, at_timestep, autocast, losses_by_timestep, tune
+from ..ei2.tuning import (
+    Denoise,
+    TrainingState,
+    TuneSettings,
+    at_timestep,
+    autocast,
+    from_noise,
+    losses_by_timestep,
+    tune,
+)
 from .identity import identify
 from .inflation import KEY, QUERIES, LayerHook, require_inflation
 from .memory import explained_out_of_memory, plan_training
@@ -47,7 +56,7 @@ class TuningStep:
     """One finished training step. `number` counts from 1. On demand: `state()`, the state to resume from;
     `learned()`, the result of tuning up to this step; `picture()`, the clip above and its denoised version
     below, or None if it cannot be drawn. `gain`: the loss relative to that of the model before the tuning at the same
-    noise level, as a tensor; None in a resumed run, which does not have that model any more."""
+    noise level, as a tensor; None unless asked for, and in a resumed run, which does not have that model any more."""
 
     number: int
     gain: torch.Tensor | None
@@ -69,10 +78,12 @@ def tune_model(
     gradient_checkpointing: str,
     loop: Callable[[Iterator[TuningStep]], None] = run_through,
     start: TrainingState | None = None,
+    measure_gain: bool = False,
 ) -> TuneResult:
     """Tunes an inflated MODEL on one clip `f c h w` (the host's latent scale) and returns what was learned. The MODEL
     does not change. `gradient_checkpointing`: auto, on or off. `loop(steps)` iterates over the steps, each of which
     runs when it is requested, and may raise to cancel. `start`: the state of an earlier run of the same tuning.
+    `measure_gain`: also measures the model before the tuning, which takes as long as about two steps.
 
     Raises `ValueError` if the model is not inflated or the device is too small, `NonFiniteLoss` if training diverges,
     and `OutOfMemory` if there is less memory than expected.
@@ -94,7 +105,7 @@ def tune_model(
         unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
         clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
-        tuning = Tuning(model, trained, about, start)
+        tuning = Tuning(model, trained, about, start, measure_gain)
 
         def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
             loop(tuning.steps(_denoiser(guider, len(clip), options), clip))
@@ -105,10 +116,12 @@ def tune_model(
 
 class Tuning:
     """The steps of one run, and what was learned so far. `about`: a `TuneResult`'s information on the run;
-    `start`: the state of an earlier run."""
+    `start`: the state of an earlier run;
+    `measure_gain`: as in `tune_model`."""
 
-    def __init__(self, model, trained: Trainable, about: dict, start: TrainingState | None):
+    def __init__(self, model, trained: Trainable, about: dict, start: TrainingState | None, measure_gain: bool):
         self.model, self.trained, self.about, self.start = model, trained, about, start
+        self.measure_gain = measure_gain and start is None
         self.losses = list(start.losses) if start else []
 
     def learned(self) -> TuneResult:
@@ -120,7 +133,7 @@ class Tuning:
         """Trains on the clip `f c h w`, in the model's latent scale; `denoise` as in `tune`."""
         schedule, predicts = sigma_schedule(self.model).to(clip.device), prediction(self.model)
         picture = partial(self._picture, denoise, clip, schedule[PREVIEW_TIMESTEP])
-        untuned = {} if self.start else self._untuned(denoise, clip, schedule, predicts)
+        untuned = self._untuned(denoise, clip, schedule, predicts) if self.measure_gain else {}
         for step in tune(
             denoise, clip, schedule, self.trained.parameters(), self.about["training"], predicts, self.start
         ):
@@ -131,7 +144,7 @@ class Tuning:
             yield TuningStep(step.number, gain, state, self.learned, look)
 
     def _untuned(self, denoise: Denoise, clip: torch.Tensor, schedule: torch.Tensor, predicts: str) -> dict[int, float]:
-        """Losses of the model as it is, by timestep; takes as long as about two steps. Raises the host's interrupt."""
+        """Losses of the model as it is, by timestep. Raises the host's interrupt."""
         losses = {}
         with self._without_gradients(clip):
             for timestep, loss in losses_by_timestep(denoise, clip, schedule, slice(0, self.about["frames"]), predicts):
@@ -150,13 +163,6 @@ class Tuning:
         with self._without_gradients(clip):
             pictured = from_noise(denoise, clip, window, sigma)
         return draw(self.model, [clip[window], pictured])
-
-
-def from_noise(denoise: Callable, clip: torch.Tensor, window: slice, sigma: torch.Tensor) -> torch.Tensor:
-    """A window of the clip, denoised by the model from the same noise each time."""
-    clean = clip[window]
-    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(0)).to(clean)
-    return denoise(clean + sigma * noise, sigma.expand(len(clean)), window)
 
 
 def _denoiser(guider, total: int, options: dict) -> Denoise:

@@ -180,9 +180,7 @@ class OneShotTune(io.ComfyNode):
         start = resume(resume_from, run)
         if start:
             show_text(f"continues after step {len(start.losses)}")
-        snapshots, advance = Snapshots(run, resume_from), progress(steps)
-
-        gains = []
+        snapshots, advance, gains = Snapshots(run, resume_from), progress(steps), []
 
         def loop(tuning: Iterator[TuningStep]) -> None:
             for step in tuning:
@@ -193,7 +191,7 @@ class OneShotTune(io.ComfyNode):
                 if preview_every and step.number % preview_every == 0 and (picture := step.picture()):
                     advance(step.number, preview=picture)
 
-        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start)
+        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start, measure_gain=True)
         text = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
         text = f"{text}\n{snapshots.report}".strip()
         plot = drawn(lambda: plot_losses(tune.losses, [] if start else torch.stack(gains).tolist()))

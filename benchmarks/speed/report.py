@@ -145,13 +145,17 @@ def line(row: dict) -> str:
     return "  ".join(cell for cell in cells(row) if cell)
 
 
+def own_precision(rows: list[dict]) -> str:
+    """The pack's own choice of precision on the machine: the first row's."""
+    return next((row["dtype"] for row in rows if row["what"] == "tune"), "")
+
+
 def growth(results: dict, file: Path) -> bool:
     """Seconds and memory of the steps: over frames at the base's size, and over pixels at the number of frames that has
     the most sizes."""
     frames, width, height = results["base"]
     key = lambda row: (row["what"], row["method"], row["checkpointing"])
-    # the pack's own choice of precision is the first row's
-    precision = next((row["dtype"] for row in results["rows"] if row["what"] == "tune"), "")
+    precision = own_precision(results["rows"])
     rows = [row for row in results["rows"] if row["seconds"] and key(row) in STEPS]
     rows = [row for row in rows if (row["what"], row["method"]) != ("tune", OURS) or row["dtype"] == precision]
     if not rows:

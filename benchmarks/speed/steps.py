@@ -129,9 +129,10 @@ class Steps:
         if not auto and (full or on_gpu):
             ways.append(Way(OURS, self.precision, True))
         if full:
-            both = dict.fromkeys((self.precision, half, *(() if on_gpu else ("fp32",))))
-            ways += [Way(OURS, precision, auto) for precision in both if precision != self.precision and not on_gpu]
-            ways += [Way(RIVAL, precision, auto) for precision in both]
+            precisions = dict.fromkeys((self.precision, half)) if on_gpu else ("fp32", half)
+            others = () if on_gpu else [precision for precision in precisions if precision != self.precision]
+            ways += [Way(OURS, precision, auto) for precision in others]
+            ways += [Way(RIVAL, precision, auto) for precision in precisions]
         return ways + [Way(name, half, True) for name in (LITERALS if full else (LITERAL,))]
 
     def contender(self, what: str, way: Way, place: Place) -> Contender:

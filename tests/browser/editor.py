@@ -44,6 +44,7 @@ SETTINGS = {  # only for this browser: the server's are left as they are
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw texts at any zoom
 }
 NODES_2 = {"Comfy.VueNodes.Enabled": True}  # the renderer whose nodes are elements of the page
+MESSAGE = 4  # seconds to wait for the editor's message about missing nodes
 START = 120  # seconds until the editor is there; its first start compiles a lot of JavaScript
 
 
@@ -101,6 +102,8 @@ class Editor:
         self.page.evaluate(call, [content, workflow.stem])
         self.page.wait_for_timeout(500)  # widgets of the page (prompt boxes, videos) follow a moment later
         self.page.evaluate("() => { if (app.canvas.graph !== app.graph) app.canvas.setGraph(app.graph) }")
+        if self.missing_nodes():
+            self._close_message()
 
     def version(self) -> str:
         """The front end's."""
@@ -119,11 +122,10 @@ class Editor:
     def close_dialogs(self) -> None:
         """Closes the editor's own messages, such as those about missing nodes and models. They come late on a busy
         machine, and an older editor shows no new one while the last is closing."""
-        dialogs = self.page.locator("[role=dialog]")
         for _ in range(20):
             self.page.keyboard.press("Escape")
             self.page.wait_for_timeout(500)
-            if not any(dialog.is_visible() for dialog in dialogs.all()):
+            if not self._shows_dialog():
                 return
 
     def videos(self) -> list[dict]:
@@ -228,6 +230,17 @@ class Editor:
     def outcome(self) -> str | None:
         """How the run begun by `start_run` has ended, None while it goes on."""
         return self.page.evaluate("() => window.runOutcome")
+
+    def _close_message(self) -> None:
+        """Closes the editor's message about missing nodes. Older editors show it on top of the graph, some time
+        after the workflow; newer ones show it beside the graph."""
+        for _ in range(2 * MESSAGE):
+            if self._shows_dialog():
+                return self.close_dialogs()
+            self.page.wait_for_timeout(500)
+
+    def _shows_dialog(self) -> bool:
+        return any(dialog.is_visible() for dialog in self.page.locator("[role=dialog]").all())
 
     def _hear(self, message) -> None:
         if message.type == "error":

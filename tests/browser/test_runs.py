@@ -5,12 +5,10 @@ from __future__ import annotations
 from devtools.environment import ROOT
 
 from .boxes import collisions
-from .editor import NODES_2, Editor
 
 WORKFLOWS = ROOT / "workflows"
 TUNE, INVERT, EDIT_PROMPT = 8, 9, 4  # nodes of quickstart_full
 EDIT_VIDEO = 5  # the node of quickstart that stands for the whole edit
-PREVIEW_EVERY = 10  # steps of its tuning
 
 
 def test_first_workflow_shows_source_and_edit(editor, picture):
@@ -24,23 +22,6 @@ def test_first_workflow_shows_source_and_edit(editor, picture):
     picture(editor, "run-quickstart")
     assert [v["size"] for v in editor.videos() if "filename=quickstart_" in v["source"]] == [[258, 148]]
     assert collisions(editor) == []
-
-
-def test_first_workflow_shows_how_the_tuning_gets_on(server, picture):
-    """In its one node for the whole edit. Nodes 2.0 only: newer front ends draw no picture on such a node in the
-    classic renderer, and for this one want to be told whose (`previewExposures`)."""
-    with Editor(server.url, settings=NODES_2) as editor:
-        editor.load(WORKFLOWS / "quickstart.json")
-        editor.fit()
-        editor.set_widget(EDIT_VIDEO, "tune_steps", PREVIEW_EVERY)
-        editor.set_widget(EDIT_VIDEO, "invert_steps", 2)
-        assert editor.run() == "execution_success", editor.errors
-        editor.page.wait_for_timeout(1000)
-        picture(editor, "run-quickstart-nodes-2")
-        wide = "pictures => pictures.map(picture => picture.naturalWidth)"
-        shown = editor.page.locator(f'[data-node-id="{EDIT_VIDEO}"] img').evaluate_all(wide)
-        assert max(shown, default=0) > 100
-        assert collisions(editor) == []
 
 
 def test_run_shows_the_edited_video(editor, picture):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.machine import CLEAR
-from benchmarks.speed import attention, run, steps, timing
+from benchmarks.speed import attention, report, run, steps, timing
 from benchmarks.speed.attention import Attentions
 from benchmarks.speed.literal import LiteralTuning, LiteralUNet
 from benchmarks.speed.steps import Place, Steps
@@ -67,11 +67,6 @@ def literal(subject):
     return unet
 
 
-def rows_precision(rows: list[dict]) -> str:
-    """The pack's own choice of precision on this machine: the first row's."""
-    return next(row["dtype"] for row in rows if row["what"] == "tune")
-
-
 @pytest.mark.slow
 def test_every_row_is_complete(folder):
     results = json.loads((folder / "speed_cpu.json").read_text())
@@ -83,7 +78,7 @@ def test_every_row_is_complete(folder):
     assert {(row["method"], row["dtype"], row["checkpointing"]) for row in base} == {
         ("EI2", "fp32", False),
         ("EI2", "bf16", False),
-        ("EI2", rows_precision(rows), True),
+        ("EI2", report.own_precision(rows), True),
         ("Tune-A-Video", "fp32", False),
         ("Tune-A-Video", "bf16", False),
         *((name, "bf16", True) for name in steps.LITERALS),
