@@ -9,6 +9,7 @@ WEB_DIRECTORY = "web"  # served as /extensions/<the pack's folder>: docs/<node i
 
 _complaint = complaint()
 if _complaint is None:
+    from .host.bundled_clips import provide_clips
     from .host.folders import sweep
     from .host.ui import extra
     from .nodes import EI2Extension
@@ -16,6 +17,7 @@ if _complaint is None:
     async def comfy_entrypoint() -> EI2Extension:
         """Called once by ComfyUI at startup to get the pack's nodes."""
         extra("cleanup of files left by killed servers", sweep)
+        extra("bundled clips in the input folder", provide_clips)
         return EI2Extension()
 else:
     logging.error(_complaint)

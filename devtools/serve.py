@@ -7,7 +7,7 @@ import sys
 import time
 
 from .environment import DEV, SetupError, say
-from .server import CLIP, Server, ServerError
+from .server import Server, ServerError
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     say("Starting ComfyUI ...")
     try:
         with Server(base=DEV / "serve", port=port) as server:
-            say(f"Open {server.url} in a browser. The bundled clip is {CLIP.name} in the input folder.")
+            say(f"Open {server.url} in a browser.")
             say(f"Files: {server.base}   Log: {server.log}   Ctrl-C ends it.")
             while True:
                 time.sleep(0.5)

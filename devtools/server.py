@@ -11,9 +11,6 @@ from batch.server import CPU_OPTIONS, PACK, ServerError, ServerProcess, has_acce
 from . import front_end, host
 from .environment import DEV, ROOT
 
-CLIP = ROOT / "assets" / "quickstart.mp4"
-DEPTH = ROOT / "assets" / "quickstart_depth.mp4"  # how near that clip's pixels are
-
 
 class Server(ServerProcess):
     """Starts on `with Server() as server:` and ends with the block.
@@ -28,7 +25,7 @@ class Server(ServerProcess):
         self,
         base: Path | None = None,
         port: int | None = None,
-        clips: tuple[Path, ...] = (CLIP, DEPTH),
+        clips: tuple[Path, ...] = (),
         options: tuple[str, ...] = (),
         link: bool = True,
     ):
@@ -71,5 +68,4 @@ class Server(ServerProcess):
         if self._link:
             link_pack(self.base, ROOT)
         for clip in self._clips:
-            if clip.exists():
-                shutil.copy(clip, inputs)
+            shutil.copy(clip, inputs)

@@ -21,7 +21,7 @@ from miniature.sheets import contact_sheet
 from miniature.world import render
 
 from ..environment import ROOT, SetupError, say
-from ..server import CLIP, Server, ServerError
+from ..server import Server, ServerError
 from .animation import animate
 from .progress import Progress
 from .results import decode, measure, summarize
@@ -63,8 +63,7 @@ def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tens
     say("Starting ComfyUI ...")
     with Server() as server, Client(server.url) as client:
         ready = time.monotonic()
-        say(f"  it answers after {ready - start:.1f} s\nEditing {CLIP.name}")
-        client.upload(CLIP)
+        say(f"  it answers after {ready - start:.1f} s\nRunning {workflow}")
         progress = Progress(prompt)
         try:
             outputs = client.run(prompt, progress)

@@ -92,8 +92,9 @@ class Editor:
             self._browser.close()
         self._playwright.stop()
 
-    def load(self, workflow: Path) -> None:
-        """Shows a workflow file, in the editor's own format or in API format."""
+    def load(self, workflow: Path, keep_message: bool = False) -> None:
+        """Shows a workflow file, in the editor's own format or in API format. Should the editor have a message about
+        missing nodes, it is closed, unless `keep_message`."""
         content = json.loads(workflow.read_text(encoding="utf-8"))
         if "nodes" in content:
             call = "([content, name]) => app.loadGraphData(content, true, true, name)"
@@ -102,7 +103,7 @@ class Editor:
         self.page.evaluate(call, [content, workflow.stem])
         self.page.wait_for_timeout(500)  # widgets of the page (prompt boxes, videos) follow a moment later
         self.page.evaluate("() => { if (app.canvas.graph !== app.graph) app.canvas.setGraph(app.graph) }")
-        if self.missing_nodes():
+        if self.missing_nodes() and not keep_message:
             self._close_message()
 
     def version(self) -> str:

@@ -52,7 +52,7 @@ def test_missing_models_are_named(editor, picture, name, tmp_path):
     lacks a node, that is what is named."""
     copy, files = with_checkpoint(name, tmp_path)
     messages = lambda: editor.page.locator(MESSAGES).evaluate_all(SEEN)
-    editor.load(copy)
+    editor.load(copy, keep_message=True)
     editor.page.wait_for_timeout(2500)
     if (details := editor.page.get_by_role("button", name=DETAILS).first).is_visible():
         details.click()

@@ -8,7 +8,7 @@ import pytest
 
 from batch.client import Client
 from devtools.environment import SetupError
-from devtools.server import CLIP, DEPTH, Server
+from devtools.server import Server
 from miniature.clips import quickstart_clip, write_clip
 
 from .graphs import forget_results
@@ -18,11 +18,10 @@ SHORT_FRAMES = 4
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> tuple[Path, ...]:
-    """What lies in the server's input folder from the beginning: the bundled clip and its depth; its first frames as
-    short.mp4."""
+    """What lies in the server's input folder besides the bundled clips: the first frames of one, as short.mp4."""
     short = tmp_path_factory.mktemp("clips") / "short.mp4"
     write_clip(quickstart_clip()[:SHORT_FRAMES], short, fps=8)
-    return CLIP, DEPTH, short
+    return (short,)
 
 
 @pytest.fixture(scope="session")

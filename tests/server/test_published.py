@@ -48,8 +48,14 @@ def test_no_file_is_lost_for_its_name(published):
 
 
 def test_every_node_is_there_and_the_quickstart_runs(published, session_client):
+    """Its clip is in the input folder then; a user's own file that has the name of another one stays as it is."""
     ours = {name for name in session_client.object_info() if name.startswith("EI2_")}
+    own = published / "input" / "quickstart_depth.mp4"
+    own.parent.mkdir()
+    own.write_bytes(b"a user's own")
     with Server(base=published, link=False) as server, Client(server.url) as client:
+        assert {path.name for path in own.parent.iterdir()} == {"quickstart.mp4", own.name}
+        assert own.read_bytes() == b"a user's own"
         assert {name for name in client.object_info() if name.startswith("EI2_")} == ours
         graph = bundled(tune_steps=2, invert_steps=2)
         assert run(client, graph).outputs.keys() >= set(names(graph, "SaveVideo"))
