@@ -6,6 +6,7 @@ The bundled miniature is never missing; in its place, a checkpoint of one's own 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ LOADERS = ("CheckpointLoaderSimple", "ControlNetLoader", "LoadBackgroundRemovalM
 MISSING = "my_checkpoint.safetensors"
 PATIENCE = 15  # seconds until the message is there
 MESSAGES = "[role=dialog], [role=alert], [role=status], [data-testid=properties-panel]"
-DETAILS = "View details"  # a newer editor's button where several things are missing
+DETAILS = re.compile("View details|See Errors")  # newer editors' button where several things are missing
 SEEN = "boxes => boxes.filter(box => box.checkVisibility()).map(box => box.innerText).join(' ')"
 
 
@@ -46,18 +47,22 @@ def with_checkpoint(name: str, folder: Path) -> tuple[Path, list[str]]:
     return copy, [node["widgets_values"][0] for node in content["nodes"] if node["type"] in LOADERS]
 
 
+def messages(editor: Editor) -> str:
+    """What the editor says now, with all details."""
+    if (details := editor.page.get_by_role("button", name=DETAILS).first).is_visible():
+        details.click()
+        editor.page.wait_for_timeout(1000)
+    return editor.page.locator(MESSAGES).evaluate_all(SEEN)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_models_are_named(editor, picture, name, tmp_path):
     """By the editor: when the workflow is opened, where it looks for models then, or when it is run. Where the host
     lacks a node, that is what is named."""
     copy, files = with_checkpoint(name, tmp_path)
-    messages = lambda: editor.page.locator(MESSAGES).evaluate_all(SEEN)
     editor.load(copy, keep_message=True)
     editor.page.wait_for_timeout(2500)
-    if (details := editor.page.get_by_role("button", name=DETAILS).first).is_visible():
-        details.click()
-        editor.page.wait_for_timeout(1000)
-    opened, unknown = messages(), editor.missing_nodes()
+    opened, unknown = messages(editor), editor.missing_nodes()
     picture(editor, f"missing-{name}")
     editor.close_dialogs()
     answers = lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
@@ -65,7 +70,7 @@ def test_missing_models_are_named(editor, picture, name, tmp_path):
         editor.page.keyboard.press("Control+Enter")
     assert answer.value.status == 400  # nothing runs
     assert unknown or all(file in answer.value.text() for file in files)
-    unsaid = lambda: [what for what in unknown or files if what not in opened + messages()]
+    unsaid = lambda: [what for what in unknown or files if what not in opened + messages(editor)]
     for _ in range(PATIENCE):
         editor.page.wait_for_timeout(1000)
         if not unsaid():
