@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import pytest
+
 from batch.client import Client, Event, ExecutionError, PromptError
 from devtools.demo.results import decode
 from devtools.environment import ROOT
@@ -158,6 +160,13 @@ def bundled(name: str = "quickstart_full", frames: int = 4, tune_steps: int = 10
         if entry["class_type"] == "EI2_Invert":
             entry["inputs"]["cache"] = False
     return graph
+
+
+def skip_if_older(workflow: str, lacking: set[str]) -> None:
+    """Skips a test of the bundled workflow if what the host lacks is just what older hosts do. `lacking`: types of
+    nodes."""
+    if lacking and lacking == NEWER.get(workflow):
+        pytest.skip(f"This ComfyUI is older than {', '.join(sorted(lacking))}.")
 
 
 def names(graph: Graph, *class_types: str) -> list[str]:

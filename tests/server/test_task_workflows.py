@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from devtools.demo.workflows import files_of
 
-from .graphs import BUNDLED, NEWER, bundled, changed, fail, names, node, only, run
+from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run, skip_if_older
 from .small_control_net import write_control_net
 
 pytestmark = pytest.mark.server
@@ -111,8 +111,7 @@ def test_one_workflow_keeps_a_tune_and_the_other_one_uses_it(client, server):
 def test_missing_models_are_named(client, workflow):
     """A checkpoint of one's own in place of the miniature, too."""
     graph = with_checkpoint(bundled(workflow))
-    if {entry["class_type"] for entry in graph.values()} & NEWER.get(workflow, set()) - client.object_info().keys():
-        pytest.skip("This ComfyUI is older than the workflow's nodes.")
+    skip_if_older(workflow, {entry["class_type"] for entry in graph.values()} - client.object_info().keys())
     loaders = names(graph, *LOADERS)
     missing = {f"{loader}.{LOADERS[graph[loader]['class_type']]}": MISSING for loader in loaders}
     failure = fail(client, changed(graph, missing))
