@@ -9,6 +9,7 @@ import pytest
 
 from batch.client import Client, Event, ExecutionError, PromptError
 from devtools.demo.results import decode
+from devtools.demo.workflows import VIDEOS
 from devtools.environment import ROOT
 
 BUNDLED = ROOT / "workflows" / "api"
@@ -17,6 +18,8 @@ SOURCE_PROMPT = "a blue square on a dotted white background"
 EDIT_PROMPT = "a red circle on a dotted white background"
 PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's names for them, and these graphs'
 NEWER = {"subject_mask": {"LoadBackgroundRemovalModel", "RemoveBackground"}}  # nodes that older hosts lack
+# width and height of the bundled workflows' videos; the comparison is two pictures side by side, below their labels
+VIDEO_SIZES = {name: (258, 148) if name == "comparison" else (128, 128) for name in VIDEOS}
 LONG = ("EI2_OneShotTune", "EI2_Invert", "EI2_EditSample")  # the nodes that take long with real models
 # inputs that newer hosts' "Context Windows (Manual)" requires, and older ones do not look at
 NEWER_WINDOWS = dict(

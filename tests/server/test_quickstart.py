@@ -11,12 +11,23 @@ import torch
 from devtools.demo.workflows import files_of
 from devtools.host import locate
 
-from .graphs import bundled, changed, edit_graph, names, node, only, reconstruct, run, same_pictures, save_frames
+from .graphs import (
+    VIDEO_SIZES,
+    bundled,
+    changed,
+    edit_graph,
+    names,
+    node,
+    only,
+    reconstruct,
+    run,
+    same_pictures,
+    save_frames,
+)
 
 pytestmark = pytest.mark.server
 
 FRAMES, TUNE_STEPS, INVERT_STEPS, FPS, SIZE = 4, 10, 10, 8, 128
-VIDEOS = {"comparison": (258, 148), "reconstruction": (SIZE, SIZE), "edit": (SIZE, SIZE)}  # and their width and height
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +42,7 @@ def first(session_client, graph):
 
 def test_videos(client, graph, first):
     """Every video decodes and has the clip's frames and rate; the source is beside the edit."""
-    for name, (width, height) in VIDEOS.items():
+    for name, (width, height) in VIDEO_SIZES.items():
         (file,) = files_of(graph, first.outputs, f"EI2/{name}")
         assert file["type"] == "output" and file["filename"].endswith(".mp4")
         with av.open(io.BytesIO(client.view(file))) as container:

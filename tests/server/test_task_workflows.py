@@ -9,7 +9,7 @@ import av
 import pytest
 import torch.nn.functional as F
 
-from devtools.demo.workflows import files_of
+from devtools.demo.workflows import VIDEOS, files_of
 
 from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run, skip_if_older
 from .small_control_net import write_control_net
@@ -87,7 +87,7 @@ def test_only_the_masked_part_changes(client):
     deep = 1 - F.max_pool2d(outside, 13, 1, 6)  # inside, away from the soft edge
     assert ((others[2] - others[1]).abs() * deep).max() < 0.01, "inside, it is the edit"
     assert ((others[2] - clip).abs() * deep).sum() / deep.sum() > 0.05
-    for name in ("comparison", "reconstruction", "edit"):
+    for name in VIDEOS:
         assert len(frames_of(client, graph, result, f"EI2/masked_edit_{name}")) == FRAMES, name
 
 
