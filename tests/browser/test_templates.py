@@ -6,11 +6,11 @@ import base64
 import re
 
 from devtools.environment import ROOT
+from tests.titles import TITLED
 
 from .hand import Hand
 
 WORKFLOWS = ROOT / "workflows"
-TITLED = re.findall(r'^  (\w+): "(.+)",$', (ROOT / "web" / "templates.js").read_text(encoding="utf-8"), re.MULTILINE)
 TITLES = [f"{number:02} {title} - EI² video edit" for number, (_, title) in enumerate(TITLED, 1)]
 PACK = "EI2"  # the category's name is the pack's folder's
 LOAD_PICTURE = """async address => {
