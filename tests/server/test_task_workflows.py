@@ -10,9 +10,9 @@ import pytest
 import torch.nn.functional as F
 
 from devtools.demo.workflows import VIDEOS, files_of
+from tests.small_control_net import provide_control_net
 
 from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run, skip_if_older
-from .small_control_net import write_control_net
 
 pytestmark = pytest.mark.server
 
@@ -147,8 +147,7 @@ def test_with_any_file_of_the_checkpoints_name_only_its_content_is_missed(client
 @pytest.fixture(scope="module")
 def control_net(server) -> str:
     """The name of a small ControlNet that the server can load."""
-    write_control_net(server.base / "models" / "controlnet" / "small.safetensors")
-    return "small.safetensors"
+    return provide_control_net(server.base)
 
 
 def test_depth_steers_the_edit(client, control_net):
