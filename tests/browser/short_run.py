@@ -9,12 +9,12 @@ import copy
 import json
 from pathlib import Path
 
-from tests.server.small_control_net import write_control_net
+from tests.small_control_net import CONTROL_NET, provide_control_net
 
 from .editor import BrowserError, Editor
 
 CHECKPOINT, MINIATURE = "CheckpointLoaderSimple", "EI2_LoadMini"
-CONTROL_NETS, CONTROL_NET = "ControlNetLoader", "small.safetensors"
+CONTROL_NETS = "ControlNetLoader"
 SIZE, FRAMES, WINDOWED_FRAMES = 128, 4, 12
 SHORT = {
     "EI2_LoadVideo": {"width": SIZE, "height": SIZE, "max_frames": FRAMES},
@@ -26,7 +26,7 @@ SHORT_SUBGRAPH = {"tune_steps": 2, "invert_steps": 2}  # of a node that stands f
 
 def provide(server) -> None:
     """What the short copies need, on a server before its editor is opened."""
-    write_control_net(server.base / "models" / "controlnet" / CONTROL_NET)
+    provide_control_net(server.base)
 
 
 def run_short(editor: Editor, path: Path, folder: Path, timeout: float = 300) -> None:

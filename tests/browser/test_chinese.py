@@ -6,18 +6,18 @@ Most tests are for newer ones: `COMFYUI_FRONT_END=newest python3 dev.py test tes
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
 from devtools.environment import ROOT
+from devtools.locales import read
 
 from .editor import Editor
 from .hand import Hand
 from .help_pages import DOCS, NODES, open_page
 
-TEXTS = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+TEXTS = read("zh")
 LAST_WITH_DEFECT = (1, 32)
 
 

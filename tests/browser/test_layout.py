@@ -13,7 +13,7 @@ import os
 import pytest
 
 from devtools.environment import ROOT
-from tests.server.graphs import NEWER
+from tests.server.graphs import NEWER, skip_if_older
 
 from .boxes import collisions, places
 from .editor import NODES_2, Editor
@@ -73,8 +73,7 @@ def editor(server, renderer):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_overlaps(editor, renderer, picture, name):
     editor.load(WORKFLOWS / f"{name}.json")
-    if name in NEWER and set(editor.missing_nodes()) == NEWER[name]:
-        pytest.skip("This ComfyUI is older than the workflow's nodes.")
+    skip_if_older(name, set(editor.missing_nodes()))
     found = collisions(editor)
     picture(editor, f"layout-{renderer}-{name}")
     assert found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devtools.environment import ROOT
+from tests.server.graphs import VIDEO_SIZES
 
 from .boxes import collisions
 
@@ -20,7 +21,8 @@ def test_first_workflow_shows_source_and_edit(editor, picture):
     assert editor.run() == "execution_success", editor.errors
     editor.page.wait_for_timeout(3000)  # the video is being loaded
     picture(editor, "run-quickstart")
-    assert [v["size"] for v in editor.videos() if "filename=quickstart_" in v["source"]] == [[258, 148]]
+    shown = [tuple(v["size"]) for v in editor.videos() if "filename=quickstart_" in v["source"]]
+    assert shown == [VIDEO_SIZES["comparison"]]
     assert collisions(editor) == []
 
 
@@ -37,8 +39,8 @@ def test_run_shows_the_edited_video(editor, picture):
     assert editor.text(INVERT).startswith("computed") and "|" not in editor.text(INVERT)  # in one box, not in two
     assert "shown text" not in str(editor.prompt())  # it is no input
     videos = editor.videos()
-    for name, size in (("comparison", [258, 148]), ("reconstruction", [128, 128]), ("edit", [128, 128])):
-        shown = [video["size"] for video in videos if f"filename={name}_" in video["source"]]
+    for name, size in VIDEO_SIZES.items():
+        shown = [tuple(video["size"]) for video in videos if f"filename={name}_" in video["source"]]
         assert shown == [size], f"{name}: {videos}"
 
 

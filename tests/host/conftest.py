@@ -10,6 +10,7 @@ import torch
 
 from devtools import in_process
 from devtools.environment import SetupError
+from tests.small_control_net import small_control_net
 
 try:
     in_process.import_host()
@@ -126,34 +127,13 @@ def predicting_v():
 def control_net(model):
     """A small ControlNet of random weights, and what puts prompts under it: `net, steer = control_net`, then
     `steer(positive, negative)`, on request with pictures `f h w 3` of one's own."""
-    import comfy.cldm.cldm
     import comfy.controlnet
-    import comfy.ops
 
     from nodes import ControlNetApplyAdvanced
 
-    with torch.inference_mode():
-        net = comfy.cldm.cldm.ControlNet(
-            image_size=32,
-            in_channels=4,
-            model_channels=64,
-            hint_channels=3,
-            num_res_blocks=[1, 1],
-            channel_mult=[1, 2],
-            transformer_depth=[1, 1],
-            transformer_depth_middle=1,
-            context_dim=128,
-            num_heads=-1,
-            num_head_channels=32,
-            use_spatial_transformer=True,
-            dtype=torch.float32,
-            operations=comfy.ops.disable_weight_init,
-        )
-        generator = torch.Generator().manual_seed(0)
-        for parameter in net.parameters():
-            scale = parameter.shape[1:].numel() ** -0.5 if parameter.ndim > 1 else 0.02
-            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-        one = torch.rand(1, 48, 80, 3, generator=generator)
+    net = small_control_net()
+    with torch.inference_mode():  # as the host makes pictures
+        one = torch.rand(1, 48, 80, 3, generator=torch.Generator().manual_seed(1))
 
     def steer(positive: list, negative: list, hints: torch.Tensor = one) -> tuple[list, list]:
         control = comfy.controlnet.ControlNet(net, load_device=model.load_device, manual_cast_dtype=None)

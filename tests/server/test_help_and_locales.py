@@ -8,18 +8,15 @@ import urllib.request
 
 import pytest
 
-from .graphs import ROOT
+from devtools.environment import ROOT
+from devtools.locales import FOLDER, read
 
 pytestmark = pytest.mark.server
 
 DOCS = ROOT / "web" / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))  # English: <node>.md; another language: <node>/<language>.md
-LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
+LANGUAGES = sorted(folder.name for folder in FOLDER.iterdir())
 WEB_BYTES = 1_000_000
-
-
-def texts(language: str) -> dict:
-    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +54,7 @@ def test_page_is_served_and_complete(fetch, ours, page):
     inputs = [key for kind, group in info["input_order"].items() if kind != "hidden" for key in group]
     unexplained = [name for name in (*inputs, *info["output_name"]) if f"`{name}`" not in text]
     assert unexplained == []
-    assert text.startswith(f"# {texts(language)[node]['display_name']}\n")
+    assert text.startswith(f"# {read(language)[node]['display_name']}\n")
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         content, kind = fetch(f"{folder}/{picture}")
         assert kind.startswith("image/") and len(content) > 500, picture
@@ -76,5 +73,5 @@ def test_no_picture_is_left_over():
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_are_served(fetch, ours, language):
     served = json.loads(fetch("/i18n")[0])[language]["nodeDefs"]
-    assert served == texts(language)
+    assert served == read(language)
     assert set(served) == set(ours)

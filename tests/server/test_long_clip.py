@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from devtools.demo.workflows import files_of
+from devtools.demo.workflows import VIDEOS, files_of
 
 from .graphs import NEWER_WINDOWS, bundled, changed, names, run
 
@@ -37,7 +37,7 @@ def video(client, graph, ran, name: str) -> list[np.ndarray]:
 
 
 def test_videos_of_the_whole_clip(client, graph, first):
-    for name in ("comparison", "reconstruction", "edit"):
+    for name in VIDEOS:
         frames = video(client, graph, first, name)
         assert len(frames) == FRAMES and all(frame.std() > 5 for frame in frames), name
 

@@ -9,13 +9,25 @@ import pytest
 import torch
 
 from devtools.demo.workflows import files_of
+from devtools.host import locate
 
-from .graphs import bundled, changed, edit_graph, names, node, only, reconstruct, run, same_pictures, save_frames
+from .graphs import (
+    VIDEO_SIZES,
+    bundled,
+    changed,
+    edit_graph,
+    names,
+    node,
+    only,
+    reconstruct,
+    run,
+    same_pictures,
+    save_frames,
+)
 
 pytestmark = pytest.mark.server
 
 FRAMES, TUNE_STEPS, INVERT_STEPS, FPS, SIZE = 4, 10, 10, 8, 128
-VIDEOS = {"comparison": (258, 148), "reconstruction": (SIZE, SIZE), "edit": (SIZE, SIZE)}  # and their width and height
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +42,7 @@ def first(session_client, graph):
 
 def test_videos(client, graph, first):
     """Every video decodes and has the clip's frames and rate; the source is beside the edit."""
-    for name, (width, height) in VIDEOS.items():
+    for name, (width, height) in VIDEO_SIZES.items():
         (file,) = files_of(graph, first.outputs, f"EI2/{name}")
         assert file["type"] == "output" and file["filename"].endswith(".mp4")
         with av.open(io.BytesIO(client.view(file))) as container:
@@ -50,15 +62,17 @@ def test_loss_plot(first, graph):
 
 
 def test_progress(graph, first):
-    """Tuning, inversion and sampling count their steps up to the right total."""
+    """Tuning, inversion and sampling count their steps up to the right total: every one, unless the host sends ten
+    messages a second at most, as newer ones do."""
+    throttled = "PROGRESS_THROTTLE_MIN_INTERVAL" in (locate() / "comfy" / "utils.py").read_text(encoding="utf-8")
     totals = {"EI2_OneShotTune": TUNE_STEPS, "EI2_Invert": INVERT_STEPS, "EI2_EditSample": INVERT_STEPS}
     for class_type, total in totals.items():
         for name in names(graph, class_type):
             states = first.progress(name)
             assert states[-1] == (total, total), class_type
             counted = [done for done, of in states if of == total]
-            # newer hosts leave out messages when the machine is busy
-            assert counted == sorted(counted) and len(set(counted)) >= total / 3, (class_type, states)
+            least = total / 3 if throttled else total
+            assert counted == sorted(counted) and len(set(counted)) >= least, (class_type, states)
 
 
 def test_second_run_is_cached(client, graph, first):

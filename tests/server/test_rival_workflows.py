@@ -9,12 +9,11 @@ import pytest
 
 from devtools.demo.workflows import files_of
 
-from .graphs import bundled, changed, names, only, run
+from .graphs import VIDEO_SIZES, bundled, changed, names, only, run
 
 pytestmark = pytest.mark.server
 
 FRAMES, STEPS, INNER, SIZE = 4, 4, 2, 128
-VIDEOS = {"comparison": (258, 148), "reconstruction": (SIZE, SIZE), "edit": (SIZE, SIZE)}  # width and height
 NULL_TEXT = {"video_p2p": INNER, "vid2vid_zero": 1}  # inner steps; the third goes without
 WORKFLOWS = (*NULL_TEXT, "ei2_control_blend")
 
@@ -40,7 +39,7 @@ def test_outputs(client, first):
     """Three videos, of clips that differ, a heat map for each of the eight words, and the report."""
     workflow, graph, result = first
     videos = {}
-    for name, (width, height) in VIDEOS.items():
+    for name, (width, height) in VIDEO_SIZES.items():
         (file,) = files_of(graph, result.outputs, f"EI2/{workflow}_{name}")
         with av.open(io.BytesIO(client.view(file))) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

@@ -9,10 +9,10 @@ import av
 import pytest
 import torch.nn.functional as F
 
-from devtools.demo.workflows import files_of
+from devtools.demo.workflows import VIDEOS, files_of
+from tests.small_control_net import provide_control_net
 
-from .graphs import BUNDLED, NEWER, bundled, changed, fail, names, node, only, run
-from .small_control_net import write_control_net
+from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run, skip_if_older
 
 pytestmark = pytest.mark.server
 
@@ -87,7 +87,7 @@ def test_only_the_masked_part_changes(client):
     deep = 1 - F.max_pool2d(outside, 13, 1, 6)  # inside, away from the soft edge
     assert ((others[2] - others[1]).abs() * deep).max() < 0.01, "inside, it is the edit"
     assert ((others[2] - clip).abs() * deep).sum() / deep.sum() > 0.05
-    for name in ("comparison", "reconstruction", "edit"):
+    for name in VIDEOS:
         assert len(frames_of(client, graph, result, f"EI2/masked_edit_{name}")) == FRAMES, name
 
 
@@ -111,8 +111,7 @@ def test_one_workflow_keeps_a_tune_and_the_other_one_uses_it(client, server):
 def test_missing_models_are_named(client, workflow):
     """A checkpoint of one's own in place of the miniature, too."""
     graph = with_checkpoint(bundled(workflow))
-    if {entry["class_type"] for entry in graph.values()} & NEWER.get(workflow, set()) - client.object_info().keys():
-        pytest.skip("This ComfyUI is older than the workflow's nodes.")
+    skip_if_older(workflow, {entry["class_type"] for entry in graph.values()} - client.object_info().keys())
     loaders = names(graph, *LOADERS)
     missing = {f"{loader}.{LOADERS[graph[loader]['class_type']]}": MISSING for loader in loaders}
     failure = fail(client, changed(graph, missing))
@@ -148,8 +147,7 @@ def test_with_any_file_of_the_checkpoints_name_only_its_content_is_missed(client
 @pytest.fixture(scope="module")
 def control_net(server) -> str:
     """The name of a small ControlNet that the server can load."""
-    write_control_net(server.base / "models" / "controlnet" / "small.safetensors")
-    return "small.safetensors"
+    return provide_control_net(server.base)
 
 
 def test_depth_steers_the_edit(client, control_net):

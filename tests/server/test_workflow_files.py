@@ -9,7 +9,7 @@ import pytest
 
 from batch.graph import Graph, ancestors, is_link
 
-from .graphs import BUNDLED, NEWER
+from .graphs import BUNDLED, skip_if_older
 
 pytestmark = pytest.mark.server
 
@@ -25,8 +25,7 @@ def known(session_client) -> dict:
 def graph(request, known) -> Graph:
     graph = json.loads(request.param.read_text(encoding="utf-8"))
     lacking = {entry["class_type"] for entry in graph.values()} - known.keys()
-    if lacking and lacking == NEWER.get(request.param.stem):
-        pytest.skip(f"This ComfyUI is older than {', '.join(sorted(lacking))}.")
+    skip_if_older(request.param.stem, lacking)
     assert lacking == set()
     return graph
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -41,7 +40,7 @@ def names() -> set[str]:
 @cache
 def keys() -> set[str]:
     """The English names of all inputs and outputs; the Chinese pages have them less often."""
-    nodes = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")).values()
+    nodes = read("en").values()
     core = {"destination", "source", "mask", "dim"}
     return core.union(*(node["inputs"] for node in nodes)) | {
         output["name"] for node in nodes for output in node["outputs"].values()

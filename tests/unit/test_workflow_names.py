@@ -8,6 +8,7 @@ import re
 from PIL import Image
 
 from devtools.environment import ROOT
+from tests.titles import TITLED
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = {path.stem for path in WORKFLOWS.glob("*.json")}
@@ -28,10 +29,8 @@ def test_each_has_its_twin_and_a_square_picture():
 
 
 def test_each_has_a_title():
-    script = (ROOT / "web" / "templates.js").read_text(encoding="utf-8")
-    titles = re.findall(r'^  (\w+): "(.+)",$', script, re.MULTILINE)
-    assert len(titles) == len(NAMES) and {name for name, _ in titles} == NAMES
-    assert len({title for _, title in titles}) == len(NAMES)
+    assert len(TITLED) == len(NAMES) and {name for name, _ in TITLED} == NAMES
+    assert len({title for _, title in TITLED}) == len(NAMES)
 
 
 def test_named_workflows_are_there():
