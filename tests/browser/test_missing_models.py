@@ -50,7 +50,7 @@ def with_checkpoint(name: str, folder: Path) -> tuple[Path, list[str]]:
 def messages(editor: Editor) -> str:
     """What the editor says now, with all details."""
     if (details := editor.page.get_by_role("button", name=DETAILS).first).is_visible():
-        details.click()
+        details.evaluate("button => button.click()")  # a message about something else may lie on top
         editor.page.wait_for_timeout(1000)
     return editor.page.locator(MESSAGES).evaluate_all(SEEN)
 
