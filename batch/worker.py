@@ -31,8 +31,19 @@ PREFIX = "ei2-batch-"  # of private base folders
 TUNES = f"models/{host.TUNES}"
 SNAPSHOTS = f"{TUNES}/snapshots"
 INTERPRETED = "OMP_NUM_THREADS"
-# Messages that mean the device is too small, in addition to the exceptions for it.
-TOO_SMALL = ("out of memory", "not enough memory", "of memory, and there are only")
+# Messages that mean the device is too small, in addition to the exceptions for it: those of allocators and libraries
+# (the same as `EXHAUSTED` in host/memory.py), and the nodes' own.
+TOO_SMALL = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "could not create a memory object",
+    "could not create a primitive",
+    "alloc_failed",
+    "of memory, and there are only",
+)
 END = 1 << 20  # bytes at the start and end of a model file that its fingerprint covers
 
 

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+from batch.worker import TOO_SMALL
+
 from .conftest import ROOT
 
 
@@ -63,3 +65,11 @@ def test_without_ray_a_sentence_says_how_to_get_it(jobs, tmp_path):
         [str(one) for one in command], capture_output=True, text=True, env={"PYTHONPATH": str(hidden), "PATH": ""}
     )
     assert result.returncode == 2 and "pip install -r requirements-batch.txt" in result.stderr, result.stderr
+
+
+def test_memory_that_runs_out_is_known_by_the_same_words():
+    """As for the nodes; only the host's other nodes show an allocator's own message."""
+    (words,) = re.findall(
+        r"^EXHAUSTED = (\(.+?\))$", (ROOT / "host/memory.py").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert {one.lower() for one in ast.literal_eval(words)} <= set(TOO_SMALL)
