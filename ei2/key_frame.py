@@ -1,12 +1,14 @@
 """One edited frame, the key frame, carried through the clip, so that what was edited has the same form in all frames.
 
-Each frame of an edit decides anew what the new object looks like, and nothing makes the frames agree (our finding; neither FFAM
-nor STAM, tuned on one clip, does). The source says how the object moves. So one frame's edit is moved to where the source's
-object is in each frame, pasted over that frame's own edit, and the result is noised and sampled again for the last part of the
-steps, which mends the seams (SDEdit, Meng et al., ICLR 2022, with the inversion's own noise).
+Every frame of an edit decides anew what the new object looks like, and neither FFAM nor STAM, tuned on one clip, makes
+the frames agree (our finding). The source says how the object moves. So one frame's edit is moved to where the source's
+object is in every frame and pasted over that frame's own edit. Noised with the inversion's own noise and sampled again
+for the last part of the steps, it loses its seams (SDEdit, Meng et al., ICLR 2022).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +16,51 @@ import torch.nn.functional as F
 from .object_motion import moved
 from .warp import blurred, seen_at
 
-CHANGED = (0.06, 0.18)  # of the range of values: differences that count as unchanged, and as changed
-SMOOTH, GROWN, SOFT = 0.012, 0.05, 0.02  # of the picture's shorter side: of the difference, its region, and its edge
+SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
+UNCHANGED, WHOLE = 0.03, 0.6  # a threshold below the first: no edit; a share of the clip above the second: all of it
+EDGE = (0.6, 1.4)  # of the threshold: differences that count as unchanged, and as changed
+ALIKE = 0.15  # largest difference of colours, in 0..1, of a pixel that was followed
+LOST, FOLLOWED = 0.4, 0.6  # share of such pixels: the frame keeps its own edit, or takes the key frame
+
+
+@dataclass(frozen=True)
+class Carried:
+    """`frames` `f 3 h w`: the edit with the key frame pasted into it; `key`: whose edit that is; `followed` `f`: the
+    share of the source's object that was found again in each frame, 0..1; `changed` `f 1 h w`: where `frames` is no
+    longer the edit, 0..1."""
+
+    frames: torch.Tensor
+    key: int
+    followed: torch.Tensor
+    changed: torch.Tensor
 
 
 def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
-    """Where an edit differs from its source, both `f 3 h w` in 0..1, soft in 0..1: `f 1 h w`."""
-    side = min(source.shape[2:])
-    difference = blurred((edit - source).abs(), max(0.5, SMOOTH * side)).amax(dim=1, keepdim=True)
-    return ((difference - CHANGED[0]) / (CHANGED[1] - CHANGED[0])).clamp(0, 1)
+    """Where an edit differs from its source, both `f 3 h w` in 0..1, soft in 0..1: `f 1 h w`.
+
+    The threshold lies midway between the means of the differences above and below it (Ridler and Calvard, 1978).
+    Raises `ValueError` if nothing differs.
+    """
+    difference = blurred((edit - source).abs(), max(0.5, SMOOTH * min(source.shape[2:]))).amax(dim=1, keepdim=True)
+    threshold = difference.max() / 2
+    for _ in range(20):
+        above = difference > threshold
+        if threshold < UNCHANGED or not above.any():
+            raise ValueError("The edit hardly differs from its clip, so there is nothing to carry: raise cfg.")
+        threshold = (difference[above].mean() + difference[~above].mean()) / 2
+    low, high = (share * threshold for share in EDGE)
+    return ((difference - low) / (high - low)).clamp(0, 1)
 
 
-def pasted_region(region: torch.Tensor) -> torch.Tensor:
-    """A region `n 1 h w`, grown and with a soft edge: how much of the key frame is seen there."""
-    side = min(region.shape[2:])
-    grow = max(1, round(GROWN * side))
-    return blurred(F.max_pool2d(region, 2 * grow + 1, 1, grow), max(0.5, SOFT * side))
+def check_one_object(regions: torch.Tensor) -> None:
+    """Raises `ValueError` if the edited regions `f 1 h w` cover nearly all of the clip, since that moves as no single
+    object does, and if they are empty."""
+    if regions.mean() > WHOLE:
+        raise ValueError(
+            "The edit changes nearly the whole picture, and only one object can be carried: connect a mask of it."
+        )
+    if not regions.any():
+        raise ValueError("The edit changes nothing inside the mask: is it inverted?")
 
 
 def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tensor) -> int:
@@ -42,12 +73,45 @@ def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tenso
 
 
 def carried(
-    edit: torch.Tensor, picture: torch.Tensor, region: torch.Tensor, motion: torch.Tensor, key: int
-) -> torch.Tensor:
-    """The edit `f 3 h w` with a key frame pasted into every frame. `picture`: the key frame's own, `3 h w`; `region`: how
-    much of it is seen, `1 h w`; `motion`: as from `object_motion`, to any frame; `key`: the frame that it is of."""
-    to_key = motion[key].inverse() @ motion
-    places = torch.cat([moved(matrix, *edit.shape[2:]) for matrix in to_key])
-    seen = seen_at(picture.expand_as(edit), places)
-    share = seen_at(region.expand(len(edit), *region.shape), places, "zeros")
-    return torch.lerp(edit, seen, share)
+    source: torch.Tensor,
+    edit: torch.Tensor,
+    regions: torch.Tensor,
+    picture: torch.Tensor,
+    region: torch.Tensor,
+    motion: torch.Tensor,
+    key: int,
+) -> Carried:
+    """The edit with a key frame pasted into every frame where the object could be followed.
+
+    `source`, `edit`: `f 3 h w` in 0..1; `regions`: `f 1 h w`, where they differ; `picture`: the key frame, `3 h w`;
+    `region`: `1 h w`, where it differs from the source; `motion`: as from `object_motion`, to any frame; `key`: the
+    frame that the picture is of.
+    """
+    places = torch.cat([moved(matrix, *edit.shape[2:]) for matrix in motion[key].inverse() @ motion])
+    everywhere = region.expand(len(edit), *region.shape)
+    followed = _followed(source, seen_at(source[key].expand_as(source), places), seen_at(everywhere, places, "zeros"))
+    trust = ((followed - LOST) / (FOLLOWED - LOST)).clamp(0, 1).view(-1, 1, 1, 1)
+    share = trust * seen_at(_pasted(everywhere[:1]).expand_as(everywhere), places, "zeros")
+    # A frame's own object may reach beyond the key frame's. The source shows what lies behind it there: the key frame
+    # covers all of the source's object.
+    own = trust * _pasted(regions)
+    frames = torch.lerp(torch.lerp(edit, source, own), seen_at(picture.expand_as(edit), places), share)
+    return Carried(frames, key, followed, torch.maximum(share, own))
+
+
+def _pasted(regions: torch.Tensor) -> torch.Tensor:
+    """Regions `n 1 h w`, grown and with soft edges."""
+    side = min(regions.shape[2:])
+    grow = max(1, round(GROWN * side))
+    return blurred(F.max_pool2d(regions, 2 * grow + 1, 1, grow), max(0.5, SOFT * side))
+
+
+def _followed(source: torch.Tensor, again: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+    """The share of the regions `f 1 h w` in which the source `f 3 h w` and one of its frames, moved, are alike: `f`."""
+    alike = blurred((again - source).abs(), max(0.5, SMOOTH * min(source.shape[2:]))).amax(dim=1, keepdim=True) < ALIKE
+    return (regions * alike).sum(dim=(1, 2, 3)) / regions.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+
+
+def frame_of(source: torch.Tensor, picture: torch.Tensor) -> int:
+    """The frame of the source `f 3 h w` from which a picture `3 h w` was made: it equals that one in most places."""
+    return int((source - picture).abs().clamp(max=ALIKE).mean(dim=(1, 2, 3)).argmin())

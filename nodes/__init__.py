@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..host.guard import guarded
 from .apply_tune import ApplyTune
 from .attention_control import AttentionControl
+from .carry_key_frame import CarryKeyFrame
 from .compare import Compare
 from .context_windows import ContextWindows
 from .edit_sample import EditSample
@@ -33,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     Invert,
     AttentionControl,
     EditSample,
+    CarryKeyFrame,
     RecipeNode,
     SaveTune,
     LoadTune,

@@ -1,0 +1,168 @@
+"""The node that carries one edited frame through the clip."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+
+from ..ei2 import PIXELS_PER_LATENT, key_frame
+from ..ei2.masks import frame_masks
+from ..ei2.object_motion import object_motion
+from ..host.graph import warn_of_words
+from ..host.inflation import require_inflation
+from ..host.inputs import check_conditioning, check_frames, check_schedule, check_video, clip_latents
+from ..host.key_frame import decoded, encoded, sample_again
+from ..host.newer import searchable
+from ..host.null_text import scheduled_negative
+from ..host.ui import progress, show_text
+
+
+class CarryKeyFrame(io.ComfyNode):
+    """One form of the edited object in all frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EI2_CarryKeyFrame",
+            display_name="EI2 Carry Key Frame",
+            category="EI2",
+            description="Gives the edited object the same form in all frames: takes one frame of the edit, or a frame "
+            "that you edited yourself, moves it as the object moves in the clip, and samples the last steps again.",
+            **searchable("keyframe, consistent object, propagate edit, edit one frame, ebsynth, image to video edit"),
+            inputs=[
+                io.Model.Input("model", tooltip="The same tuned model that made the inversion and the edit."),
+                io.Custom("EI2_INVERSION").Input("inversion", tooltip="From EI2 Invert."),
+                io.Latent.Input("latent", tooltip="The edit, from EI2 Edit Sample."),
+                io.Conditioning.Input("positive", tooltip="The prompt of the edit."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt of the edit."),
+                io.Vae.Input("vae", tooltip="The VAE that encoded the clip."),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How strongly the prompt acts, as in EI2 Edit Sample.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=0.4,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="The share of the steps that is sampled again. More removes seams and adapts light and "
+                    "surroundings; less stays closer to the key frame. 0 only pastes it.",
+                ),
+                io.Int.Input(
+                    "key_frame_index",
+                    default=-1,
+                    min=-1,
+                    max=100_000,
+                    tooltip="The number of the key frame, from 0. -1 finds it: the frame of the edit that agrees best "
+                    "with the others, or the frame from which key_frame was made.",
+                ),
+                io.Image.Input(
+                    "key_frame",
+                    optional=True,
+                    tooltip="One frame of the clip that you edited yourself, at the clip's size: in an image editor, "
+                    "by inpainting, or with any other model. Without it, a frame of the edit is used.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White where the object is, old and new. Only needed if the edit also changes what is "
+                    "around it; otherwise the object is where the edit differs from the clip.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="The clip with one form of the object, for VAE Decode."
+                ),
+                io.Image.Output(
+                    display_name="pasted", tooltip="The key frame pasted into all frames, before sampling again."
+                ),
+                io.String.Output(display_name="report", tooltip="Which frame was carried, and how far it went."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, inversion, latent, positive, negative, vae, cfg, denoise, key_frame_index, key_frame=None, mask=None
+    ) -> io.NodeOutput:
+        require_inflation(model)
+        edit = clip_latents(model, latent)
+        check_conditioning(positive, inversion.frames, "positive")
+        check_conditioning(negative, inversion.frames, "negative")
+        check_frames(model, inversion.frames, "the inversion")
+        check_schedule(model, inversion)
+        _check(edit, inversion, key_frame_index)
+        height, width = (PIXELS_PER_LATENT * edge for edge in edit.shape[2:])
+        allowed = None if mask is None else frame_masks(mask, len(edit), height, width)
+        own = None if key_frame is None else _picture(key_frame, height, width)
+        if cfg != 1:
+            warn_of_words(model, "positive", "edit")
+        if inversion.unconditional is not None:
+            negative = scheduled_negative(model, negative, inversion, positive=positive)
+        result = cls._paste(decoded(vae, inversion.source), decoded(vae, edit), allowed, own, key_frame_index)
+        free = (F.adaptive_max_pool2d(result.changed, edit.shape[2:]) > 0.01).float()
+        latents = encoded(vae, result.frames)
+        sampled = sample_again(model, inversion, latents, edit, free, positive, negative, cfg, denoise)
+        report = _report(result, own is not None)
+        show_text(report)
+        return io.NodeOutput({"samples": sampled}, result.frames.movedim(1, -1), report)
+
+    @staticmethod
+    def _paste(
+        source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None, own: torch.Tensor | None, index: int
+    ) -> key_frame.Carried:
+        """The key frame pasted into the edit. `source`, `edit`: `f 3 h w` in 0..1; `allowed`: `f 1 h w`, where the
+        object is; `own`: the user's key frame `3 h w`; `index`: its number, or -1."""
+        regions = key_frame.edited_region(source, edit)
+        regions = regions if allowed is None else regions * allowed
+        key_frame.check_one_object(regions)
+        key = index if own is None or index >= 0 else key_frame.frame_of(source, own)
+        motion = object_motion(source, regions, max(key, 0), progress(len(source) - 1))
+        if key < 0:
+            key = key_frame.typical_frame(edit, regions, motion)
+        if own is None:
+            return key_frame.carried(source, edit, regions, edit[key], regions[key], motion, key)
+        region = key_frame.edited_region(source[key : key + 1], own.unsqueeze(0))[0]
+        region = region if allowed is None else region * allowed[key]
+        return key_frame.carried(source, edit, regions, own, region, motion, key)
+
+
+def _check(edit: torch.Tensor, inversion, index: int) -> None:
+    if edit.shape != inversion.noise.shape:
+        raise ValueError(
+            f"latent has the shape {list(edit.shape)}, but the inversion {list(inversion.noise.shape)}: connect the "
+            "edit that EI2 Edit Sample made from this inversion."
+        )
+    if index >= len(edit):
+        raise ValueError(
+            f"There is no frame {index}: the clip's frames have the numbers 0 to {len(edit) - 1}; -1 finds the frame."
+        )
+
+
+def _picture(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The user's key frame, `3 h w`."""
+    frames = check_video(image, "key_frame")
+    if len(frames) != 1:
+        raise ValueError(f"key_frame holds {len(frames)} pictures: connect one edited frame.")
+    if frames.shape[1:3] != (height, width):
+        raise ValueError(
+            f"key_frame is {frames.shape[2]} x {frames.shape[1]}, but the clip {width} x {height}: give it the clip's "
+            "size, without moving what it shows."
+        )
+    return frames[0].movedim(-1, 0)
+
+
+def _report(result: key_frame.Carried, by_user: bool) -> str:
+    frames, lost = len(result.frames), (result.followed < key_frame.LOST).nonzero().flatten().tolist()
+    what = f"{'Your' if by_user else 'The'} frame {result.key} was carried to {frames - len(lost)} of {frames} frames."
+    if not lost:
+        return what
+    return (
+        f"{what} The object could not be followed to {', '.join(map(str, lost))}: it is hidden there or changes "
+        "its form, and these frames keep their own edit."
+    )
