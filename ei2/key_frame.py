@@ -17,7 +17,8 @@ from .object_motion import moved
 from .warp import blurred, seen_at
 
 SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
-UNCHANGED, WHOLE = 0.03, 0.6  # a threshold below the first: no edit; a share of the clip above the second: all of it
+UNCHANGED, SURE = 0.03, 0.2  # differences of colours, in 0..1, that may be noise, and that are an edit
+WHOLE = 0.6  # share of the clip above which an edit is one of the whole picture
 EDGE = (0.6, 1.4)  # of the threshold: differences that count as unchanged, and as changed
 ALIKE = 0.15  # largest difference of colours, in 0..1, of a pixel that was followed
 LOST, FOLLOWED = 0.4, 0.6  # share of such pixels: the frame keeps its own edit, or takes the key frame
@@ -38,16 +39,19 @@ class Carried:
 def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
     """Where an edit differs from its source, both `f 3 h w` in 0..1, soft in 0..1: `f 1 h w`.
 
-    The threshold lies midway between the means of the differences above and below it (Ridler and Calvard, 1978).
-    Raises `ValueError` if nothing differs.
+    The threshold lies midway between the means of the differences above and below it (Ridler and Calvard, 1978), but
+    not above `SURE`. Raises `ValueError` if nothing differs.
     """
     difference = blurred((edit - source).abs(), max(0.5, SMOOTH * min(source.shape[2:]))).amax(dim=1, keepdim=True)
     threshold = difference.max() / 2
     for _ in range(20):
         above = difference > threshold
-        if threshold < UNCHANGED or not above.any():
+        if threshold < UNCHANGED:
             raise ValueError("The edit hardly differs from its clip, so there is nothing to carry: raise cfg.")
+        if above.all():
+            break
         threshold = (difference[above].mean() + difference[~above].mean()) / 2
+    threshold = threshold.clamp(max=SURE)
     low, high = (share * threshold for share in EDGE)
     return ((difference - low) / (high - low)).clamp(0, 1)
 

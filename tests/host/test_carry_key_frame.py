@@ -1,0 +1,159 @@
+"""EI2 Carry Key Frame: one frame's edit in all frames, everything else as EI2 Edit Sample made it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ei2.measures import psnr
+from miniature.clips import QUICKSTART_TARGET_PROMPT, quickstart_clip
+from miniature.world import object_mask, render
+
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
+
+STEPS, KEY = 6, 2
+SCENES = quickstart_clip()[::2]
+TRUTH = [scene.edited(shape="circle", color="red") for scene in SCENES]
+
+
+def uneven() -> list:
+    """The edit's scenes, whose object has another size in every frame."""
+    rng = random.Random(0)
+    return [scene.edited(radius=scene.radius * rng.uniform(0.8, 1.2)) for scene in TRUTH]
+
+
+@pytest.fixture(scope="module")
+def latents(miniature):
+    """Latents of scenes."""
+    with torch.inference_mode():
+        return lambda scenes: miniature[2].encode(render(scenes).movedim(1, -1)).float()
+
+
+@pytest.fixture(scope="module")
+def carry(pack, model, miniature, inflate, source, encode, latents):
+    """`carry(denoise, …)` -> the node's outputs; the edit is uneven, unless another is given."""
+    with torch.inference_mode():
+        inflated, edit = inflate(model, "EI2"), latents(uneven())
+        inversion = (
+            pack("nodes.invert").Invert.execute(inflated, {"samples": latents(SCENES)}, source, STEPS, 0).args[0]
+        )
+    node = pack("nodes.carry_key_frame").CarryKeyFrame
+
+    def carry(
+        denoise=0.0, cfg=2.0, index=-1, edit=edit, positive=QUICKSTART_TARGET_PROMPT, inversion=inversion, **more
+    ):
+        return node.execute(
+            inflated,
+            inversion,
+            {"samples": edit},
+            encode(positive),
+            encode(""),
+            miniature[2],
+            cfg,
+            denoise,
+            index,
+            **more,
+        ).args
+
+    carry.edit, carry.inversion = edit, inversion
+    return carry
+
+
+@pytest.fixture(scope="module")
+def pictures(miniature):
+    """Latents, decoded: `f 3 h w`."""
+    return lambda latent: miniature[2].decode(latent["samples"]).movedim(-1, 1).float()
+
+
+def test_all_frames_get_the_key_frames_form(carry, pictures):
+    key = render(TRUTH)[KEY : KEY + 1].movedim(1, -1)
+    truth, before = render(TRUTH), psnr(pictures({"samples": carry.edit}), render(TRUTH))
+    for denoise, gain in ((0.0, 1.0), (0.5, 1.0)):
+        latent, pasted, report = carry(denoise, key_frame=key)
+        assert psnr(pictures(latent), truth) > before + gain
+        assert pasted.shape == (len(SCENES), 128, 128, 3)
+        assert report == f"Your frame {KEY} was carried to {len(SCENES)} of {len(SCENES)} frames."
+
+
+def test_a_frame_of_the_edit_is_found_or_chosen(carry, pictures):
+    latent, pasted, report = carry()
+    assert report.startswith("The frame ") and report.endswith(f"to {len(SCENES)} of {len(SCENES)} frames.")
+    _, chosen, report = carry(index=4)
+    assert report.startswith("The frame 4 ")
+    own = pictures({"samples": carry.edit})[4].movedim(0, -1)
+    assert (chosen[4] - own).abs().mean() < 0.01 < (chosen[1] - pasted[1]).abs().mean()
+
+
+@pytest.mark.parametrize("denoise", [0.0, 0.5, 1.0])
+def test_far_from_the_object_the_edit_stays(carry, denoise):
+    latent = carry(denoise)[0]["samples"]
+    either = torch.maximum(object_mask(SCENES), object_mask(uneven()))
+    near = F.max_pool2d(F.adaptive_max_pool2d(either, latent.shape[2:]), 7, 1, 3) > 0
+    far = ~near.expand_as(latent)
+    assert far.float().mean() > 0.2
+    assert torch.allclose(latent[far], carry.edit[far], atol=1e-4)
+    assert not torch.allclose(latent, carry.edit, atol=0.1)
+
+
+def test_sampling_again_is_a_step_of_the_edit_itself(carry, pack, model, inflate, encode):
+    """From the first step on, with everything free, it is EI2 Edit Sample."""
+    again = pack("host.key_frame").sample_again
+    inflated, prompts = inflate(model, "EI2"), (encode(QUICKSTART_TARGET_PROMPT), encode(""))
+    inversion = carry.inversion
+    free = torch.ones(len(SCENES), 1, *inversion.noise.shape[2:])
+    sampled = again(inflated, inversion, inversion.source, carry.edit, free, *prompts, 2.0, 1.0)
+    node = pack("nodes.edit_sample").EditSample
+    edited = node.execute(inflated, inversion, *prompts, 2.0).args[0]["samples"]
+    assert torch.allclose(sampled, edited, atol=2e-3)
+
+
+def test_what_surrounds_the_object_may_change_too_with_a_mask(carry, latents):
+    elsewhere = latents([scene.edited(background="yellow") for scene in uneven()])
+    mask = torch.maximum(object_mask(SCENES), object_mask(uneven()))[:, 0]
+    with pytest.raises(ValueError, match="nearly the whole picture.*connect a mask"):
+        carry(edit=elsewhere)
+    latent, pasted, _ = carry(edit=elsewhere, mask=mask)
+    assert not torch.allclose(latent["samples"], elsewhere, atol=0.1)
+    corner = pasted[:, :8, -8:]
+    assert corner[..., 2].mean() < 0.6 < corner[..., 0].mean()  # still yellow
+
+
+def test_a_windowed_inversion_with_null_text_is_taken(carry, pack, model, inflate, source, encode, latents):
+    node = pack("nodes.invert").Invert
+    inversion = node.execute(
+        inflate(model, "EI2"), {"samples": latents(SCENES)}, source, STEPS, 0,
+        null_text=True, null_inner_steps=1, empty=encode(""),
+    ).args[0]  # fmt: skip
+    latent = carry(0.5, inversion=inversion)[0]["samples"]
+    assert torch.isfinite(latent).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda c: {"edit": c.edit[:3]}, r"latent has the shape \[3, 4, 16, 16\].*EI2 Edit Sample made"),
+        (lambda c: {"index": 6}, "There is no frame 6: the clip's frames have the numbers 0 to 5; -1 finds"),
+        (lambda c: {"key_frame": torch.rand(2, 128, 128, 3)}, "key_frame holds 2 pictures: connect one"),
+        (lambda c: {"key_frame": torch.rand(1, 96, 128, 3)}, "key_frame is 128 x 96, but the clip 128 x 128"),
+        (lambda c: {"mask": torch.zeros(128, 128)}, "nothing inside the mask: is it inverted"),
+        (lambda c: {"mask": torch.ones(3, 128, 128)}, "There are 6 frames, but the mask has 3"),
+        (lambda c: {"edit": c.inversion.source}, "hardly differs from its clip"),
+    ],
+    ids=["another clip", "index", "two pictures", "size", "black mask", "masks", "no edit"],
+)
+def test_bad_inputs_are_said(carry, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        carry(0.5, **wrong(carry))
+
+
+def test_cancelling_leaves_nothing(carry, monkeypatch):
+    import comfy.model_management as management
+
+    management.interrupt_current_processing(True)
+    with pytest.raises(management.InterruptProcessingException):
+        carry(0.5)
+    management.interrupt_current_processing(False)
+    assert carry(0.5)[2].startswith("The frame")
