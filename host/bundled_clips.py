@@ -1,4 +1,4 @@
-"""The clips of the bundled workflows, in ComfyUI's input folder as its own example picture is."""
+"""The clips and pictures of the bundled workflows, in ComfyUI's input folder as its own example picture is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def provide_clips() -> None:
-    """Copies the clips that the input folder lacks; a file of the same name stays. Raises `OSError`."""
+    """Copies the clips and pictures that the input folder lacks; a file of the same name stays. Raises `OSError`."""
     inputs = Path(folder_paths.get_input_directory())
-    for clip in sorted(ASSETS.glob("*.mp4")):
-        if not (inputs / clip.name).exists():
+    for file in [*ASSETS.glob("*.mp4"), *ASSETS.glob("*_key_frame.png")]:
+        if not (inputs / file.name).exists():
             inputs.mkdir(parents=True, exist_ok=True)
             with writing_folder(inputs) as folder:
-                os.replace(shutil.copyfile(clip, folder / clip.name), inputs / clip.name)
+                os.replace(shutil.copyfile(file, folder / file.name), inputs / file.name)

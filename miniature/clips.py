@@ -2,7 +2,8 @@
 
     python -m miniature.clips
 
-writes the clip the quick start edits, `assets/quickstart.mp4`, and how near its pixels are, `quickstart_depth.mp4`.
+writes the clip the quick start edits, `assets/quickstart.mp4`, how near its pixels are, `quickstart_depth.mp4`, and one
+of its frames with another object, `quickstart_key_frame.png`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import av
 import torch
+from PIL import Image
 
 from .world import PERIOD, Scene, object_mask, prompt, render
 
 QUICKSTART_FILE = Path(__file__).parent.parent / "assets" / "quickstart.mp4"
 DEPTH_FILE = QUICKSTART_FILE.with_name("quickstart_depth.mp4")
+KEY_FRAME_FILE = QUICKSTART_FILE.with_name("quickstart_key_frame.png")
+KEY_FRAME, KEY_FRAME_TARGET = 6, {"shape": "star", "color": "orange"}
 FAR, NEAR = 0.2, 0.85  # grey of the background and of the object in it
 QUICKSTART_FPS = 8
 QUICKSTART_FRAMES = 12
@@ -82,6 +86,11 @@ def quickstart_depth() -> torch.Tensor:
     return (FAR + (NEAR - FAR) * object_mask(quickstart_clip())).expand(-1, 3, -1, -1)
 
 
+def quickstart_key_frame() -> torch.Tensor:
+    """One frame of the clip with another object in the same pose, as a person might draw it, `3 h w`."""
+    return render([quickstart_clip()[KEY_FRAME].edited(**KEY_FRAME_TARGET)])[0]
+
+
 def write_clip(scenes: list[Scene], path: Path, fps: int) -> None:
     """Renders the scenes and writes them as H.264, one picture per scene."""
     write_video(render(scenes), path, fps)
@@ -122,6 +131,8 @@ def main() -> None:
     scenes = quickstart_clip()
     write_clip(scenes, QUICKSTART_FILE, QUICKSTART_FPS)
     write_video(quickstart_depth(), DEPTH_FILE, QUICKSTART_FPS)
+    pixels = (quickstart_key_frame() * 255).round().byte().movedim(0, -1).numpy()
+    Image.fromarray(pixels).save(KEY_FRAME_FILE, optimize=True)
     error = read_video(QUICKSTART_FILE) - render(scenes)
     print(
         f"{QUICKSTART_FILE}: {len(scenes)} frames, {QUICKSTART_FILE.stat().st_size / 1000:.1f} kB, "

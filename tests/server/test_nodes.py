@@ -105,6 +105,21 @@ NODES = {
         },
         {"latent": "LATENT", "source_latent": "LATENT", "attention_maps": "IMAGE"},
     ),
+    "EI2_CarryKeyFrame": (
+        "EI2 Carry Key Frame",
+        {
+            "model": "MODEL",
+            "inversion": "EI2_INVERSION",
+            "latent": "LATENT",
+            "positive": "CONDITIONING",
+            "negative": "CONDITIONING",
+            "vae": "VAE",
+            "cfg": ("FLOAT", 7.5),
+            "denoise": ("FLOAT", 0.3),
+            "key_frame_index": ("INT", -1),
+        },
+        {"latent": "LATENT", "pasted": "IMAGE", "report": "STRING"},
+    ),
     "EI2_ShiftProbe": (
         "EI2 Shift Probe",
         {
@@ -166,6 +181,7 @@ OPTIONAL = {
         "trajectory": "BOOLEAN",
     },
     "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
+    "EI2_CarryKeyFrame": {"key_frame": "IMAGE", "mask": "MASK"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
     "EI2_OneShotTune": {
         "snapshot_every": "INT",

@@ -1,0 +1,82 @@
+"""EI2 Carry Key Frame: do the frames of an edit agree in the new object's form, before and after it?
+
+The quickstart's clip is tuned on and inverted once and edited into several shapes. Each edit is compared with the same
+edit after one of its own frames was carried through the clip, and after the correct frame, as a person would draw it,
+was. Agreement of frames (`editbench/agreement.py`), PSNR to the right result in dB, flicker, and CPU seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.bench import Bench, BenchClip
+from benchmarks.editbench.agreement import agreement
+from benchmarks.results import markdown_table
+from benchmarks.runner import run
+from devtools.in_process import pack
+from ei2.measures import flicker, psnr
+from miniature.clips import KEY_FRAME, edited, quickstart_clip
+from miniature.scene import view_of
+from miniature.sheets import contact_sheet
+from miniature.world import Scene, prompt, render
+
+TUNING = {"steps": 200, "learning_rate": 1e-3, "precision": "bf16"}
+GUIDANCE = 3.0
+DENOISE = 0.3
+TARGETS = {"circle": "red", "triangle": "green", "star": "orange", "heart": "red", "ring": "purple", "square": "green"}
+METHODS = {"edit": "edit alone", "pasted": "pasted only", "carried": "carried", "drawn": "drawn, carried"}
+SCORES = {"agreement": "{:.2f}", "psnr": "{:.1f} dB", "flicker": "{:.3f}", "seconds": "{:.1f} s"}
+
+
+def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterator[dict]:
+    """One row per shape and method, and a contact sheet per shape."""
+    video = BenchClip(bench, scenes, prompt(scenes[0]))
+    model = bench.tuned(video, **TUNING)
+    inversion = bench.invert(model, video.latents, video.source, steps)
+    node = pack("nodes.carry_key_frame").CarryKeyFrame
+    for shape, color in TARGETS.items():
+        target = edited(scenes, shape=shape, color=color)
+        truth, positive = render(target), bench.encode(prompt(target[0]))
+        latents, seconds = timed(lambda: bench.sample_latents(model, inversion, positive, GUIDANCE))
+        drawn = truth[KEY_FRAME : KEY_FRAME + 1].movedim(1, -1)
+        results = {"edit": (latents, seconds)}
+        for method, denoise, picture in (("pasted", 0.0, None), ("carried", DENOISE, None), ("drawn", DENOISE, drawn)):
+            carry = lambda: node.execute(
+                model, inversion, {"samples": latents}, positive, bench.empty, bench.vae, GUIDANCE, denoise, -1, picture
+            )
+            carried, seconds = timed(carry)
+            results[method] = (carried.args[0]["samples"], seconds)
+        sheet = {"source": video.frames}
+        for method, (result, seconds) in results.items():
+            pictures = sheet[METHODS[method]] = bench.decode(result)
+            yield {
+                "shape": shape,
+                "method": method,
+                "agreement": round(agreement(pictures, [view_of(scene) for scene in target]), 3),
+                "psnr": round(psnr(pictures, truth), 2),
+                "flicker": round(flicker(pictures, truth), 4),
+                "seconds": round(seconds, 1),
+            }
+        contact_sheet({**sheet, "right result": truth}, stem.with_name(f"{stem.name}_{shape}.png"))
+
+
+def timed(work) -> tuple:
+    """What `work` returns, and its CPU seconds."""
+    start = time.process_time()
+    return work(), time.process_time() - start
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: one line per shape and method."""
+    lines = [
+        [row["shape"], METHODS[row["method"]], *(form.format(row[score]) for score, form in SCORES.items())]
+        for row in rows
+    ]
+    return markdown_table(["shape", "", "agreement", "PSNR", "flicker", "CPU time"], lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run("key-frame", __doc__, "key_frame_{device}.json", [quickstart_clip()], measure, table, steps=50))
