@@ -5,7 +5,7 @@ import { api } from "../../scripts/api.js";
 const TITLES = {
   quickstart: "Quickstart",
   quickstart_full: "Quickstart, every step",
-  key_frame: "Edit one frame, carry it through the clip",
+  key_frame: "Carry a key frame",
   ei2_control_blend: "Attention control",
   masked_edit: "Edit inside a mask",
   sd15_object_swap: "Swap the object (SD 1.5)",
