@@ -10,6 +10,7 @@ import pytest
 import torch.nn.functional as F
 
 from devtools.demo.workflows import VIDEOS, files_of
+from miniature.clips import KEY_FRAME, quickstart_key_frame
 from tests.small_control_net import provide_control_net
 
 from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run, skip_if_older
@@ -89,6 +90,23 @@ def test_only_the_masked_part_changes(client):
     assert ((others[2] - clip).abs() * deep).sum() / deep.sum() > 0.05
     for name in VIDEOS:
         assert len(frames_of(client, graph, result, f"EI2/masked_edit_{name}")) == FRAMES, name
+
+
+def test_a_drawn_frame_is_carried_through_the_clip(client):
+    graph = bundled("key_frame", KEY_FRAME + 2, STEPS, STEPS)
+    own, drawn = names(graph, "EI2_CarryKeyFrame")
+    assert "key_frame" in graph[drawn]["inputs"] and "key_frame" not in graph[own]["inputs"]
+    for name in (own, drawn):
+        graph[f"{name}_pasted"] = node("SaveImage", images=(name, 1), filename_prefix="pasted")
+        graph[f"{name}_report"] = node("PreviewAny", source=(name, 2))
+    result = run(client, graph)
+    assert result.outputs[f"{drawn}_report"]["text"][0].startswith(f"Your frame {KEY_FRAME} was carried to ")
+    assert result.outputs[f"{own}_report"]["text"][0].startswith("The frame ")
+    pasted = result.pictures(f"{drawn}_pasted")
+    assert (pasted[KEY_FRAME] - quickstart_key_frame()).abs().mean() < 0.03
+    assert (pasted - result.pictures(f"{own}_pasted")).abs().max() > 0.3
+    for name in ("comparison", "carried"):
+        assert len(frames_of(client, graph, result, f"EI2/key_frame_{name}")) == KEY_FRAME + 2
 
 
 def test_one_workflow_keeps_a_tune_and_the_other_one_uses_it(client, server):
