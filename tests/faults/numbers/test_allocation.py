@@ -51,7 +51,7 @@ def within(room, run):
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 with torch.inference_mode():
-    model, clip, _ = pack("host.miniature").load_miniature()
+    model, clip, vae = pack("host.miniature").load_miniature()
     encode = pack("host.clip").encode
     source, empty = encode(clip, "a red circle on a white background"), encode(clip, "")
     inflated = nodes["InflateUNet"].execute(model, "EI2").args[0]
@@ -76,6 +76,8 @@ with torch.inference_mode():
         "edit": lambda n: nodes["EditSample"].execute(inflated, inversions[n], source, empty, 7.5),
         "controlled edit": lambda n: nodes["EditSample"].execute(
             inflated, inversions[n], positive, empty, 7.5, control),
+        "carry": lambda n: nodes["CarryKeyFrame"].execute(
+            inflated, inversions[n], {"samples": latents[n]["samples"].flip(0)}, source, empty, vae, 7.5, 0.5, -1),
         "probe": lambda n: nodes["ShiftProbe"].execute(inflated, latents[n], source, "500"),
         "compare": lambda n: nodes["Compare"].execute("a", "grid", video_1=video, video_2=video, video_3=video),
         "metrics": lambda n: nodes["Metrics"].execute(video, video, mask=torch.zeros(8, 512, 512)),
@@ -103,4 +105,4 @@ def test_allocations_that_fail(rounds):
     print(f"{len(lines)} runs with too little memory: {len(said)} explained, {len(raw)} raw")
     assert done.stdout.endswith("AS BEFORE\n"), done.stdout[-2000:] + done.stderr[-3000:]
     assert not raw, raw
-    assert len(lines) == 9 * len(rooms) and len(said) >= 6
+    assert len(lines) == 10 * len(rooms) and len(said) >= 6
