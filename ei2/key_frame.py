@@ -13,27 +13,29 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .object_motion import moved
+from .object_motion import ALIKE, LOST, moved
 from .warp import blurred, seen_at
 
 SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
 UNCHANGED, SURE = 0.03, 0.2  # differences of colours, in 0..1, that may be noise, and that are an edit
 WHOLE = 0.6  # share of the clip above which an edit is one of the whole picture
 EDGE = (0.6, 1.4)  # of the threshold: differences that count as unchanged, and as changed
-ALIKE = 0.15  # largest difference of colours, in 0..1, of a pixel that was followed
-LOST, FOLLOWED = 0.4, 0.6  # share of such pixels: the frame keeps its own edit, or takes the key frame
+FOLLOWED = 0.6  # share of the object's pixels found again from which a frame takes the key frame; below `LOST`, its own
 
 
 @dataclass(frozen=True)
 class Carried:
-    """`frames` `f 3 h w`: the edit with the key frame pasted into it; `key`: whose edit that is; `followed` `f`: the
-    share of the source's object that was found again in each frame, 0..1; `changed` `f 1 h w`: where `frames` is no
-    longer the edit, 0..1."""
+    """`frames` `f 3 h w`: the edit with a key frame pasted into it; `followed` `f`: the share of the source's object
+    that was found again in each frame, 0..1; `changed` `f 1 h w`: where `frames` is no longer the edit, 0..1."""
 
     frames: torch.Tensor
-    key: int
     followed: torch.Tensor
     changed: torch.Tensor
+
+    @property
+    def lost(self) -> list[int]:
+        """The frames that keep their own edit."""
+        return (self.followed < LOST).nonzero().flatten().tolist()
 
 
 def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
@@ -100,7 +102,18 @@ def carried(
     # covers all of the source's object.
     own = trust * _pasted(regions)
     frames = torch.lerp(torch.lerp(edit, source, own), seen_at(picture.expand_as(edit), places), share)
-    return Carried(frames, key, followed, torch.maximum(share, own))
+    return Carried(frames, followed, torch.maximum(share, own))
+
+
+def nearest(results: dict[int, Carried]) -> Carried:
+    """Of several key frames' results, by the key frames' numbers: every frame takes the nearest key frame from which
+    the object was followed to it."""
+    chosen = []
+    for i in range(len(next(iter(results.values())).frames)):
+        by_distance = sorted(results, key=lambda key: abs(key - i))
+        chosen.append(next((key for key in by_distance if results[key].followed[i] >= LOST), by_distance[0]))
+    pick = lambda name: torch.stack([getattr(results[key], name)[i] for i, key in enumerate(chosen)])
+    return Carried(pick("frames"), pick("followed"), pick("changed"))
 
 
 def _pasted(regions: torch.Tensor) -> torch.Tensor:

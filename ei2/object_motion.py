@@ -23,6 +23,7 @@ MARGIN = 0.04  # of the picture's shorter side: how far around the object pictur
 LARGEST = 256  # pixels: larger pictures are shrunk to this longer side
 NOISE, NEAR = 0.02, 1.5  # differences of colours that say nothing, in 0..1; pixels over which they are averaged
 BACKGROUND = 0.05  # weight of pixels that may well move with the camera
+ALIKE, LOST = 0.15, 0.4  # difference of colours, in 0..1, and share of pixels alike below which the object is not found
 
 
 def object_motion(
@@ -42,21 +43,25 @@ def object_motion(
     centres = [_centroid(mask) for mask in around]
     still = torch.eye(3, dtype=torch.float64)
     matrices, camera = {reference: still}, {reference: still}
-    for i in [*range(reference + 1, len(frames)), *range(reference - 1, -1, -1)]:
-        near = i - 1 if i > reference else i + 1
-        frame, there, centre = frames[i : i + 1], around[i : i + 1], centres[i]
-        neighbour, target = frames[near : near + 1], frames[reference : reference + 1]
-        start = still.clone()
-        start[:2, 2] = centres[near] - centre
-        pan = align(frame, neighbour, 1 - there, still, centre, LEVELS)
-        unlike = _error(frame, neighbour, pan)
-        moves = BACKGROUND + unlike / (unlike + NOISE**2)
-        start = matrices[near] @ align(frame, neighbour, there * moves, start, centre, LEVELS)
-        camera[i] = camera[near] @ pan
-        behind, before = _error(frame, target, camera[i]), _error(frame, target, start)
-        moves = (behind + NOISE**2) / (behind + before + 2 * NOISE**2)
-        matrices[i] = align(frame, target, there * moves, start, centre, LAST_LEVELS)
-        on_frame()
+    for sweep in (range(reference + 1, len(frames)), range(reference - 1, -1, -1)):
+        near = reference
+        for i in sweep:
+            frame, mask, there, centre = frames[i : i + 1], masks[i : i + 1], around[i : i + 1], centres[i]
+            neighbour, target = frames[near : near + 1], frames[reference : reference + 1]
+            start = still.clone()
+            start[:2, 2] = centres[near] - centre
+            pan = align(frame, neighbour, 1 - there, still, centre, LEVELS)
+            unlike = _error(frame, neighbour, pan)
+            moves = BACKGROUND + unlike / (unlike + NOISE**2)
+            start = matrices[near] @ align(frame, neighbour, there * moves, start, centre, LEVELS)
+            camera[i] = camera[near] @ pan
+            behind, before = _error(frame, target, camera[i]), _error(frame, target, start)
+            moves = (behind + NOISE**2) / (behind + before + 2 * NOISE**2)
+            matrices[i] = align(frame, target, there * moves, start, centre, LAST_LEVELS)
+            alike = _error(frame, target, matrices[i]) < ALIKE**2
+            if (mask * alike).sum() >= LOST * mask.sum():  # what hides the object now may let it go again
+                near = i
+            on_frame()
     return torch.stack([to_small.inverse() @ matrices[i] @ to_small for i in range(len(frames))]).float()
 
 

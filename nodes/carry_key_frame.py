@@ -66,7 +66,8 @@ class CarryKeyFrame(io.ComfyNode):
                     "key_frame",
                     optional=True,
                     tooltip="One frame of the clip that you edited yourself, at the clip's size: in an image editor, "
-                    "by inpainting, or with any other model. Without it, a frame of the edit is used.",
+                    "by inpainting, or with any other model. Without it, a frame of the edit is used. For a long clip "
+                    "also a batch of several frames: each frame takes the nearest.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -99,37 +100,42 @@ class CarryKeyFrame(io.ComfyNode):
         _check(edit, inversion, key_frame_index)
         height, width = (PIXELS_PER_LATENT * edge for edge in edit.shape[2:])
         allowed = None if mask is None else frame_masks(mask, len(edit), height, width)
-        own = None if key_frame is None else _picture(key_frame, height, width)
+        drawn = None if key_frame is None else _pictures(key_frame, height, width, key_frame_index)
         if cfg != 1:
             warn_of_words(model, "positive", "edit")
         if inversion.unconditional is not None:
             negative = scheduled_negative(model, negative, inversion, positive=positive)
-        result = cls._paste(decoded(vae, inversion.source), decoded(vae, edit), allowed, own, key_frame_index)
+        keys, result = cls._paste(decoded(vae, inversion.source), decoded(vae, edit), allowed, drawn, key_frame_index)
         free = (F.adaptive_max_pool2d(result.changed, edit.shape[2:]) > 0.01).float()
         latents = encoded(vae, result.frames)
         sampled = sample_again(model, inversion, latents, edit, free, positive, negative, cfg, denoise)
-        report = _report(result, own is not None)
+        report = _report(result, keys, drawn is not None)
         show_text(report)
         return io.NodeOutput({"samples": sampled}, result.frames.movedim(1, -1), report)
 
     @staticmethod
     def _paste(
-        source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None, own: torch.Tensor | None, index: int
-    ) -> key_frame.Carried:
-        """The key frame pasted into the edit. `source`, `edit`: `f 3 h w` in 0..1; `allowed`: `f 1 h w`, where the
-        object is; `own`: the user's key frame `3 h w`; `index`: its number, or -1."""
-        regions = key_frame.edited_region(source, edit)
-        regions = regions if allowed is None else regions * allowed
+        source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None, drawn: torch.Tensor | None, index: int
+    ) -> tuple[list[int], key_frame.Carried]:
+        """The key frames' numbers, and the edit with them pasted. `source`, `edit`: `f 3 h w` in 0..1; `allowed`:
+        `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1."""
+
+        def region_of(source, picture, allowed):
+            found = key_frame.edited_region(source, picture)
+            return found if allowed is None else found * allowed
+
+        regions = region_of(source, edit, allowed)
         key_frame.check_one_object(regions)
-        key = index if own is None or index >= 0 else key_frame.frame_of(source, own)
-        motion = object_motion(source, regions, max(key, 0), progress(len(source) - 1))
-        if key < 0:
-            key = key_frame.typical_frame(edit, regions, motion)
-        if own is None:
-            return key_frame.carried(source, edit, regions, edit[key], regions[key], motion, key)
-        region = key_frame.edited_region(source[key : key + 1], own.unsqueeze(0))[0]
-        region = region if allowed is None else region * allowed[key]
-        return key_frame.carried(source, edit, regions, own, region, motion, key)
+        keys = [index] if drawn is None or index >= 0 else [key_frame.frame_of(source, one) for one in drawn]
+        motion = object_motion(source, regions, max(keys[0], 0), progress(len(source) - 1))
+        if keys[0] < 0:
+            keys = [key_frame.typical_frame(edit, regions, motion)]
+        results = {}
+        for key, picture in zip(keys, edit[keys] if drawn is None else drawn):
+            here = slice(key, key + 1)
+            region = region_of(source[here], picture.unsqueeze(0), None if allowed is None else allowed[here])[0]
+            results[key] = key_frame.carried(source, edit, regions, picture, region, motion, key)
+        return sorted(results), key_frame.nearest(results)
 
 
 def _check(edit: torch.Tensor, inversion, index: int) -> None:
@@ -144,25 +150,30 @@ def _check(edit: torch.Tensor, inversion, index: int) -> None:
         )
 
 
-def _picture(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The user's key frame, `3 h w`."""
+def _pictures(image: torch.Tensor, height: int, width: int, index: int) -> torch.Tensor:
+    """The user's key frames, `n 3 h w`."""
     frames = check_video(image, "key_frame")
-    if len(frames) != 1:
-        raise ValueError(f"key_frame holds {len(frames)} pictures: connect one edited frame.")
+    if len(frames) > 1 and index >= 0:
+        raise ValueError(
+            f"key_frame holds {len(frames)} pictures, and key_frame_index is the number of only one: set it to -1, "
+            "which finds the frame of each."
+        )
     if frames.shape[1:3] != (height, width):
         raise ValueError(
             f"key_frame is {frames.shape[2]} x {frames.shape[1]}, but the clip {width} x {height}: give it the clip's "
             "size, without moving what it shows."
         )
-    return frames[0].movedim(-1, 0)
+    return frames.movedim(-1, 1)
 
 
-def _report(result: key_frame.Carried, by_user: bool) -> str:
-    frames, lost = len(result.frames), (result.followed < key_frame.LOST).nonzero().flatten().tolist()
-    what = f"{'Your' if by_user else 'The'} frame {result.key} was carried to {frames - len(lost)} of {frames} frames."
-    if not lost:
+def _report(result: key_frame.Carried, keys: list[int], drawn: bool) -> str:
+    numbers = ", ".join(map(str, keys))
+    which, verb = (f"frames {numbers}", "were") if len(keys) > 1 else (f"frame {numbers}", "was")
+    count, total = len(result.frames) - len(result.lost), len(result.frames)
+    what = f"{'Your' if drawn else 'The'} {which} {verb} carried to {count} of {total} frames."
+    if not result.lost:
         return what
     return (
-        f"{what} The object could not be followed to {', '.join(map(str, lost))}: it is hidden there or changes "
+        f"{what} The object could not be followed to {', '.join(map(str, result.lost))}: it is hidden there or changes "
         "its form, and these frames keep their own edit."
     )

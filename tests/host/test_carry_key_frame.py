@@ -87,6 +87,14 @@ def test_a_frame_of_the_edit_is_found_or_chosen(carry, pictures):
     assert (chosen[4] - own).abs().mean() < 0.01 < (chosen[1] - pasted[1]).abs().mean()
 
 
+def test_several_key_frames_are_each_carried_to_their_neighbours(carry, pictures):
+    frames = render([*TRUTH[:1], *[scene.edited(color="green") for scene in TRUTH[-1:]]]).movedim(1, -1)
+    _, pasted, report = carry(key_frame=frames)
+    assert report == f"Your frames 0, 5 were carried to {len(SCENES)} of {len(SCENES)} frames."
+    middles = [pasted[i, round(scene.y), round(scene.x)] for i, scene in enumerate(SCENES)]
+    assert [int(pixel.argmax()) for pixel in middles] == [0, 0, 0, 1, 1, 1]  # red, then green
+
+
 @pytest.mark.parametrize("denoise", [0.0, 0.5, 1.0])
 def test_far_from_the_object_the_edit_stays(carry, denoise):
     latent = carry(denoise)[0]["samples"]
@@ -136,7 +144,7 @@ def test_a_windowed_inversion_with_null_text_is_taken(carry, pack, model, inflat
     [
         (lambda c: {"edit": c.edit[:3]}, r"latent has the shape \[3, 4, 16, 16\].*EI2 Edit Sample made"),
         (lambda c: {"index": 6}, "There is no frame 6: the clip's frames have the numbers 0 to 5; -1 finds"),
-        (lambda c: {"key_frame": torch.rand(2, 128, 128, 3)}, "key_frame holds 2 pictures: connect one"),
+        (lambda c: {"key_frame": torch.rand(2, 128, 128, 3), "index": 1}, "holds 2 pictures.*set it to -1"),
         (lambda c: {"key_frame": torch.rand(1, 96, 128, 3)}, "key_frame is 128 x 96, but the clip 128 x 128"),
         (lambda c: {"mask": torch.zeros(128, 128)}, "nothing inside the mask: is it inverted"),
         (lambda c: {"mask": torch.ones(3, 128, 128)}, "There are 6 frames, but the mask has 3"),

@@ -71,7 +71,7 @@ def test_a_correct_key_frame_makes_all_frames_correct(found, key):
     edit, truth, regions, motions = found
     region = key_frame.edited_region(SOURCE[key : key + 1], truth[key : key + 1])[0]
     result = key_frame.carried(SOURCE, edit, regions, truth[key], region, motions, key)
-    assert result.key == key and result.followed.min() > 0.9
+    assert not result.lost and result.followed.min() > 0.9
     assert result.frames.shape == edit.shape and result.changed.shape == regions.shape
     assert psnr(result.frames, truth) > psnr(edit, truth) + 3
     assert (result.frames[key] - truth[key]).abs().mean() < 0.01
@@ -95,10 +95,22 @@ def test_frames_in_which_the_object_is_hidden_keep_their_own_edit():
     for clip in (source, edit):
         clip[4, :, 30:100, 40:] = torch.tensor([0.1, 0.5, 0.2]).view(3, 1, 1)
     result = key_frame.carried(source, edit, regions, edit[1], regions[1], object_motion(source, regions, 1), 1)
-    assert result.followed[4] < key_frame.LOST and result.followed[[0, 1, 2, 3]].min() > key_frame.FOLLOWED
+    assert result.lost == [4] and result.followed[[0, 1, 2, 3]].min() > key_frame.FOLLOWED
     assert torch.equal(result.frames[4], edit[4])
 
 
 def test_the_frame_behind_a_picture_is_found():
     for i in (0, 5, 11):
         assert key_frame.frame_of(SOURCE, TRUTH[i]) == i
+
+
+def test_each_frame_takes_the_nearest_key_frame_from_which_it_was_reached():
+    def result(value: float, followed: list[float]) -> key_frame.Carried:
+        return key_frame.Carried(
+            torch.full((5, 3, 2, 2), value), torch.tensor(followed), torch.full((5, 1, 2, 2), value)
+        )
+
+    near = key_frame.nearest({0: result(0.1, [1, 1, 0.9, 0.1, 0.2]), 4: result(0.4, [1, 0.1, 0.2, 0.8, 0.1])})
+    assert near.frames[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.1, 0.1, 0.4, 0.4])
+    assert near.followed.tolist() == pytest.approx([1, 1, 0.9, 0.8, 0.1]) and near.lost == [4]
+    assert torch.equal(near.changed[:, :, 0, 0], near.frames[:, :1, 0, 0])
