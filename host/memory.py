@@ -92,6 +92,7 @@ def explained_out_of_memory(doing: str, latents: torch.Tensor, lower: str) -> It
 def out_of_memory_says(words: str) -> Iterator[None]:
     """Wraps work. If memory runs out and no inner wrapper has explained it, frees what the work held, lets the host
     unload its models and raises `OutOfMemory`. `words`: the work and what to do, after "not enough memory for"."""
+    onednn = torch.backends.mkldnn.enabled
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -101,6 +102,10 @@ def out_of_memory_says(words: str) -> Iterator[None]:
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         raise OutOfMemory(f"There was not enough memory for {words}") from error
+    finally:
+        # torch turns oneDNN off for good, with a warning only, when a matrix product of it gets no memory: everything
+        # after it would round differently, and bf16 would be many times slower.
+        torch.backends.mkldnn.enabled = onednn
 
 
 def _is_out_of_memory(error: Exception) -> bool:

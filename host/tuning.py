@@ -116,8 +116,7 @@ def tune_model(
 
 class Tuning:
     """The steps of one run, and what was learned so far. `about`: a `TuneResult`'s information on the run;
-    `start`: the state of an earlier run;
-    `measure_gain`: as in `tune_model`."""
+    `start`: the state of an earlier run; `measure_gain`: as in `tune_model`."""
 
     def __init__(self, model, trained: Trainable, about: dict, start: TrainingState | None, measure_gain: bool):
         self.model, self.trained, self.about, self.start = model, trained, about, start

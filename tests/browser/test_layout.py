@@ -12,8 +12,9 @@ import os
 
 import pytest
 
+from batch.client import Client
 from devtools.environment import ROOT
-from tests.server.graphs import NEWER, skip_if_older
+from tests.server.graphs import NEWER, forget_results, skip_if_older
 
 from .boxes import collisions, places
 from .editor import NODES_2, Editor
@@ -80,7 +81,10 @@ def test_nothing_overlaps(editor, renderer, picture, name):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_nothing_overlaps_after_a_run(editor, renderer, picture, name, tmp_path):
+def test_nothing_overlaps_after_a_run(server, editor, renderer, picture, name, tmp_path):
+    """Nodes whose results the server remembers would not show their texts."""
+    with Client(server.url) as client:
+        forget_results(client)
     run_short(editor, WORKFLOWS / f"{name}.json", tmp_path)
     found = collisions(editor)
     picture(editor, f"layout-{renderer}-{name}-run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -182,6 +183,19 @@ def test_other_errors_stay_what_they_are(memory):
             with memory.explained_out_of_memory("tuning", of_size(2), ""):
                 raise error
         assert found.value is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("could not create a primitive"), None])
+def test_onednn_is_on_again_after_a_product_without_memory(memory, error):
+    """torch turns it off (`LinearAlgebra.cpp`: "mkldnn_matmul failed, switching to BLAS gemm"), whether or not the work
+    goes on without it."""
+    assert torch.backends.mkldnn.enabled
+    with pytest.raises(memory.OutOfMemory) if error else nullcontext():
+        with memory.out_of_memory_says("work"):
+            torch.backends.mkldnn.enabled = False
+            if error:
+                raise error
+    assert torch.backends.mkldnn.enabled
 
 
 RUNS_OUT = """

@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.host,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the writers are forked, which this system cannot"),
 ]
+MOST_ROUNDS = 100  # kills until one of them has come while a file was written, and one after it
 RUNS = lambda process, since: psutil.pid_exists(process)
 
 
@@ -91,8 +92,10 @@ LOADERS = {
 @pytest.mark.parametrize("kind", LOADERS)
 def test_killed_at_random_moments(kind, tmp_path, writers, rounds):
     """Whatever stands under a file's own name is whole; what is left beside it is found, counted and swept."""
-    random, left, whole, made = Random(kind), 0, 0, writers(kind)
-    for _ in range(rounds(3, 20)):
+    random, left, whole, made, done = Random(kind), 0, 0, writers(kind), 0
+    while done < rounds(3, 20) or not (left and whole):  # some killed while they write, some that have written before
+        done += 1
+        assert done < MOST_ROUNDS, (left, whole)
         (child,) = made.start(tmp_path)
         time.sleep(random.uniform(0.0, 0.4))
         os.kill(child, signal.SIGKILL)
@@ -106,8 +109,7 @@ def test_killed_at_random_moments(kind, tmp_path, writers, rounds):
         left += len(temporary.find_litter(tmp_path, RUNS))
         temporary.sweep(tmp_path, RUNS)
         assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".safetensors"}
-    print(f"{kind}: {whole} whole files found, {left} leftovers swept")
-    assert left and whole, (left, whole)  # some were killed while they wrote, and some had written before
+    print(f"{kind}: {whole} whole files found, {left} leftovers swept after {done} kills")
 
 
 def test_a_snapshot_replaced_under_a_kill_is_the_old_or_the_new_one(tmp_path, writers, rounds):

@@ -89,6 +89,7 @@ with torch.inference_mode():
             gc.collect()
             print(name, room, within(room * 2**20, lambda: run(8)), flush=True)
             assert not leftovers(), leftovers()
+            assert torch.backends.mkldnn.enabled, name
     assert fingerprint() == before
     assert tune(2) == expected
     print("AS BEFORE")
