@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from .warp import blurred, gradients, pixels, seen_at
+from .warp import blurred, gradients, grown, moved, pixels, resizing, seen_at
 
 LEVELS, LAST_LEVELS = (8, 4, 2, 1), (2, 1)  # by how much pictures are shrunk, for neighbours and for the last alignment
 STEPS, STILL = 15, 0.02  # most steps per level; a step that moves nothing farther, in pixels, is the last
@@ -23,7 +23,8 @@ MARGIN = 0.04  # of the picture's shorter side: how far around the object pictur
 LARGEST = 256  # pixels: larger pictures are shrunk to this longer side
 NOISE, NEAR = 0.02, 1.5  # differences of colours that say nothing, in 0..1; pixels over which they are averaged
 BACKGROUND = 0.05  # weight of pixels that may well move with the camera
-ALIKE, LOST = 0.15, 0.4  # difference of colours, in 0..1, and share of pixels alike below which the object is not found
+ALIKE = 0.15  # difference of colours, in 0..1, below which pixels are alike
+LOST = 0.3  # share of the region whose pixels are alike, below which the object was not found
 
 
 def object_motion(
@@ -36,10 +37,10 @@ def object_motion(
     """
     shrink = min(1.0, LARGEST / max(frames.shape[2:]))
     size = [round(edge * shrink) for edge in frames.shape[2:]]
-    to_small = _scaled(size[1] / frames.shape[3], size[0] / frames.shape[2])
+    to_small = resizing(size[1] / frames.shape[3], size[0] / frames.shape[2])
     frames, masks = (F.interpolate(x.float(), size, mode="area") for x in (frames, masks))
     margin = max(1, round(MARGIN * min(size)))
-    around = blurred(F.max_pool2d(masks, 2 * margin + 1, 1, margin), margin / 2)
+    around = blurred(grown(masks, margin), margin / 2)
     centres = [_centroid(mask) for mask in around]
     still = torch.eye(3, dtype=torch.float64)
     matrices, camera = {reference: still}, {reference: still}
@@ -59,16 +60,10 @@ def object_motion(
             moves = (behind + NOISE**2) / (behind + before + 2 * NOISE**2)
             matrices[i] = align(frame, target, there * moves, start, centre, LAST_LEVELS)
             alike = _error(frame, target, matrices[i]) < ALIKE**2
-            if (mask * alike).sum() >= LOST * mask.sum():  # what hides the object now may let it go again
+            if (mask * alike).sum() > LOST * mask.sum():  # what hides the object now may let it go again
                 near = i
             on_frame()
     return torch.stack([to_small.inverse() @ matrices[i] @ to_small for i in range(len(frames))]).float()
-
-
-def moved(matrix: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Where a matrix `3 3` takes the pixels of a picture, `1 2 h w`."""
-    grid = pixels(height, width, matrix)
-    return (torch.einsum("ij,jhw->ihw", matrix[:2, :2], grid) + matrix[:2, 2].view(2, 1, 1)).unsqueeze(0)
 
 
 def align(
@@ -87,7 +82,7 @@ def align(
         a, b, w = (F.interpolate(x, size, mode="area") if level > 1 else x for x in (picture, target, weight))
         a, b = blurred(a, 1.0), blurred(b, 1.0)
         slopes = gradients(b)
-        to_level = _scaled(1 / level, 1 / level)
+        to_level = resizing(size[1] / picture.shape[3], size[0] / picture.shape[2])
         middle = to_level[:2, :2] @ centre + to_level[:2, 2]
         around = pixels(*size, a).double() - middle.view(2, 1, 1)
         reach = (w[0] * around.square().sum(dim=0)).sum() / w.sum().clamp(min=1e-6)  # mean squared distance
@@ -123,13 +118,6 @@ def _error(frame: torch.Tensor, target: torch.Tensor, matrix: torch.Tensor) -> t
     """The squared difference of the frame from the target at the mapped places, `1 1 h w`."""
     seen = seen_at(target, moved(matrix, *frame.shape[2:]).float())
     return blurred(seen - frame, NEAR).square().sum(dim=1, keepdim=True)
-
-
-def _scaled(across: float, down: float) -> torch.Tensor:
-    """The map of places to a resized picture. Centres of pixels, not their corners, are at whole numbers."""
-    matrix = torch.diag(torch.tensor([across, down, 1.0], dtype=torch.float64))
-    matrix[:2, 2] = (matrix.diagonal()[:2] - 1) / 2
-    return matrix
 
 
 def _centroid(mask: torch.Tensor) -> torch.Tensor:

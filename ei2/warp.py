@@ -1,4 +1,4 @@
-"""Pictures seen at other places: sampling, smoothing, gradients, and the pixel grid."""
+"""Pictures seen at other places: the pixel grid, maps of it, sampling, smoothing, gradients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ def pixels(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
     """The places (x, y) of a picture's pixels, `2 h w`, in pixels; the first pixel is at (0, 0)."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([x, y]).to(like)
+
+
+def resizing(across: float, down: float) -> torch.Tensor:
+    """The map `3 3` of places to those in a picture resized by these factors. Centres of pixels, not their corners, are
+    at whole numbers."""
+    matrix = torch.diag(torch.tensor([across, down, 1.0], dtype=torch.float64))
+    matrix[:2, 2] = (matrix.diagonal()[:2] - 1) / 2
+    return matrix
+
+
+def moved(matrix: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Where a matrix `3 3` takes the pixels of a picture, `1 2 h w`."""
+    grid = pixels(height, width, matrix)
+    return (torch.einsum("ij,jhw->ihw", matrix[:2, :2], grid) + matrix[:2, 2].view(2, 1, 1)).unsqueeze(0)
 
 
 def seen_at(pictures: torch.Tensor, places: torch.Tensor, outside: str = "border") -> torch.Tensor:
@@ -35,3 +49,9 @@ def gradients(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
     right = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     return right, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+
+
+def grown(masks: torch.Tensor, by: int) -> torch.Tensor:
+    """Masks `n 1 h w` with every place spread by so many pixels to all sides."""
+    wider = F.max_pool2d(masks, (1, 2 * by + 1), 1, (0, by))
+    return F.max_pool2d(wider, (2 * by + 1, 1), 1, (by, 0))  # one after the other: a square window is slow

@@ -16,7 +16,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 def provide_clips() -> None:
     """Copies the clips and pictures that the input folder lacks; a file of the same name stays. Raises `OSError`."""
     inputs = Path(folder_paths.get_input_directory())
-    for file in [*ASSETS.glob("*.mp4"), *ASSETS.glob("*_key_frame.png")]:
+    for file in sorted([*ASSETS.glob("*.mp4"), *ASSETS.glob("*_key_frame.png")]):
         if not (inputs / file.name).exists():
             inputs.mkdir(parents=True, exist_ok=True)
             with writing_folder(inputs) as folder:

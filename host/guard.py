@@ -40,6 +40,7 @@ def _is_conditioning(value) -> bool:
 CONNECTED: dict[str, Callable[[object], bool]] = {
     "MODEL": lambda value: hasattr(value, "get_model_object"),
     "CLIP": lambda value: value is None or hasattr(value, "tokenize"),  # None: the file has none; reported elsewhere
+    "VAE": lambda value: hasattr(value, "decode"),
     "CLIP_VISION": lambda value: hasattr(value, "encode_image"),
     "LATENT": lambda value: isinstance(value, dict) and hasattr(value.get("samples"), "shape"),
     "CONDITIONING": _is_conditioning,

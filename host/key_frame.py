@@ -6,17 +6,28 @@ import torch
 
 from ..ei2.inverted_clip import Inversion
 from ..ei2.masks import KeptOutside
+from .inputs import check_video
 from .sampling import sample
+from .unet import check_finite
 
 
-def decoded(vae, latents: torch.Tensor) -> torch.Tensor:
-    """The pictures `f 3 h w` in 0..1 of latents `f c h w`, in float32 on the CPU."""
-    return vae.decode(latents)[..., :3].float().cpu().movedim(-1, 1).clamp(0, 1)
+def decoded(vae, latents: torch.Tensor, name: str) -> torch.Tensor:
+    """The pictures `f 3 h w` in 0..1 of latents `f c h w`, in float32 on the CPU. `name`: of what they show. Raises
+    `ValueError` if they are not finite."""
+    return check_video(vae.decode(latents), name).movedim(-1, 1)
 
 
-def encoded(vae, frames: torch.Tensor) -> torch.Tensor:
-    """The latents `f c h w` of pictures `f 3 h w` in 0..1, in float32."""
-    return vae.encode(frames.movedim(1, -1)).float()
+def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The latents `f c h w` of pictures `f 3 h w` in 0..1, in float32. Raises `ValueError` if they are not finite, or
+    not of the shape of `like`."""
+    latents = vae.encode(frames.movedim(1, -1)).float()
+    if latents.shape != like.shape:
+        raise ValueError(
+            f"vae gives latents of the shape {list(latents.shape)}, but the edit's have {list(like.shape)}: connect "
+            "the VAE that encoded the clip."
+        )
+    check_finite(latents, "latents")
+    return latents
 
 
 def sample_again(
@@ -35,12 +46,13 @@ def sample_again(
     `edit`: latents that the result equals where `free` `f 1 h w` in 0..1 is 0, at the latents' size; `denoise`: the
     share of the steps, 0..1. All latents are in the host's scale.
     """
-    sigmas = inversion.sigmas
-    first = len(sigmas) - 1 - round(denoise * (len(sigmas) - 1))
-    if first == len(sigmas) - 1:
+    latents, free, noise, source = (x.to(edit) for x in (latents, free, inversion.noise, inversion.source))
+    if denoise == 0:
         return torch.lerp(edit, latents, free)
+    sigmas, steps = inversion.sigmas, len(inversion.sigmas) - 1
+    first = steps - max(1, round(denoise * steps))
     to_model, to_host = model.model.process_latent_in, model.model.process_latent_out
-    noise = (to_model(inversion.noise.float()) - to_model(inversion.source.float())) / sigmas[0]
+    noise = (to_model(noise) - to_model(source)) / sigmas[0]
     noisy = torch.stack([to_model(edit) + sigma * noise for sigma in sigmas[first:]])
     start = to_host(torch.lerp(noisy[0], to_model(latents) + sigmas[first] * noise, free))
     return sample(model, start, positive, negative, cfg, sigmas[first:], KeptOutside(free, noisy))

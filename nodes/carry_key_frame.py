@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 
-from ..ei2 import PIXELS_PER_LATENT, key_frame
+from ..ei2 import PIXELS_PER_LATENT
+from ..ei2.inverted_clip import Inversion
+from ..ei2.key_frame import WHOLE, Carried, KeyFrame, carried, edited_region, frame_of, typical_frame
 from ..ei2.masks import frame_masks
 from ..ei2.object_motion import object_motion
 from ..host.graph import warn_of_words
@@ -52,22 +54,22 @@ class CarryKeyFrame(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     tooltip="The share of the steps that is sampled again. More removes seams and adapts light and "
-                    "surroundings; less stays closer to the key frame. 0 only pastes it.",
+                    "surroundings; less stays closer to the key frame. 0 only pastes the key frame.",
                 ),
                 io.Int.Input(
                     "key_frame_index",
                     default=-1,
                     min=-1,
                     max=100_000,
-                    tooltip="The number of the key frame, from 0. -1 finds it: the frame of the edit that agrees best "
-                    "with the others, or the frame from which key_frame was made.",
+                    tooltip="Which frame to carry, counted from 0. -1 chooses: the frame of the edit that agrees best "
+                    "with the others or, with key_frame, the frame that it was made from.",
                 ),
                 io.Image.Input(
                     "key_frame",
                     optional=True,
                     tooltip="One frame of the clip that you edited yourself, at the clip's size: in an image editor, "
-                    "by inpainting, or with any other model. Without it, a frame of the edit is used. For a long clip "
-                    "also a batch of several frames: each frame takes the nearest.",
+                    "by inpainting, or with any other model. Without it, a frame of the edit is used. For a long clip, "
+                    "connect several frames as a batch: each frame of the clip takes the nearest one.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -83,7 +85,7 @@ class CarryKeyFrame(io.ComfyNode):
                 io.Image.Output(
                     display_name="pasted", tooltip="The key frame pasted into all frames, before sampling again."
                 ),
-                io.String.Output(display_name="report", tooltip="Which frame was carried, and how far it went."),
+                io.String.Output(display_name="report", tooltip="Which frame was carried, and to how many frames."),
             ],
         )
 
@@ -99,46 +101,79 @@ class CarryKeyFrame(io.ComfyNode):
         check_schedule(model, inversion)
         _check(edit, inversion, key_frame_index)
         height, width = (PIXELS_PER_LATENT * edge for edge in edit.shape[2:])
-        allowed = None if mask is None else frame_masks(mask, len(edit), height, width)
+        allowed = None if mask is None else frame_masks(mask.cpu(), len(edit), height, width)
         drawn = None if key_frame is None else _pictures(key_frame, height, width, key_frame_index)
         if cfg != 1:
             warn_of_words(model, "positive", "edit")
         if inversion.unconditional is not None:
             negative = scheduled_negative(model, negative, inversion, positive=positive)
-        keys, result = cls._paste(decoded(vae, inversion.source), decoded(vae, edit), allowed, drawn, key_frame_index)
+        source, pictures = decoded(vae, inversion.source, "the clip"), decoded(vae, edit, "the edit")
+        numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index)
         free = (F.adaptive_max_pool2d(result.changed, edit.shape[2:]) > 0.01).float()
-        latents = encoded(vae, result.frames)
+        latents = encoded(vae, result.frames, edit)
         sampled = sample_again(model, inversion, latents, edit, free, positive, negative, cfg, denoise)
-        report = _report(result, keys, drawn is not None)
+        report = _report(result, numbers, drawn is not None)
         show_text(report)
         return io.NodeOutput({"samples": sampled}, result.frames.movedim(1, -1), report)
 
-    @staticmethod
-    def _paste(
-        source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None, drawn: torch.Tensor | None, index: int
-    ) -> tuple[list[int], key_frame.Carried]:
-        """The key frames' numbers, and the edit with them pasted. `source`, `edit`: `f 3 h w` in 0..1; `allowed`:
-        `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1."""
 
-        def region_of(source, picture, allowed):
-            found = key_frame.edited_region(source, picture)
-            return found if allowed is None else found * allowed
+def _pasted(
+    source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None, drawn: torch.Tensor | None, index: int
+) -> tuple[list[int], Carried]:
+    """The key frames' numbers, and the edit with them pasted. `source`, `edit`: `f 3 h w` in 0..1; `allowed`:
+    `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1."""
+    regions = _region(source, edit, allowed)
+    if not regions.any():
+        raise ValueError(
+            "The edit hardly differs from its clip, so there is nothing to carry: raise cfg of EI2 Edit Sample."
+            if allowed is None
+            else "The edit changes nothing inside the mask: is it inverted?"
+        )
+    if regions.mean() > WHOLE:
+        raise ValueError(
+            "The edit changes nearly the whole picture, and only one object can be carried: connect a mask of it."
+        )
+    numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one) for one in drawn]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"Two pictures of key_frame seem to be made from the same frame (frames {_listed(numbers)}): give one per "
+            "frame."
+        )
+    # the motion is found from a frame that shows the object; any of those will do
+    reference = numbers[0] if numbers else int(regions.sum(dim=(1, 2, 3)).argmax())
+    advance = progress(2 * len(source) - 1)
+    motion = object_motion(source, regions, reference, advance)
+    numbers = numbers or [typical_frame(edit, regions, motion)]
+    keys = [KeyFrame(n, edit[n], regions[n]) for n in numbers]
+    if drawn is not None:
+        keys = [_drawn(n, picture, source, allowed) for n, picture in zip(numbers, drawn)]
+    return sorted(numbers), carried(source, edit, regions, keys, motion, restore=allowed is None, on_frame=advance)
 
-        regions = region_of(source, edit, allowed)
-        key_frame.check_one_object(regions)
-        keys = [index] if drawn is None or index >= 0 else [key_frame.frame_of(source, one) for one in drawn]
-        motion = object_motion(source, regions, max(keys[0], 0), progress(len(source) - 1))
-        if keys[0] < 0:
-            keys = [key_frame.typical_frame(edit, regions, motion)]
-        results = {}
-        for key, picture in zip(keys, edit[keys] if drawn is None else drawn):
-            here = slice(key, key + 1)
-            region = region_of(source[here], picture.unsqueeze(0), None if allowed is None else allowed[here])[0]
-            results[key] = key_frame.carried(source, edit, regions, picture, region, motion, key)
-        return sorted(results), key_frame.nearest(results)
+
+def _region(source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+    """Where they differ, inside the mask if there is one; all `f 3 h w` or `f 1 h w`."""
+    region = edited_region(source, edit)
+    return region if allowed is None else region * allowed
 
 
-def _check(edit: torch.Tensor, inversion, index: int) -> None:
+def _drawn(number: int, picture: torch.Tensor, source: torch.Tensor, allowed: torch.Tensor | None) -> KeyFrame:
+    """The user's key frame `3 h w`. Raises `ValueError` if it shows no other object than the source."""
+    here = slice(number, number + 1)
+    region = _region(source[here], picture.unsqueeze(0), None if allowed is None else allowed[here])[0]
+    if not region.any():
+        raise ValueError(
+            f"key_frame hardly differs from frame {number} of the clip{'' if allowed is None else ' inside the mask'}: "
+            "connect the frame that you edited, or set key_frame_index."
+        )
+    if region.mean() > WHOLE:
+        raise ValueError(
+            f"key_frame differs nearly everywhere from frame {number} of the clip: edit only the object, or connect a "
+            "mask of it."
+        )
+    return KeyFrame(number, picture, region)
+
+
+def _check(edit: torch.Tensor, inversion: Inversion, index: int) -> None:
     if edit.shape != inversion.noise.shape:
         raise ValueError(
             f"latent has the shape {list(edit.shape)}, but the inversion {list(inversion.noise.shape)}: connect the "
@@ -166,14 +201,19 @@ def _pictures(image: torch.Tensor, height: int, width: int, index: int) -> torch
     return frames.movedim(-1, 1)
 
 
-def _report(result: key_frame.Carried, keys: list[int], drawn: bool) -> str:
-    numbers = ", ".join(map(str, keys))
-    which, verb = (f"frames {numbers}", "were") if len(keys) > 1 else (f"frame {numbers}", "was")
+def _report(result: Carried, numbers: list[int], drawn: bool) -> str:
     count, total = len(result.frames) - len(result.lost), len(result.frames)
-    what = f"{'Your' if drawn else 'The'} {which} {verb} carried to {count} of {total} frames."
+    which = ("frames " if len(numbers) > 1 else "frame ") + _listed(numbers)
+    verb = "were" if len(numbers) > 1 else "was"
+    what = f"Your {which}" if drawn else f"{which.capitalize()} of the edit"
+    text = f"{what} {verb} carried to {count} of {total} frames."
     if not result.lost:
-        return what
+        return text
     return (
-        f"{what} The object could not be followed to {', '.join(map(str, result.lost))}: it is hidden there or changes "
-        "its form, and these frames keep their own edit."
+        f"{text} The object could not be followed to frames {_listed(result.lost)}: it is hidden there or changes its "
+        "form. These frames keep their own edit."
     )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

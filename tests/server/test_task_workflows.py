@@ -101,7 +101,7 @@ def test_a_drawn_frame_is_carried_through_the_clip(client):
         graph[f"{name}_report"] = node("PreviewAny", source=(name, 2))
     result = run(client, graph)
     assert result.outputs[f"{drawn}_report"]["text"][0].startswith(f"Your frame {KEY_FRAME} was carried to ")
-    assert result.outputs[f"{own}_report"]["text"][0].startswith("The frame ")
+    assert result.outputs[f"{own}_report"]["text"][0].startswith("Frame ")
     pasted = result.pictures(f"{drawn}_pasted")
     assert (pasted[KEY_FRAME] - quickstart_key_frame()).abs().mean() < 0.03
     assert (pasted - result.pictures(f"{own}_pasted")).abs().max() > 0.3

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ei2.object_motion import moved, object_motion
+from ei2.object_motion import object_motion
 from miniature import motion
 from miniature.clips import quickstart_clip
 from miniature.scene import Actor, View, object_mask, render, view_of
@@ -68,6 +68,14 @@ def test_a_disc_does_not_turn_with_what_is_behind_it():
     assert errors(views, found, 0).max() < 3
 
 
+def test_wide_pictures_are_followed_too():
+    views = CLIP[:5]
+    frames, masks = (F.pad(x, (40, 33, 0, 0), mode="replicate") for x in (render(views), coarse(views)))
+    found = object_motion(frames, masks, 2)
+    shift = torch.tensor([[1.0, 0, -40], [0, 1, 0], [0, 0, 1]])
+    assert errors(views, shift @ found @ shift.inverse(), 2).max() < 1
+
+
 def test_large_pictures_are_measured_in_their_own_pixels():
     views = CLIP[:4]
     frames, masks = render(views), coarse(views)
@@ -88,10 +96,3 @@ def test_progress_is_told_and_one_frame_needs_none():
 def test_nothing_to_see_moves_nowhere():
     found = object_motion(torch.full((3, 3, 64, 64), 0.5), torch.zeros(3, 1, 64, 64), 1)
     assert torch.allclose(found, torch.eye(3).expand(3, 3, 3), atol=1e-4)
-
-
-def test_places_under_a_map():
-    shift = torch.tensor([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
-    places = moved(shift, 4, 6)
-    assert places.shape == (1, 2, 4, 6)
-    assert places[0, :, 1, 2].tolist() == [5.0, -1.0]
