@@ -71,8 +71,8 @@ def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
 
 
 def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tensor) -> int:
-    """The frame whose edit agrees best with those of the others, when all are moved to one place. `edit`: `f 3 h w`;
-    `regions`: `f 1 h w`; `motion`: as from `object_motion`, to any frame."""
+    """The frame whose edit is nearest to the mean of all, when all are moved to one place. `edit`: `f 3 h w`; `regions`:
+    `f 1 h w`; `motion`: as from `object_motion`, to any frame."""
     shrink = min(1.0, COMPARED / max(edit.shape[2:]))
     size = [round(edge * shrink) for edge in edit.shape[2:]]
     to_small = resizing(size[1] / edit.shape[3], size[0] / edit.shape[2])
@@ -80,9 +80,9 @@ def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tenso
     places = torch.cat([moved(matrix.inverse(), *size) for matrix in small]).float()
     shown, where = (F.interpolate(x, size, mode="area") for x in (edit, regions))
     posed, weight = seen_at(shown, places), seen_at(where, places, "zeros").mean(dim=0)
-    differences = torch.stack([((posed - one).abs() * weight).mean(dim=(1, 2, 3)) for one in posed])
+    difference = ((posed - posed.mean(dim=0)).square() * weight).mean(dim=(1, 2, 3))
     empty = regions.sum(dim=(1, 2, 3)) == 0  # the object is not there
-    return int(differences.median(dim=1).values.masked_fill(empty, torch.inf).argmin())
+    return int(difference.masked_fill(empty, torch.inf).argmin())
 
 
 def frame_of(source: torch.Tensor, picture: torch.Tensor) -> int:
