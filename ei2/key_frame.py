@@ -71,8 +71,8 @@ def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
 
 
 def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tensor) -> int:
-    """The frame whose edit is nearest to the mean of all, when all are moved to one place. `edit`: `f 3 h w`; `regions`:
-    `f 1 h w`; `motion`: as from `object_motion`, to any frame."""
+    """The frame whose edit is nearest to the mean of all, when all are moved to one place. `edit`: `f 3 h w`;
+    `regions`: `f 1 h w`; `motion`: as from `object_motion`, to any frame."""
     shrink = min(1.0, COMPARED / max(edit.shape[2:]))
     size = [round(edge * shrink) for edge in edit.shape[2:]]
     to_small = resizing(size[1] / edit.shape[3], size[0] / edit.shape[2])
