@@ -2,7 +2,8 @@
 
 The quickstart's clip is tuned on and inverted once and edited into several shapes. Each edit is compared with the same
 edit after one of its own frames was carried through the clip, and after the correct frame, as a person would draw it,
-was. Agreement of frames (`editbench/agreement.py`), PSNR to the right result in dB, flicker, and CPU seconds.
+was. Agreement of frames (`editbench/agreement.py`), in how many frames the judge sees the target's shape and colour,
+how far the object's size strays from its mean, PSNR to the right result in dB, flicker, and CPU seconds.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.bench import Bench, BenchClip
-from benchmarks.editbench.agreement import agreement
+from benchmarks.editbench.agreement import agreement, regions
 from benchmarks.results import markdown_table
 from benchmarks.runner import run
 from devtools.in_process import pack
 from ei2.measures import flicker, psnr
 from miniature.clips import KEY_FRAME, edited, quickstart_clip
-from miniature.scene import view_of
+from miniature.scene import View, view_of
+from miniature.scene import render as view_render
 from miniature.sheets import contact_sheet
 from miniature.world import Scene, prompt, render
 
@@ -28,7 +30,14 @@ GUIDANCE = 3.0
 DENOISE = 0.3
 TARGETS = {"circle": "red", "triangle": "green", "star": "orange", "heart": "red", "ring": "purple", "square": "green"}
 METHODS = {"edit": "edit alone", "pasted": "pasted only", "carried": "carried", "drawn": "drawn, carried"}
-SCORES = {"agreement": "{:.2f}", "psnr": "{:.1f} dB", "flicker": "{:.3f}", "seconds": "{:.1f} s"}
+SCORES = {
+    "agreement": "{:.2f}",
+    "right": "{}",
+    "size": "±{:.0%}",
+    "psnr": "{:.1f} dB",
+    "flicker": "{:.3f}",
+    "seconds": "{:.1f} s",
+}
 
 
 def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterator[dict]:
@@ -39,6 +48,7 @@ def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterat
     node = pack("nodes.carry_key_frame").CarryKeyFrame
     for shape, color in TARGETS.items():
         target = edited(scenes, shape=shape, color=color)
+        views = [view_of(scene) for scene in target]
         truth, positive = render(target), bench.encode(prompt(target[0]))
         latents, seconds = timed(lambda: bench.sample_latents(model, inversion, positive, GUIDANCE))
         drawn = truth[KEY_FRAME : KEY_FRAME + 1].movedim(1, -1)
@@ -55,13 +65,22 @@ def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterat
             yield {
                 "shape": shape,
                 "method": method,
-                "agreement": round(agreement(pictures, [view_of(scene) for scene in target]), 3),
+                "agreement": round(agreement(pictures, views), 3),
+                "right": sum(seen["shape"] == shape and seen["color"] == color for seen in bench.judge.see(pictures)),
+                "size": round(size_spread(pictures, views), 3),
                 "psnr": round(psnr(pictures, truth), 2),
                 "flicker": round(flicker(pictures, truth), 4),
                 "seconds": round(seconds, 1),
             }
         every_second = {name: clip[::2] for name, clip in {**sheet, "right result": truth}.items()}
         contact_sheet(every_second, stem.with_name(f"{stem.name}_{shape}.png"))
+
+
+def size_spread(pictures: torch.Tensor, views: list[View]) -> float:
+    """How far the object's size, the root of its area relative to the right result's, strays from its mean at most."""
+    sizes = [regions(shown, views).sum(dim=(1, 2, 3)).sqrt() for shown in (pictures, view_render(views))]
+    relative = sizes[0] / sizes[1]
+    return float((relative / relative.mean() - 1).abs().max())
 
 
 def timed(work) -> tuple:
@@ -76,7 +95,7 @@ def table(rows: list[dict]) -> str:
         [row["shape"], METHODS[row["method"]], *(form.format(row[score]) for score, form in SCORES.items())]
         for row in rows
     ]
-    return markdown_table(["shape", "", "agreement", "PSNR", "flicker", "CPU time"], lines)
+    return markdown_table(["shape", "", "agreement", "frames right", "size", "PSNR", "flicker", "CPU time"], lines)
 
 
 if __name__ == "__main__":
