@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.editbench.agreement import agreement, regions
 from benchmarks.results import markdown_table
