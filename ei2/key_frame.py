@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .object_motion import ALIKE, LOST
-from .warp import blurred, grown, moved, resizing, seen_at
+from .warp import blurred, grown, moved, seen_at, shrinking
 
 SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
 UNCHANGED, SURE = 0.03, 0.2  # differences of colours, in 0..1, that may be noise, and that are an edit
@@ -56,7 +56,7 @@ def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
     The threshold lies midway between the means of the differences above and below it (Ridler and Calvard, 1978), but
     not above `SURE`. All zero if nothing differs.
     """
-    difference = blurred((edit - source).abs(), max(0.5, SMOOTH * min(source.shape[2:]))).amax(dim=1, keepdim=True)
+    difference = _difference(edit, source)
     threshold = difference.max() / 2
     for _ in range(20):
         above = difference > threshold
@@ -73,9 +73,7 @@ def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
 def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tensor) -> int:
     """The frame whose edit is nearest to the mean of all, when all are moved to one place. `edit`: `f 3 h w`;
     `regions`: `f 1 h w`; `motion`: as from `object_motion`, to any frame."""
-    shrink = min(1.0, COMPARED / max(edit.shape[2:]))
-    size = [round(edge * shrink) for edge in edit.shape[2:]]
-    to_small = resizing(size[1] / edit.shape[3], size[0] / edit.shape[2])
+    size, to_small = shrinking(*edit.shape[2:], COMPARED)
     small = to_small @ motion.double() @ to_small.inverse()
     places = torch.cat([moved(matrix.inverse(), *size) for matrix in small]).float()
     shown, where = (F.interpolate(x, size, mode="area") for x in (edit, regions))
@@ -130,6 +128,11 @@ def carried(
     return Carried(frames, followed, changed)
 
 
+def _difference(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The largest difference of two pictures' `n 3 h w` colours, smoothed: `n 1 h w`."""
+    return blurred((one - other).abs(), max(0.5, SMOOTH * min(one.shape[2:]))).amax(dim=1, keepdim=True)
+
+
 def _pasted(regions: torch.Tensor) -> torch.Tensor:
     """Regions `n 1 h w`, grown and with soft edges."""
     side = min(regions.shape[2:])
@@ -140,5 +143,4 @@ def _followed(frame: torch.Tensor, key: torch.Tensor, region: torch.Tensor, plac
     """The share of the key frame's region in which two frames of the source `1 3 h w` are alike. `places`: where the
     pixels of `frame` are in `key`."""
     region, again = seen_at(region, places, "zeros"), seen_at(key, places)
-    unlike = blurred((again - frame).abs(), max(0.5, SMOOTH * min(frame.shape[2:]))).amax(dim=1, keepdim=True)
-    return (region * (unlike < ALIKE)).sum() / region.sum().clamp(min=1e-6)
+    return (region * (_difference(again, frame) < ALIKE)).sum() / region.sum().clamp(min=1e-6)

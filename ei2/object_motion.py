@@ -3,7 +3,7 @@
 Direct alignment (Lucas and Kanade, IJCAI 1981) of the pictures where the object is: Gauss-Newton steps with robust
 weights, from coarse to fine (Baker and Matthews, IJCV 2004). Each frame is first aligned with its neighbour. The
 neighbour's own map then gives the start for the alignment with the reference frame, so errors do not add up. Pixels
-that move with the camera rather than with the object get no weight there.
+that move with the camera rather than with the object get little weight.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from .warp import blurred, gradients, grown, moved, pixels, resizing, seen_at
+from .warp import blurred, gradients, grown, moved, pixels, resizing, seen_at, shrinking
 
 LEVELS, LAST_LEVELS = (8, 4, 2, 1), (2, 1)  # by how much pictures are shrunk, for neighbours and for the last alignment
 STEPS, STILL = 15, 0.02  # most steps per level; a step that moves nothing farther, in pixels, is the last
@@ -35,9 +35,7 @@ def object_motion(
     `frames`: `f 3 h w` in 0..1; `masks`: `f 1 h w` in 0..1, roughly where the object is. `on_frame` is called after
     each frame.
     """
-    shrink = min(1.0, LARGEST / max(frames.shape[2:]))
-    size = [round(edge * shrink) for edge in frames.shape[2:]]
-    to_small = resizing(size[1] / frames.shape[3], size[0] / frames.shape[2])
+    size, to_small = shrinking(*frames.shape[2:], LARGEST)
     frames, masks = (F.interpolate(x.float(), size, mode="area") for x in (frames, masks))
     margin = max(1, round(MARGIN * min(size)))
     around = blurred(grown(masks, margin), margin / 2)

@@ -20,6 +20,14 @@ def resizing(across: float, down: float) -> torch.Tensor:
     return matrix
 
 
+def shrinking(height: int, width: int, largest: int) -> tuple[list[int], torch.Tensor]:
+    """The size (height, width) of a picture shrunk to this longer side, if it is larger, and the map `3 3` of places to
+    those in it."""
+    shrink = min(1.0, largest / max(height, width))
+    size = [round(edge * shrink) for edge in (height, width)]
+    return size, resizing(size[1] / width, size[0] / height)
+
+
 def moved(matrix: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Where a matrix `3 3` takes the pixels of a picture, `1 2 h w`."""
     grid = pixels(height, width, matrix)

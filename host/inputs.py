@@ -79,6 +79,14 @@ def _active(options: dict) -> tuple[float, float]:
     return (max(options.get(start, 0.0) for start, _ in RANGES), min(options.get(end, 1.0) for _, end in RANGES))
 
 
+def check_sampling(model, inversion, positive: list, negative: list) -> None:
+    """Raises `ValueError` unless the prompts and the MODEL fit the inversion that is to be sampled."""
+    check_conditioning(positive, inversion.frames, "positive")
+    check_conditioning(negative, inversion.frames, "negative")
+    check_frames(model, inversion.frames, "the inversion")
+    check_schedule(model, inversion)
+
+
 def check_schedule(model, inversion) -> None:
     """Raises `ValueError` for an inversion whose noise levels are not the model's:
     its noise would have the wrong amount."""

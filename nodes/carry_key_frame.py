@@ -13,7 +13,7 @@ from ..ei2.masks import frame_masks
 from ..ei2.object_motion import object_motion
 from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
-from ..host.inputs import check_conditioning, check_frames, check_schedule, check_video, clip_latents
+from ..host.inputs import check_sampling, check_video, clip_latents
 from ..host.key_frame import decoded, encoded, sample_again
 from ..host.newer import searchable
 from ..host.null_text import scheduled_negative
@@ -95,10 +95,7 @@ class CarryKeyFrame(io.ComfyNode):
     ) -> io.NodeOutput:
         require_inflation(model)
         edit = clip_latents(model, latent)
-        check_conditioning(positive, inversion.frames, "positive")
-        check_conditioning(negative, inversion.frames, "negative")
-        check_frames(model, inversion.frames, "the inversion")
-        check_schedule(model, inversion)
+        check_sampling(model, inversion, positive, negative)
         _check(edit, inversion, key_frame_index)
         height, width = (PIXELS_PER_LATENT * edge for edge in edit.shape[2:])
         allowed = None if mask is None else frame_masks(mask.cpu(), len(edit), height, width)

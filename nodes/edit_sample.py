@@ -9,7 +9,7 @@ from ..ei2.masks import kept_outside
 from ..host.controlled_sampling import sample_controlled
 from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
-from ..host.inputs import check_conditioning, check_frames, check_schedule, clip_latents
+from ..host.inputs import check_sampling, clip_latents
 from ..host.newer import searchable
 from ..host.null_text import scheduled_negative
 from ..host.sampling import sample
@@ -84,10 +84,7 @@ class EditSample(io.ComfyNode):
     def execute(cls, model, inversion, positive, negative, cfg, control=None, mask=None) -> io.NodeOutput:
         require_inflation(model)
         noise = clip_latents(model, {"samples": inversion.noise})
-        check_conditioning(positive, inversion.frames, "positive")
-        check_conditioning(negative, inversion.frames, "negative")
-        check_frames(model, inversion.frames, "the inversion")
-        check_schedule(model, inversion)
+        check_sampling(model, inversion, positive, negative)
         kept = None if mask is None else kept_outside(mask, inversion)
         if cfg != 1:  # cfg 1 is usually a reconstruction
             warn_of_words(model, "positive", "edit")

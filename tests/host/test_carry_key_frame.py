@@ -65,9 +65,9 @@ def pictures(miniature):
 def test_all_frames_get_the_key_frames_form(carry, pictures):
     key = render(TRUTH)[KEY : KEY + 1].movedim(1, -1)
     truth, before = render(TRUTH), psnr(pictures({"samples": carry.edit}), render(TRUTH))
-    for denoise, gain in ((0.0, 1.0), (0.5, 1.0)):
+    for denoise in (0.0, 0.5):
         latent, pasted, report = carry(denoise, key_frame=key)
-        assert psnr(pictures(latent), truth) > before + gain
+        assert psnr(pictures(latent), truth) > before + 1.0
         assert pasted.shape == (len(SCENES), 128, 128, 3)
         assert report == f"Your frame {KEY} was carried to {len(SCENES)} of {len(SCENES)} frames."
 
