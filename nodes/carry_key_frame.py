@@ -15,7 +15,7 @@ from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
 from ..host.inputs import check_sampling, check_video, clip_latents
 from ..host.key_frame import decoded, encoded, sample_again
-from ..host.newer import searchable
+from ..host.newer import ADVANCED, searchable
 from ..host.null_text import scheduled_negative
 from ..host.ui import progress, show_text
 
@@ -77,6 +77,15 @@ class CarryKeyFrame(io.ComfyNode):
                     tooltip="White where the object is, old and new. Only needed if the edit also changes what is "
                     "around it; otherwise the object is where the edit differs from the clip.",
                 ),
+                io.Boolean.Input(
+                    "skip_unsuitable",
+                    default=False,
+                    optional=True,
+                    **ADVANCED,
+                    tooltip="For an edit that changes hardly anything, or nearly the whole picture, such as a new "
+                    "style or place: there is no single object to carry. Off: this is an error. On: the edit is passed "
+                    "on as it is, and the report says so.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -91,7 +100,19 @@ class CarryKeyFrame(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, inversion, latent, positive, negative, vae, cfg, denoise, key_frame_index, key_frame=None, mask=None
+        cls,
+        model,
+        inversion,
+        latent,
+        positive,
+        negative,
+        vae,
+        cfg,
+        denoise,
+        key_frame_index,
+        key_frame=None,
+        mask=None,
+        skip_unsuitable=False,
     ) -> io.NodeOutput:
         require_inflation(model)
         edit = clip_latents(model, latent)
@@ -105,13 +126,24 @@ class CarryKeyFrame(io.ComfyNode):
         if inversion.unconditional is not None:
             negative = scheduled_negative(model, negative, inversion, positive=positive)
         source, pictures = decoded(vae, inversion.source, "the clip"), decoded(vae, edit, "the edit")
-        numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index)
+        try:
+            numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index)
+        except Unsuitable as reason:
+            if not skip_unsuitable:
+                raise
+            report = f"Not carried, the edit is passed on. {reason}"
+            show_text(report)
+            return io.NodeOutput(latent, pictures.movedim(1, -1), report)
         free = (F.adaptive_max_pool2d(result.changed, edit.shape[2:]) > 0.01).float()
         latents = encoded(vae, result.frames, edit)
         sampled = sample_again(model, inversion, latents, edit, free, positive, negative, cfg, denoise)
         report = _report(result, numbers, drawn is not None)
         show_text(report)
         return io.NodeOutput({"samples": sampled}, result.frames.movedim(1, -1), report)
+
+
+class Unsuitable(ValueError):
+    """The edit has no single object that could be carried."""
 
 
 def _pasted(
@@ -121,13 +153,13 @@ def _pasted(
     `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1."""
     regions = _region(source, edit, allowed)
     if not regions.any():
-        raise ValueError(
+        raise Unsuitable(
             "The edit hardly differs from its clip, so there is nothing to carry: raise cfg of EI2 Edit Sample."
             if allowed is None
             else "The edit changes nothing inside the mask: is it inverted?"
         )
     if regions.mean() > WHOLE:
-        raise ValueError(
+        raise Unsuitable(
             "The edit changes nearly the whole picture, and only one object can be carried: connect a mask of it."
         )
     numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one) for one in drawn]
