@@ -176,9 +176,9 @@ def test_bad_inputs_are_said(carry, wrong, message):
 
 
 def test_what_cannot_be_carried_is_passed_on_if_wished(carry):
-    latent, shown, report = carry(0.5, edit=carry.inversion.source, skip_unsuitable=True)
+    latent, pasted, report = carry(0.5, edit=carry.inversion.source, skip_unsuitable=True)
     assert torch.equal(latent["samples"], carry.inversion.source)
-    assert shown.shape == (len(SCENES), 128, 128, 3)
+    assert pasted.shape == (len(SCENES), 128, 128, 3)
     assert report.startswith("Not carried, the edit is passed on. The edit hardly differs from its clip")
 
 
