@@ -181,7 +181,7 @@ OPTIONAL = {
         "trajectory": "BOOLEAN",
     },
     "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
-    "EI2_CarryKeyFrame": {"key_frame": "IMAGE", "mask": "MASK"},
+    "EI2_CarryKeyFrame": {"key_frame": "IMAGE", "mask": "MASK", "skip_unsuitable": "BOOLEAN"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
     "EI2_OneShotTune": {
         "snapshot_every": "INT",
