@@ -16,7 +16,7 @@ if sys.version_info < (3, 11):
 
 from devtools import browser_setup, environment, host
 
-PARTS = ("vae", "unet", "judge", "sprites", "export", "evaluate", "evaluate_scenes")
+PARTS = ("vae", "unet", "judge", "sprites", "export", "evaluate")
 TRAINING = {part: f"train_{part}" if part in ("vae", "unet", "judge") else part for part in PARTS}
 CHECKS = {"public": "devtools.checks.public", "manager": "devtools.checks.manager"}
 BENCHMARKS = {
@@ -93,15 +93,14 @@ def set_up(options: argparse.Namespace, rest: "list[str]") -> Path:
     environment.prepare(own and own / "requirements.txt")
     folder = own or host.fetch()
     add_ray = lambda: environment.add("batch", "Installing Ray for the batch run")
-    add_sprites = lambda: environment.add("world", "Installing OpenMoji's pictures")
     if options.command == "batch" or options.command == "bench" and options.what == "batch":
         add_ray()
     if options.command == "test" and collects(rest, "browser"):
         attempt(browser_setup.prepare, "The browser tests will be skipped.")
     if options.command == "test" and collects(rest, "batch"):
         attempt(add_ray, "The tests of the batch run that need Ray will be skipped.")
-    if options.command in ("test", "train"):
-        attempt(add_sprites, "What needs the pictures of things will say so or be skipped.")
+    if options.command == "train" and options.part == "sprites":
+        environment.add("world", "Installing OpenMoji's pictures")
     return folder
 
 

@@ -9,6 +9,7 @@ from .graph import Graph, ancestors, copy, is_link, of_class, title
 
 CLIP, SOURCE, EDIT = "clip", "source_prompt", "edit_prompt"
 TUNE, INVERT, SAMPLE, CONTROL = "EI2_OneShotTune", "EI2_Invert", "EI2_EditSample", "EI2_AttentionControl"
+CARRY = "EI2_CarryKeyFrame"
 # Inputs that name a file in ComfyUI's input folder, by node class; for other packs' loaders, by this word in the class.
 FILES = {
     "EI2_LoadVideo": "video",
@@ -213,8 +214,12 @@ def _by_input(graph: Graph, name: str) -> list[Place]:
     """The only node with an input of that name; if there are several, those that only the edit needs."""
     nodes = [node for node, entry in graph.items() if name in entry["inputs"]]
     if len(nodes) > 1:
-        edits = [node for node in of_class(graph, SAMPLE) if node in nodes and not is_source(graph, node)]
-        nodes = edits if edits and set(nodes) <= set(of_class(graph, SAMPLE)) else nodes
+        kinds = of_class(graph, SAMPLE, CARRY)
+        edits = [node for node in kinds if node in nodes and not is_source(graph, node)]
+        if edits and set(nodes) <= set(kinds):
+            nodes = edits
+            if len(set(edits) & set(of_class(graph, SAMPLE))) == 1:  # an edit and what carries it belong together
+                return [Place(node, name) for node in edits]
     if len(nodes) > 1 and all(is_link(graph[node]["inputs"][name]) for node in nodes):
         return []
     if len(nodes) > 1:

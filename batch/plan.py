@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .binding import CONTROL, INVERT, SAMPLE, TUNE, clip_place, is_source, source_text
+from .binding import CARRY, CONTROL, INVERT, SAMPLE, TUNE, clip_place, is_source, source_text
 from .graph import Graph, ancestors, copy, descendants, is_link, key_of, new_node, of_class, only, relink, title
 
 OWN = "batch_"  # prefix of the ids of added nodes
@@ -151,7 +151,7 @@ def in_windows(graph: Graph, frames: int) -> tuple[Graph, int] | None:
         if existing:
             continue
         window = f"{OWN}windows_{node}"
-        relink(graph, (node, 0), (window, 0), of_class(graph, INVERT, SAMPLE))
+        relink(graph, (node, 0), (window, 0), of_class(graph, INVERT, SAMPLE, CARRY))
         inputs = {"model": [node, 0], "context_length": length, "context_overlap": overlap}
         graph[window] = {"class_type": WINDOWS, "inputs": inputs}
     return graph, length
@@ -179,7 +179,7 @@ def cost(graph: Graph, frames: int | None, size: int, rows: int) -> float:
     frames = max(1, (frames - start) / stride)
     most = number(inputs.get("max_frames"), 0)
     frames = min(frames, most) if most else frames
-    steps = lambda *classes: sum(number(graph[n]["inputs"].get("steps"), 300) for n in of_class(graph, *classes))
+    steps = lambda *classes: sum(number(graph[n]["inputs"].get("steps"), 300) or 300 for n in of_class(graph, *classes))
     return frames * (3 * steps(TUNE) + steps(INVERT) * (1 + 2 * rows))
 
 
@@ -233,9 +233,11 @@ def _check(graph: Graph, loader: str) -> str | None:
 
 
 def _decoder(graph: Graph, sampler: str) -> str | None:
-    """The node that decodes a node's samples."""
+    """The node that decodes a node's samples, carried or not."""
     kinds = [node for node in graph if "VAEDecode" in graph[node]["class_type"]]
-    return next((node for node in kinds if graph[node]["inputs"].get("samples") == [sampler, 0]), None)
+    samples = [[node, 0] for node in of_class(graph, CARRY) if graph[node]["inputs"].get("latent") == [sampler, 0]]
+    samples.append([sampler, 0])
+    return next((node for node in kinds if graph[node]["inputs"].get("samples") in samples), None)
 
 
 def _save_video(graph: Graph, name: str, picture: tuple[str, int], loader: str) -> str:

@@ -11,7 +11,7 @@ from benchmarks.machine import uses_gpu
 from devtools import in_process
 from devtools.in_process import pack
 from miniature.judge import Judge
-from miniature.world import Scene, render
+from miniature.scene import View, render
 
 
 class Bench:
@@ -92,7 +92,7 @@ class Bench:
 class BenchClip:
     """A rendered clip: its frames `f 3 h w`, latents `f c h w` and the conditioning of its prompt."""
 
-    def __init__(self, bench: Bench, scenes: Iterable[Scene], prompt: str):
-        self.frames = render(list(scenes))
+    def __init__(self, bench: Bench, views: Iterable[View], prompt: str):
+        self.frames = render(list(views))
         self.latents = bench.vae.encode(self.frames.movedim(1, -1))
         self.source = bench.encode(prompt)

@@ -1,9 +1,9 @@
 """EI2 Carry Key Frame: do the frames of an edit agree in the new object's form, before and after it?
 
-The quickstart's clip is tuned on and inverted once and edited into several shapes. Each edit is compared with the same
-edit after one of its own frames was carried through the clip, and after the correct frame, as a person would draw it,
-was. Agreement of frames (`editbench/agreement.py`), in how many frames the judge sees the target's shape and colour,
-how far the object's size strays from its mean, PSNR to the right result in dB, flicker, and CPU seconds.
+A clip of a turning square is tuned on and inverted once and edited into several shapes. Each edit is compared with the
+same edit after one of its own frames was carried through the clip, and after the correct frame, as a person would draw
+it, was. Agreement of frames (`editbench/agreement.py`), in how many frames the judge sees the target's shape and
+colour, how far the object's size strays from its mean, PSNR to the right result in dB, flicker, and CPU seconds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from benchmarks.results import markdown_table
 from benchmarks.runner import run
 from devtools.in_process import pack
 from ei2.measures import flicker, psnr
-from miniature.clips import KEY_FRAME, edited, quickstart_clip
-from miniature.scene import View, view_of
-from miniature.scene import render as view_render
+from miniature.clips import KEY_FRAME, changed, square_clip
+from miniature.motion import Clip
+from miniature.scene import View, prompt, render
 from miniature.sheets import contact_sheet
-from miniature.world import Scene, prompt, render
 
 TUNING = {"steps": 200, "learning_rate": 1e-3, "precision": "bf16"}
 GUIDANCE = 3.0
@@ -42,16 +41,15 @@ SCORES = {
 }
 
 
-def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterator[dict]:
+def measure(bench: Bench, clip: Clip, steps: int, stem: Path) -> Iterator[dict]:
     """One row per shape and method, and a contact sheet of every second frame per shape."""
-    video = BenchClip(bench, scenes, prompt(scenes[0]))
+    video = BenchClip(bench, clip, prompt(clip[0]))
     model = bench.tuned(video, **TUNING)
     inversion = bench.invert(model, video.latents, video.source, steps)
     node = pack("nodes.carry_key_frame").CarryKeyFrame
     for shape, color in TARGETS.items():
-        target = edited(scenes, shape=shape, color=color)
-        views = [view_of(scene) for scene in target]
-        truth, positive = render(target), bench.encode(prompt(target[0]))
+        views = changed(clip, kind=shape, color=color)
+        truth, positive = render(views), bench.encode(prompt(views[0]))
         latents, seconds = timed(lambda: bench.sample_latents(model, inversion, positive, GUIDANCE))
         drawn = truth[KEY_FRAME : KEY_FRAME + 1].movedim(1, -1)
         results = {"edit": (latents, seconds)}
@@ -68,7 +66,7 @@ def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterat
                 "shape": shape,
                 "method": method,
                 "agreement": round(agreement(pictures, views), 3),
-                "right": sum(seen["shape"] == shape and seen["color"] == color for seen in bench.judge.see(pictures)),
+                "right": sum(seen["thing"] == shape and seen["color"] == color for seen in bench.judge.see(pictures)),
                 "size": round(size_spread(pictures, views), 3),
                 "psnr": round(psnr(pictures, truth), 2),
                 "flicker": round(flicker(pictures, truth), 4),
@@ -80,7 +78,7 @@ def measure(bench: Bench, scenes: list[Scene], steps: int, stem: Path) -> Iterat
 
 def size_spread(pictures: torch.Tensor, views: list[View]) -> float:
     """How far the object's size, the root of its area relative to the right result's, strays from its mean at most."""
-    sizes = [regions(shown, views).sum(dim=(1, 2, 3)).sqrt() for shown in (pictures, view_render(views))]
+    sizes = [regions(shown, views).sum(dim=(1, 2, 3)).sqrt() for shown in (pictures, render(views))]
     relative = sizes[0] / sizes[1]
     return float((relative / relative.mean() - 1).abs().max())
 
@@ -101,4 +99,4 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run("key-frame", __doc__, "key_frame_{device}.json", [quickstart_clip()], measure, table, steps=50))
+    sys.exit(run("key-frame", __doc__, "key_frame_{device}.json", [square_clip()], measure, table, steps=50))

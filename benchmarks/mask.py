@@ -22,11 +22,11 @@ from benchmarks.results import markdown_table
 from benchmarks.runner import run
 from devtools.in_process import pack
 from ei2.measures import masked_psnr, psnr
-from miniature.world import object_mask, render
+from miniature.scene import object_mask, render
 
 TUNING = {"steps": 100, "learning_rate": 1e-3, "precision": "fp32"}
 GUIDANCE = 2.0
-KINDS = ("color", "shape", "shape_color")  # the edits that do not change the background
+KINDS = ("thing", "color", "shape", "shape_color")  # the edits that do not change the background
 ROOMS = (0, 4, 14)  # pixels around object and edit; 14 as in the workflow masked_edit
 BANDS = {"1-4": (0, 4), "5-8": (4, 8), "9-16": (8, 16), "17-": (16, 999)}  # pixels from the mask's edge
 SOFT, SIGMA = 3, 1.5  # width of the soft edge inwards in pixels, and the blur's σ, as in the workflow
@@ -41,12 +41,12 @@ COLUMNS = {
 
 def measure(bench: Bench, clip: Clip, steps: int, stem: Path) -> Iterator[dict]:
     """One row per edit and mask."""
-    video = BenchClip(bench, clip.scenes, clip.source_prompt)
+    video = BenchClip(bench, clip.views, clip.source_prompt)
     frames, model = video.frames, bench.tuned(video, **TUNING)
     inversion = bench.invert(model, video.latents, video.source, steps)
     reconstruction = bench.sample(model, inversion, video.source, 1.0)
     for edit in (edit for edit in clip.edits if edit.kind in KINDS):
-        truth, target = render(list(edit.target_scenes)), bench.encode(edit.target_prompt)
+        truth, target = render(edit.views), bench.encode(edit.target_prompt)
         free = bench.sample(model, inversion, target, GUIDANCE)
         for room in ROOMS:
             mask = mask_of(clip, edit, room)
@@ -77,7 +77,7 @@ def measure(bench: Bench, clip: Clip, steps: int, stem: Path) -> Iterator[dict]:
 
 def mask_of(clip: Clip, edit: Edit, room: int) -> torch.Tensor:
     """A mask `f h w` of 0 and 1: white within `room` pixels of the source's and the target's object."""
-    objects = torch.maximum(object_mask(list(clip.scenes)), object_mask(list(edit.target_scenes)))[:, 0]
+    objects = torch.maximum(object_mask(clip.views), object_mask(edit.views))[:, 0]
     return grown((objects > 0.02).float(), room)
 
 
@@ -121,5 +121,5 @@ def table(rows: list[dict]) -> str:
 
 if __name__ == "__main__":
     editable = [clip for clip in clips_of("dev") if any(edit.kind in KINDS for edit in clip.edits)]
-    clips = sorted(motions_first(editable), key=lambda clip: len(clip.scenes))
+    clips = sorted(motions_first(editable), key=lambda clip: len(clip.views))
     sys.exit(run("mask", __doc__, "mask_{device}.json", clips, measure, table, count=2, steps=50))

@@ -26,7 +26,7 @@ COLUMNS = {"no guidance": "unguided", "guidance": "plain", "with null-text": "nu
 
 def measure(bench: Bench, clip: Clip, steps: int, stem: Path) -> Iterator[dict]:
     """One row per clip: PSNRs, and the seconds of the optimisation."""
-    video = BenchClip(bench, clip.scenes, clip.source_prompt)
+    video = BenchClip(bench, clip.views, clip.source_prompt)
     model = bench.tuned(video, **TUNING)
     inversion = bench.invert(model, video.latents, video.source, steps)
     begin = time.perf_counter()

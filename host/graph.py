@@ -64,8 +64,8 @@ def warn_of_words(model, name: str, what: str) -> None:
         unknown = unknown_words(text)
         if unknown:
             warning = (
-                f"The miniature model knows only its own world of drawn shapes, not the words {unknown} of "
-                f"{name}: for a real film, load a Stable Diffusion checkpoint."
+                f"The miniature model knows only its own drawn world, not the words {unknown} of {name}: "
+                "for a real film, load a Stable Diffusion checkpoint."
             )
     if warning:
         warn_in_node(warning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import comfy.latent_formats
@@ -17,10 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ..miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
-from ..miniature.world import COLORS, PATTERNS, PHRASINGS, SHAPES
 from .newer import core_patcher
 
-WORDS = frozenset(re.findall(r"[a-z]+", " ".join([*PHRASINGS, *COLORS, *SHAPES, *PATTERNS])))  # that it has learned
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
 
 
@@ -44,9 +43,17 @@ def is_miniature(model) -> bool:
     return isinstance(getattr(model.model, "model_config", None), MiniatureConfig)
 
 
+@cache
+def learned_words() -> frozenset[str]:
+    """The words of the prompts that the miniature was trained on."""
+    with safe_open(WEIGHTS / "text_encoder.safetensors", "pt") as file:
+        return frozenset(file.metadata()["words"].split())
+
+
 def unknown_words(text: str) -> str:
     """The words of a prompt that the miniature has never seen; only the first ones if there are many."""
-    unknown = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in WORDS)
+    learned = learned_words()
+    unknown = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in learned)
     return ", ".join([*list(unknown)[:5], *(["…"] if len(unknown) > 5 else [])])
 
 

@@ -35,8 +35,8 @@ def resume(name: str, run: Run) -> TrainingState | None:
     done, steps = len(state.losses), run.training.steps
     if done > steps:
         raise ValueError(
-            f"The snapshot {name} has done {done} steps, but steps is {steps}: set steps to {done} or more, or "
-            "resume_from to none to start again."
+            f"The snapshot {name} has done {done} steps, but this tuning ends after {steps}: set steps to {done} or "
+            "more, or resume_from to none to start again."
         )
     return state
 

@@ -23,13 +23,16 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ei2.attention import attention
 from ..ei2.settings import InflationSettings
+from ..ei2.tuning import TuneSettings
 from .inflation import KEY, InflatedUNet, LayerHook, detach
 from .newer import static_clone
 from .sampling import without_guidance
-from .unet import Call, compute_dtype, res_blocks, transformer_blocks
+from .unet import Call, compute_dtype, require_unet, res_blocks, transformer_blocks
 from .windows import without_windows
 
 STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that skip steps similar to the last one
+NARROW = 256  # channels of the first level: Stable Diffusion has 320, the miniature 96
+NARROW_STEPS, NARROW_RATE = 100, 3e-3
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 
@@ -239,6 +242,14 @@ def training_precision(model, choice: str) -> str:
     if device.type == "cpu":
         return "bf16" if cpu_has_bf16() else "fp32"
     return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"
+
+
+def training_length(model, steps: int, learning_rate: float) -> tuple[int, float, bool]:
+    """Steps, learning rate, and whether to stop early; 0 means auto. Automatic steps are a limit for `EarlyStop`; the
+    learning rate depends on the UNet's width, because narrow ones such as the miniature's learn faster."""
+    narrow = require_unet(model).model_channels < NARROW
+    most, rate = (NARROW_STEPS, NARROW_RATE) if narrow else (TuneSettings.steps, TuneSettings.learning_rate)
+    return steps or most, learning_rate or rate, not steps
 
 
 def cpu_has_bf16() -> bool:

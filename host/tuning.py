@@ -17,6 +17,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.patcher_extension import WrappersMP
 from PIL import Image
 
+from ..ei2.early_stop import EarlyStop
 from ..ei2.snapshot_file import check_fits
 from ..ei2.temporal import STAM
 from ..ei2.tensor_file import part
@@ -79,11 +80,13 @@ def tune_model(
     loop: Callable[[Iterator[TuningStep]], None] = run_through,
     start: TrainingState | None = None,
     measure_gain: bool = False,
+    stop_early: bool = False,
 ) -> TuneResult:
     """Tunes an inflated MODEL on one clip `f c h w` (the host's latent scale) and returns what was learned. The MODEL
     does not change. `gradient_checkpointing`: auto, on or off. `loop(steps)` iterates over the steps, each of which
     runs when it is requested, and may raise to cancel. `start`: the state of an earlier run of the same tuning.
-    `measure_gain`: also measures the model before the tuning, which takes as long as about two steps.
+    `measure_gain`: also measures the model before the tuning, which takes as long as about two steps. `stop_early`:
+    ends before `settings.steps` if nothing more is learned, see `EarlyStop`.
 
     Raises `ValueError` if the model is not inflated or the device is too small, `NonFiniteLoss` if training diverges,
     and `OutOfMemory` if there is less memory than expected.
@@ -105,7 +108,7 @@ def tune_model(
         unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
         clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
-        tuning = Tuning(model, trained, about, start, measure_gain)
+        tuning = Tuning(model, trained, about, start, measure_gain, stop_early)
 
         def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
             loop(tuning.steps(_denoiser(guider, len(clip), options), clip))
@@ -116,11 +119,13 @@ def tune_model(
 
 class Tuning:
     """The steps of one run, and what was learned so far. `about`: a `TuneResult`'s information on the run;
-    `start`: the state of an earlier run; `measure_gain`: as in `tune_model`."""
+    `start`: the state of an earlier run; `measure_gain`, `stop_early`: as in `tune_model`."""
 
-    def __init__(self, model, trained: Trainable, about: dict, start: TrainingState | None, measure_gain: bool):
+    def __init__(
+        self, model, trained: Trainable, about: dict, start: TrainingState | None, measure_gain: bool, stop_early: bool
+    ):
         self.model, self.trained, self.about, self.start = model, trained, about, start
-        self.measure_gain = measure_gain and start is None
+        self.measure_gain, self.stop_early = measure_gain and start is None, stop_early
         self.losses = list(start.losses) if start else []
 
     def learned(self) -> TuneResult:
@@ -132,18 +137,20 @@ class Tuning:
         """Trains on the clip `f c h w`, in the model's latent scale; `denoise` as in `tune`."""
         schedule, predicts = sigma_schedule(self.model).to(clip.device), prediction(self.model)
         picture = partial(self._picture, denoise, clip, schedule[PREVIEW_TIMESTEP])
-        untuned = self._untuned(denoise, clip, schedule, predicts) if self.measure_gain else {}
-        for step in tune(
-            denoise, clip, schedule, self.trained.parameters(), self.about["training"], predicts, self.start
-        ):
+        measure = partial(self._losses, denoise, clip, schedule, predicts)
+        untuned = measure() if self.measure_gain else {}
+        parameters, settings, ending = self.trained.parameters(), self.about["training"], {}
+        if self.stop_early:
+            ending["enough"] = EarlyStop(settings.steps, lambda: measure().values(), untuned.values())
+        for step in tune(denoise, clip, schedule, parameters, settings, predicts, self.start, **ending):
             self.losses.append(step.loss)
             state = lambda step=step: self.trained.with_weights(step.state())
             look = partial(extra, "preview of the tuning", partial(picture, step.window))
             gain = step.loss / at_timestep(step.timestep, untuned) if untuned else None
             yield TuningStep(step.number, gain, state, self.learned, look)
 
-    def _untuned(self, denoise: Denoise, clip: torch.Tensor, schedule: torch.Tensor, predicts: str) -> dict[int, float]:
-        """Losses of the model as it is, by timestep. Raises the host's interrupt."""
+    def _losses(self, denoise: Denoise, clip: torch.Tensor, schedule: torch.Tensor, predicts: str) -> dict[int, float]:
+        """Losses of the model as it is now, by timestep. Raises the host's interrupt."""
         losses = {}
         with self._without_gradients(clip):
             for timestep, loss in losses_by_timestep(denoise, clip, schedule, slice(0, self.about["frames"]), predicts):

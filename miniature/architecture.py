@@ -20,7 +20,7 @@ UNET = {  # the host's names; SD1.5 has 320 channels, multipliers (1, 2, 4, 4) a
     "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 64,
+    "model_channels": 96,
     "channel_mult": [1, 2],
     "num_res_blocks": [1, 1],
     "transformer_depth": [1, 1],
@@ -33,9 +33,6 @@ UNET = {  # the host's names; SD1.5 has 320 channels, multipliers (1, 2, 4, 4) a
     "use_temporal_attention": False,
     "legacy": False,
 }
-
-# The miniature in training, of the world with things in it (`scene.py`): half as wide again as the bundled one.
-SCENE_UNET = {**UNET, "model_channels": 96}
 
 # SD's noise schedule: scaled-linear beta over 1000 steps
 BETA_START, BETA_END, TRAIN_STEPS = 0.00085, 0.012, 1000

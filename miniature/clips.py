@@ -1,14 +1,15 @@
-"""Clips of the miniature's world: one scene per frame, so the correct result of every edit is known.
+"""Clips of the miniature's world as files: one view per frame, so the correct result of every edit is known.
 
     python -m miniature.clips
 
-writes the clip the quick start edits, `assets/quickstart.mp4`, how near its pixels are, `quickstart_depth.mp4`, and one
-of its frames with another object, `quickstart_key_frame.png`.
+writes the clip that the bundled workflows edit, `assets/red_car.mp4`, how near its pixels are, `red_car_depth.mp4`, one
+of its frames with another thing, `red_car_key_frame.png`, and the clip of earlier workflows, `quickstart.mp4`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,84 +17,89 @@ import av
 import torch
 from PIL import Image
 
-from .world import PERIOD, Scene, object_mask, prompt, render
+from .motion import Clip, Point, along, edited, panning, still, turning
+from .scene import Actor, View, object_mask, prompt, render, shape_view
 
-QUICKSTART_FILE = Path(__file__).parent.parent / "assets" / "quickstart.mp4"
-DEPTH_FILE = QUICKSTART_FILE.with_name("quickstart_depth.mp4")
-KEY_FRAME_FILE = QUICKSTART_FILE.with_name("quickstart_key_frame.png")
-KEY_FRAME, KEY_FRAME_TARGET = 6, {"shape": "star", "color": "orange"}
+CLIP_FILE = Path(__file__).parent.parent / "assets" / "red_car.mp4"
+DEPTH_FILE = CLIP_FILE.with_name("red_car_depth.mp4")
+KEY_FRAME_FILE = CLIP_FILE.with_name("red_car_key_frame.png")
+SQUARE_FILE = CLIP_FILE.with_name("quickstart.mp4")
+KEY_FRAME = 6
 FAR, NEAR = 0.2, 0.85  # grey of the background and of the object in it
-QUICKSTART_FPS = 8
-QUICKSTART_FRAMES = 12
-QUICKSTART_SOURCE = Scene(shape="square", color="blue", pattern="dotted", background="white", radius=34.0, angle=0.3)
-QUICKSTART_TARGET = {"shape": "circle", "color": "red"}
-QUICKSTART_SOURCE_PROMPT = prompt(QUICKSTART_SOURCE)
-QUICKSTART_TARGET_PROMPT = prompt(QUICKSTART_SOURCE.edited(**QUICKSTART_TARGET))
+FPS, FRAMES = 8, 12
+SOURCE = View((Actor("car", "red", radius=30.0, mirrored=True),), "city street")
+EDITS = {  # by workflow, what it changes in the clip
+    "quickstart": {"kind": "tractor", "color": None},
+    "quickstart_full": {"kind": "tractor", "color": None},
+    "ei2_control_blend": {"color": "blue"},
+    "masked_edit": {"kind": "turtle", "color": None},
+    "key_frame": {"kind": "elephant", "color": None},
+    "long_clip": {"place": "desert"},
+    "load_and_edit": {"look": "night"},
+    "compare_tune_a_video": {"kind": "tractor", "color": None},
+    "vid2vid_zero": {"color": "yellow"},
+    "video_p2p": {"color": "green"},
+}
 
 
 def moving(
-    scene: Scene,
-    frames: int,
-    path: list[tuple[float, float]],
-    turn: float = 0.0,
-    drift: tuple[float, float] = (0.0, 0.0),
-) -> list[Scene]:
-    """The scene in motion, one `Scene` per frame.
-
-    `path`: the four control points of the Bézier curve the object's centre follows, in pixels; `turn`: how far the
-    object turns over the whole clip, in radians; `drift`: how far the background pattern moves, in pixels. The object
-    starts and stops gently; the background moves evenly. Raises ValueError for a path of another length.
-    """
-    if len(path) != 4:
-        raise ValueError(f"The object's path needs 4 control points (x, y), but got {len(path)}.")
-    scenes = []
-    for i in range(frames):
-        even = i / max(frames - 1, 1)
-        s = 0.5 * even + 0.25 * (1 - math.cos(math.pi * even))
-        weights = ((1 - s) ** 3, 3 * s * (1 - s) ** 2, 3 * s * s * (1 - s), s**3)
-        x, y = (sum(w * point[axis] for w, point in zip(weights, path)) for axis in (0, 1))
-        # a pattern that moves to the right has an offset that shrinks: see `world.render`
-        scenes.append(
-            scene.edited(
-                x=x,
-                y=y,
-                angle=scene.angle + turn * s,
-                offset_x=(scene.offset_x - drift[0] * even) % PERIOD,
-                offset_y=(scene.offset_y - drift[1] * even) % PERIOD,
-            )
-        )
-    return scenes
+    view: View, frames: int, path: Sequence[Point], turn: float = 0.0, drift: tuple[float, float] = (0.0, 0.0)
+) -> Clip:
+    """The view in motion. `path`: the four control points of the curve that its first thing follows, in pixels; `turn`:
+    how far it turns, in radians; `drift`: how far the nearest layer of the background moves, in pixels. Raises
+    ValueError for a path of another length."""
+    return panning(turning(along(still(view, frames), path), turn), -drift[0], -drift[1])
 
 
-def edited(scenes: list[Scene], **attributes) -> list[Scene]:
-    """The same motion with other attributes in every frame: the correct result of an edit."""
-    return [scene.edited(**attributes) for scene in scenes]
+def changed(clip: Sequence[View], **changes) -> Clip:
+    """The correct result of an edit: the same motion, with other attributes of the views or of their first thing."""
+    of_views = {name: value for name, value in changes.items() if name in View.__dataclass_fields__}
+    of_actor = {name: value for name, value in changes.items() if name not in of_views}
+    return edited(edited(clip, **of_views), 0, **of_actor)
 
 
-def quickstart_clip() -> list[Scene]:
-    """The clip of the quick start: the object crosses the picture on an arc and turns, the background drifts."""
-    path = [(42.0, 80.0), (46.0, 22.0), (84.0, 30.0), (86.0, 84.0)]
-    return moving(QUICKSTART_SOURCE, QUICKSTART_FRAMES, path, turn=0.5 * math.pi, drift=(-12.0, 6.0))
+def bundled_clip() -> Clip:
+    """The clip of the bundled workflows: a car drives along a street, and the camera follows it."""
+    path = [(46.0, 90.0), (58.0, 82.0), (70.0, 92.0), (82.0, 86.0)]
+    return moving(SOURCE, FRAMES, path, drift=(-40.0, 0.0))
 
 
-def quickstart_truth() -> list[Scene]:
-    """The correct result of the quick start's edit: the same clip with the target's shape and colour."""
-    return edited(quickstart_clip(), **QUICKSTART_TARGET)
+def bundled_truth(workflow: str = "quickstart") -> Clip:
+    """The correct result of a bundled workflow's edit."""
+    return changed(bundled_clip(), **EDITS[workflow])
 
 
-def quickstart_depth() -> torch.Tensor:
+def source_prompt() -> str:
+    """The source prompt of the bundled workflows."""
+    return prompt(SOURCE)
+
+
+def target_prompt(workflow: str = "quickstart") -> str:
+    """A bundled workflow's edit prompt."""
+    return prompt(bundled_truth(workflow)[0])
+
+
+def bundled_depth() -> torch.Tensor:
     """How near the clip's pixels are, `f 3 h w`, grey as depth estimators paint it."""
-    return (FAR + (NEAR - FAR) * object_mask(quickstart_clip())).expand(-1, 3, -1, -1)
+    return (FAR + (NEAR - FAR) * object_mask(bundled_clip())).expand(-1, 3, -1, -1)
 
 
-def quickstart_key_frame() -> torch.Tensor:
-    """One frame of the clip with another object in the same pose, as a person might draw it, `3 h w`."""
-    return render([quickstart_clip()[KEY_FRAME].edited(**KEY_FRAME_TARGET)])[0]
+def bundled_key_frame() -> torch.Tensor:
+    """One frame of the clip with another thing in the same pose, as a person might draw it, `3 h w`."""
+    return render(bundled_truth("key_frame")[KEY_FRAME : KEY_FRAME + 1])[0]
 
 
-def write_clip(scenes: list[Scene], path: Path, fps: int) -> None:
-    """Renders the scenes and writes them as H.264, one picture per scene."""
-    write_video(render(scenes), path, fps)
+def square_clip() -> Clip:
+    """A shape that crosses the picture on an arc and turns by a right angle, while the background drifts: harder to
+    follow than things, because those stand upright."""
+    square = shape_view("square", "blue", "dotted", "white", radius=34.0, angle=0.3)
+    path = [(42.0, 80.0), (46.0, 22.0), (84.0, 30.0), (86.0, 84.0)]
+    return moving(square, FRAMES, path, turn=0.5 * math.pi, drift=(-12.0, 6.0))
+
+
+def write_clip(clip: Sequence[View], path: Path, fps: int) -> None:
+    """Renders the views and writes them as H.264, one picture per view."""
+    write_video(render(clip), path, fps)
 
 
 def write_video(pictures: torch.Tensor, path: Path, fps: int, crf: float = 8) -> None:
@@ -128,17 +134,20 @@ def read_video(path: Path) -> torch.Tensor:
 
 
 def main() -> None:
-    scenes = quickstart_clip()
-    write_clip(scenes, QUICKSTART_FILE, QUICKSTART_FPS)
-    write_video(quickstart_depth(), DEPTH_FILE, QUICKSTART_FPS)
-    pixels = (quickstart_key_frame() * 255).round().byte().movedim(0, -1).numpy()
+    clip = bundled_clip()
+    write_clip(clip, CLIP_FILE, FPS)
+    write_video(bundled_depth(), DEPTH_FILE, FPS)
+    pixels = (bundled_key_frame() * 255).round().byte().movedim(0, -1).numpy()
     Image.fromarray(pixels).save(KEY_FRAME_FILE, optimize=True)
-    error = read_video(QUICKSTART_FILE) - render(scenes)
+    write_clip(square_clip(), SQUARE_FILE, FPS)
+    error = read_video(CLIP_FILE) - render(clip)
     print(
-        f"{QUICKSTART_FILE}: {len(scenes)} frames, {QUICKSTART_FILE.stat().st_size / 1000:.1f} kB, "
+        f"{CLIP_FILE}: {len(clip)} frames, {CLIP_FILE.stat().st_size / 1000:.1f} kB, "
         f"{-10 * error.square().mean().log10().item():.1f} dB to the renders"
     )
-    print(f"source: {QUICKSTART_SOURCE_PROMPT}\ntarget: {QUICKSTART_TARGET_PROMPT}")
+    print(f"source: {source_prompt()}")
+    for workflow in EDITS:
+        print(f"{workflow}: {target_prompt(workflow)}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
     python -m miniature.export --vae training/vae/checkpoint.pt --unet training/unet/checkpoint.pt
 
-The weights are written to `training/export`. To bundle them, copy them to `miniature/weights` and make
-`architecture.SCENE_UNET` the `UNET` that the node builds.
+The weights are written to `training/export`. To bundle them, copy them to `miniature/weights`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from pathlib import Path
 
 import torch
@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from . import host_classes  # noqa: F401  (sets the host up first)
-from .train_unet import HOST_SCALE
 from .scene import random_view, render
+from .things import LEARNED
+from .train_unet import HOST_SCALE, vocabulary
 
 from comfy.taesd.taesd import TAESD
 
@@ -61,7 +62,9 @@ def main() -> None:
     half = lambda tensors: {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     preview = {"latent_preview": json.dumps(preview_factors(vae, shift, scale))}
     save_file(half(unet), args.output / "unet.safetensors", metadata=preview)
-    save_file({**half(text), "tokens": torch.tensor(state["tokens"])}, args.output / "text_encoder.safetensors")
+    words = sorted(set(re.findall("[a-z]+", " ".join(vocabulary(LEARNED)))))
+    tokens = {"tokens": torch.tensor(state["tokens"], dtype=torch.int32)}
+    save_file({**half(text), **tokens}, args.output / "text_encoder.safetensors", metadata={"words": " ".join(words)})
     save_file(half(vae.state_dict()), args.output / "vae.safetensors")
     for path in sorted(args.output.glob("*.safetensors")):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")

@@ -1,4 +1,5 @@
-"""The judge: a small classifier that says what a picture of the miniature's world shows.
+"""The judge: a small classifier that says what a picture of the miniature's world shows: which thing or shape, its
+colour, the place, the look.
 
 It was trained on renders alone (`train_judge.py`), never on pictures of the miniature model, so it can tell how often
 the model draws what its prompt says, and whether an edit changed what it should.
@@ -7,6 +8,7 @@ the model draws what its prompt says, and whether an edit changed what it should
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,16 +16,22 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from .architecture import PIXELS, WEIGHTS
-from .world import COLORS, PATTERNS, SHAPES, random_scene, render
+from .looks import GRAY, LOOKS
+from .places import PLACES
+from .scene import View, random_view, render
+from .things import LEARNED
+from .world import COLORS, PATTERNS, SHAPES
 
+Answers = dict[str, str | tuple[str, ...]]
 CLASSES: dict[str, tuple[str, ...]] = {
-    "shape": SHAPES,
+    "thing": (*SHAPES, *LEARNED),
     "color": tuple(COLORS),
-    "pattern": PATTERNS,
+    "place": (*PATTERNS, *PLACES),
     "background": tuple(COLORS),
+    "look": tuple(LOOKS),
 }
 FILE = WEIGHTS / "judge.safetensors"
-WIDTHS = (32, 64, 96, 128)  # channels at 32, 16, 8 and 4 pixels
+WIDTHS = (32, 64, 128, 192)  # channels at 32, 16, 8 and 4 pixels
 
 
 class ResidualBlock(torch.nn.Module):
@@ -44,27 +52,22 @@ class ResidualBlock(torch.nn.Module):
 
 
 class Judge(torch.nn.Module):
-    """Four answers about each picture: shape, object colour, background pattern, background colour.
-
-    `CLASSES`: the possible answers to each question; `WIDTHS`: channels; `FILE`: the weights."""
-
-    CLASSES, WIDTHS, FILE = CLASSES, WIDTHS, FILE
+    """Five answers about each picture. `thing`: with two things in the picture, the likelier one; `color`: the thing's,
+    meaningless for a thing in its own colours; `place`: a place or a pattern; `background`: a pattern's colour."""
 
     def __init__(self):
         super().__init__()
-        widths = self.WIDTHS
-        self.stem = torch.nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
-        pairs = zip((widths[0], *widths), widths)
+        self.stem = torch.nn.Conv2d(3, WIDTHS[0], 4, stride=2, padding=1)
+        pairs = zip((WIDTHS[0], *WIDTHS), WIDTHS)
         self.blocks = torch.nn.ModuleList([ResidualBlock(i, o) for i, o in pairs])
-        self.norm = torch.nn.GroupNorm(8, widths[-1])
+        self.norm = torch.nn.GroupNorm(8, WIDTHS[-1])
         self.heads = torch.nn.ModuleDict(
-            {name: torch.nn.Linear(2 * widths[-1], len(classes)) for name, classes in self.CLASSES.items()}
+            {name: torch.nn.Linear(2 * WIDTHS[-1], len(classes)) for name, classes in CLASSES.items()}
         )
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Judge:
+    def load(cls, path: Path = FILE) -> Judge:
         """The trained judge in float32 on the CPU. Raises FileNotFoundError if its weights are missing."""
-        path = path or cls.FILE
         if not Path(path).exists():
             raise FileNotFoundError(
                 f"The judge's weights are missing at {path}: run `python -m miniature.train_judge`."
@@ -96,14 +99,52 @@ class Judge(torch.nn.Module):
         return {name: logits.softmax(dim=1) for name, logits in self(images.clamp(0, 1)).items()}
 
     def see(self, images: torch.Tensor) -> list[dict[str, str]]:
-        """What each of the pictures `f 3 h w` in 0..1 shows, e.g. `{"shape": "star", "color": "red", "pattern":
-        "plain", "background": "blue"}`."""
+        """What each of the pictures `f 3 h w` in 0..1 shows, e.g. `{"thing": "star", "color": "red", "place": "plain",
+        "background": "blue", "look": "normal"}`."""
         best = {name: p.argmax(dim=1).tolist() for name, p in self.probabilities(images).items()}
-        classes = self.CLASSES
-        return [{name: classes[name][best[name][i]] for name in classes} for i in range(len(images))]
+        return [{name: words[best[name][i]] for name, words in CLASSES.items()} for i in range(len(images))]
 
-    @staticmethod
-    def examples(rng: random.Random, count: int) -> tuple[torch.Tensor, list[dict[str, str]]]:
-        """Random renders `count 3 128 128` and the right answers."""
-        scenes = [random_scene(rng) for _ in range(count)]
-        return render(scenes), [{name: getattr(scene, name) for name in CLASSES} for scene in scenes]
+    def see_things(self, images: torch.Tensor, count: int) -> list[set[str]]:
+        """The `count` most likely things in each of the pictures `f 3 h w` in 0..1."""
+        best = self.probabilities(images)["thing"].topk(count, dim=1).indices.tolist()
+        return [{CLASSES["thing"][i] for i in row} for row in best]
+
+
+def examples(rng: random.Random, count: int) -> tuple[torch.Tensor, list[Answers]]:
+    """Random renders `count 3 128 128` and the correct answers."""
+    views = [random_view(rng) for _ in range(count)]
+    return render(views), answers(views)
+
+
+def answers(views: Sequence[View]) -> list[Answers]:
+    """The correct answer to each question that has one; for two things, `thing` is a pair."""
+    result = []
+    for view in views:
+        kinds = tuple(actor.kind for actor in view.actors)
+        found: Answers = {"thing": kinds[0] if len(kinds) == 1 else kinds, "place": view.place, "look": view.look}
+        if view.background:
+            found["background"] = view.background
+        if len(kinds) == 1 and view.actors[0].color and view.look not in GRAY:
+            found["color"] = view.actors[0].color
+        result.append(found)
+    return result
+
+
+def right(judge: Judge, images: torch.Tensor, truth: Sequence[Answers]) -> list[dict[str, bool]]:
+    """Which of the right answers the judge gives about each picture `f 3 h w`. `truth`: as `answers` gives them; two
+    things count if they are its likeliest two, under the name `pair`."""
+    seen, two = judge.see(images), judge.see_things(images, 2)
+    result = []
+    for saw, pair, answer in zip(seen, two, truth):
+        found = {name: saw[name] == word for name, word in answer.items() if isinstance(word, str)}
+        if isinstance(answer.get("thing"), tuple):
+            found["pair"] = pair == set(answer["thing"])
+        result.append(found)
+    return result
+
+
+def shares(found: Sequence[dict[str, bool]]) -> dict[str, float]:
+    """The share of right answers per question, among the pictures it was asked about."""
+    names = sorted({name for one in found for name in one})
+    votes = {name: [one[name] for one in found if name in one] for name in names}
+    return {name: sum(vote) / len(vote) for name, vote in votes.items()}

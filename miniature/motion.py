@@ -1,4 +1,4 @@
-"""Motion in the world with things: a clip is a list of views, one per frame, and each motion is applied to a clip.
+"""Motion in the miniature's world: a clip is a list of views, one per frame, and each motion is applied to a clip.
 
     clip = panning(hopping(along(still(view, 16), path), hops=2, height=20), 60, 0)
 

@@ -13,14 +13,14 @@ class Optimizer:
     """Muon (orthogonalised momentum) on every weight with two or more dimensions except embeddings, AdamW on the rest.
 
     torch's Muon accepts only matrices, so a filter `o i h w` is passed as the matrix `o (i h w)`, a view that shares
-    its memory. `kind="adamw"` uses AdamW throughout, for comparison.
+    its memory.
     """
 
-    def __init__(self, module: torch.nn.Module, lr: float, kind: str = "muon", weight_decay: float = 0.01):
+    def __init__(self, module: torch.nn.Module, lr: float, weight_decay: float = 0.01):
         embeddings = {id(p) for m in module.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
         parameters = [p for p in module.parameters() if p.requires_grad]
         large = lambda p: p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 4
-        as_matrix = lambda p: kind == "muon" and large(p) and id(p) not in embeddings
+        as_matrix = lambda p: large(p) and id(p) not in embeddings
         self.matrices = [(p, torch.nn.Parameter(_matrix(p.data))) for p in parameters if as_matrix(p)]
         others = [p for p in parameters if not as_matrix(p)]
         self.parameters = parameters

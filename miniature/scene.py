@@ -1,8 +1,7 @@
-"""Pictures of things and shapes in places: like `world.py`, which draws one
-shape on a pattern, but with much more in it.
+"""Pictures of things and shapes, in places or on patterns.
 
 Every picture is rendered from a `View`, so the correct result of every edit is known: the same view with other things,
-another place or another look. Views of shapes on patterns are exactly `world.Scene`'s pictures. Coordinates and lengths
+another place or another look. So a classifier can be trained on renders alone. Coordinates and lengths
 are in pixels of a 128 x 128 picture; angles in radians, clockwise.
 """
 
@@ -22,7 +21,7 @@ from .world import COLORS, PATTERNS, PERIOD, SHAPES, SIZE
 
 TILT = math.radians(20)  # things stand upright, up to this angle
 
-PHRASINGS = (
+PHRASINGS = (  # those after the seventh do not go with a look
     "{objects} {where}",
     "{objects} {where}",
     "{objects} {where}",
@@ -35,6 +34,16 @@ PHRASINGS = (
     "we see {objects} {where}",
     "{where}, {objects}",
     "{where} there is {objects}",
+)
+ON_PATTERNS = (  # of one object; `bare`: without articles
+    "{objects} on {ground} background",
+    "{objects} on {ground} background",
+    "{objects}, {bare_ground} background",
+    "{bare}, {bare_ground} background",
+    "{objects} in front of {ground} background",
+    "{objects} moving over {ground} background",
+    "a video of {objects} on {ground} background",
+    "a picture of {objects} with {ground} background",
 )
 
 
@@ -80,10 +89,9 @@ class View:
         return replace(self, actors=tuple(actors))
 
 
-def view_of(scene: world.Scene) -> View:
-    """The view that shows the same picture as a `world.Scene`."""
-    actor = Actor(scene.shape, scene.color, scene.x, scene.y, scene.radius, scene.angle)
-    return View((actor,), scene.pattern, scene.background, camera=Camera(scene.offset_x, scene.offset_y))
+def shape_view(shape: str, color: str, pattern: str, background: str, **pose: float) -> View:
+    """One shape on a pattern. `pose`: of the shape, see `Actor`."""
+    return View((Actor(shape, color, **pose),), pattern, background)
 
 
 def render(views: Sequence[View]) -> torch.Tensor:
@@ -158,12 +166,12 @@ def prompt(view: View, phrasing: str = PHRASINGS[0], look_phrasing: int = 0) -> 
 
 
 def random_prompt(view: View, rng: random.Random) -> str:
-    """The view in one of many phrasings; shapes on patterns also in those of `world.py`."""
+    """The view in one of many phrasings."""
     patterned = view.place in PATTERNS and len(view.actors) == 1 and view.look == "normal"
     if patterned and rng.random() < 0.7:
-        named = describe(view.actors[0])
-        text = rng.choice(world.PHRASINGS).replace("a {object}", named).replace("a {background}", where(view, "{}"))
-        return text.format(object=named.split(" ", 1)[1], background=where(view, "{}").split(" ", 1)[1])
+        words = {"objects": describe(view.actors[0]), "ground": where(view, "{}")}
+        bare = {name: text.split(" ", 1)[1] for name, text in words.items()}
+        return rng.choice(ON_PATTERNS).format(**words, bare=bare["objects"], bare_ground=bare["ground"])
     phrasing = rng.choice(PHRASINGS if view.look == "normal" else PHRASINGS[:-5])
     return prompt(view, phrasing, rng.randrange(len(looks.IN_WORDS[view.look])))
 
@@ -175,7 +183,7 @@ def random_view(rng: random.Random, kinds: Sequence[str] = things.LEARNED, shape
     """A view with everything drawn at random: with probability `shapes` a shape on a pattern, otherwise things out of
     `kinds` (now and then a shape) in places, half of them in the normal look."""
     if rng.random() < shapes:
-        return view_of(world.random_scene(rng))
+        return random_shape_view(rng)
     if rng.random() < 0.12:
         background = rng.choice(list(COLORS))
         camera = Camera(rng.uniform(0, PERIOD), rng.uniform(0, PERIOD))
@@ -191,6 +199,15 @@ def random_view(rng: random.Random, kinds: Sequence[str] = things.LEARNED, shape
     look = "normal" if rng.random() < 0.5 else rng.choice(list(LOOKS))
     camera = Camera(rng.uniform(0, 1000), rng.uniform(-8, 8), rng.uniform(0.85, 1.2))
     return View(tuple(actors), rng.choice(list(PLACES)), look=look, camera=camera)
+
+
+def random_shape_view(rng: random.Random) -> View:
+    """A shape of any colour, size and angle on any pattern of another colour."""
+    color, background = rng.sample(list(COLORS), 2)
+    shape, pattern = rng.choice(SHAPES), rng.choice(PATTERNS)
+    pose = {"x": rng.uniform(38, 90), "y": rng.uniform(38, 90), "radius": rng.uniform(24, 40)}
+    view = shape_view(shape, color, pattern, background, **pose, angle=rng.uniform(-math.pi, math.pi))
+    return view.edited(camera=Camera(rng.uniform(0, PERIOD), rng.uniform(0, PERIOD)))
 
 
 def random_actor(rng: random.Random, kind: str, avoid: str | None = None) -> Actor:

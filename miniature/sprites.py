@@ -1,8 +1,9 @@
-"""Draws the sprites of the miniature's things from OpenMoji's SVG files, once, into `training/sprites.npz`.
+"""Draws the sprites of the miniature's things from OpenMoji's SVG files into `sprites.npz` beside this file.
 
     python -m miniature.sprites
 
-Needs the packages of `devtools/requirements-world.txt`. The same packages give the same bytes.
+Only a change of the table of things needs this, with the packages of `devtools/requirements-world.txt`. The same
+packages give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ import numpy as np
 
 from .things import THING_COLORS, THINGS, fills, key
 
-ROOT = Path(__file__).parent.parent
-FILE = ROOT / "training" / "sprites.npz"
+FILE = Path(__file__).with_suffix(".npz")
 REQUIREMENTS = "devtools/requirements-world.txt"
 PIXELS = 192  # of a whole OpenMoji picture; things are drawn at 40 to 100 pixels
 EMPTY = 4  # pixels left around the thing
@@ -36,21 +36,20 @@ def missing() -> str | None:
 
 @cache
 def load() -> dict[str, np.ndarray]:
-    """All sprites, premultiplied colour and coverage `4 h w` as bytes; drawn first if the file is missing or belongs to
-    another table of things. Raises ModuleNotFoundError if that needs a package that is not installed."""
+    """All sprites, premultiplied colour and coverage `4 h w` as bytes; drawn anew if the file belongs to another table
+    of things. Raises ModuleNotFoundError if that needs a package that is not installed."""
     version = fingerprint()
     if FILE.exists():
         with np.load(FILE) as file:
             if str(file["version"]) == version:
                 return {name: file[name] for name in file.files if name != "version"}
     if lack := missing():
-        raise ModuleNotFoundError(f"The things' sprites are not drawn yet, and {lack}")
+        raise ModuleNotFoundError(f"The things' sprites do not fit the table of things, and {lack}")
     sprites = {
         key(name, color): draw_svg(name, color)
         for name, thing in THINGS.items()
         for color in (None, *(THING_COLORS if thing.colors else ()))
     }
-    FILE.parent.mkdir(parents=True, exist_ok=True)
     temporary = FILE.with_suffix(".tmp.npz")
     np.savez_compressed(temporary, version=np.array(version), **sprites)
     temporary.replace(FILE)

@@ -1,4 +1,4 @@
-"""Trains the judge of the world with things (`scene_judge.py`) on rendered pictures alone.
+"""Trains the judge (`judge.py`) on rendered pictures alone.
 
     python -m miniature.train_judge --minutes 15
 
@@ -18,20 +18,19 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from .architecture import PIXELS
-from .judge import Judge
+from .judge import CLASSES, FILE, Answers, Judge, examples
 from .looks import blur
 from .optim import Optimizer, clock, rate, save_whole
-from .scene_judge import SceneJudge
 
 
-def labels(judge: Judge, truth: list[dict]) -> dict[str, torch.Tensor]:
+def labels(truth: list[Answers]) -> dict[str, torch.Tensor]:
     """The correct answers as probabilities `b classes`: zero if a question has no answer, halves if it has two."""
-    result = {name: torch.zeros(len(truth), len(classes)) for name, classes in judge.CLASSES.items()}
+    result = {name: torch.zeros(len(truth), len(classes)) for name, classes in CLASSES.items()}
     for i, answer in enumerate(truth):
         for name, words in answer.items():
             words = (words,) if isinstance(words, str) else words
             for word in words:
-                result[name][i, judge.CLASSES[name].index(word)] = 1 / len(words)
+                result[name][i, CLASSES[name].index(word)] = 1 / len(words)
     return result
 
 
@@ -63,9 +62,9 @@ def accuracy(judge: Judge, count: int, seed: int, spoil=lambda pictures: picture
     """The share of correct answers per question over `count` unseen renders, each passed through `spoil`; questions
     without an answer, and with two, are left out."""
     rng = random.Random(seed)
-    votes: dict[str, list[bool]] = {name: [] for name in judge.CLASSES}
+    votes: dict[str, list[bool]] = {name: [] for name in CLASSES}
     for start in range(0, count, 50):
-        pictures, truth = judge.examples(rng, min(50, count - start))
+        pictures, truth = examples(rng, min(50, count - start))
         for answer, seen in zip(truth, judge.see(spoil(pictures))):
             for name, word in answer.items():
                 if isinstance(word, str):
@@ -110,7 +109,7 @@ def main() -> None:
     first = state["steps"] if state else 0
     torch.manual_seed(args.seed + first)
     rng = random.Random(args.seed + 1 + first)
-    judge = SceneJudge()
+    judge = Judge()
     if state:
         judge.load_state_dict(state["model"])
     judge.to(args.device, memory_format=torch.channels_last)
@@ -122,13 +121,13 @@ def main() -> None:
     start = last_report = clock(args.device)
     step, running = first, 0.0
     while (progress := (clock(args.device) - start) / (60 * args.minutes)) < 1:
-        pictures, truth = judge.examples(rng, args.batch)
+        pictures, truth = examples(rng, args.batch)
         pictures = imperfect(pictures, rng).to(args.device, memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16):
             logits = judge(pictures)
         loss = sum(
             -(target.to(args.device) * logits[name].float().log_softmax(dim=1)).sum(dim=1).mean()
-            for name, target in labels(judge, truth).items()
+            for name, target in labels(truth).items()
         )
         loss.backward()
         optimizer.step(rate(step - first, progress if args.cool else 0.0))
@@ -146,11 +145,11 @@ def main() -> None:
     save_whole(checkpoint, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "steps": step})
 
     weights = {key: value.contiguous().half().cpu() for key, value in judge.state_dict().items()}
-    judge = SceneJudge().eval()
+    judge = Judge().eval()
     # evaluate the weights as they are written
     judge.load_state_dict({key: value.float() for key, value in weights.items()})
     metadata = report(judge, args.evaluate)
-    file = args.run / SceneJudge.FILE.name
+    file = args.run / FILE.name
     save_file(weights, file, metadata={"pictures": f"{PIXELS} x {PIXELS}", "steps": str(step), **metadata})
     print(f"stopped after step {step}, {file.stat().st_size / 1e6:.2f} MB")
     for kind, line in metadata.items():

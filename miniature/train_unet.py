@@ -2,36 +2,56 @@
 
     python -m miniature.train_unet --minutes 90
 
-The first start begins with the bundled weights, widened where the new UNet is wider. ε-prediction on SD's noise
-schedule; min-SNR loss weights (Hang et al., ICCV 2023) so that outlines, which are decided at middle noise levels, are
-learned early; exponential moving average of the weights. The VAE's encoder is slow, so a bank of latents is encoded
-once, and a few pictures are replaced in each step. Progress is saved every few minutes; the next start resumes from it
-and trains for its own `--minutes`. `--cool` lets the learning rate fall to 0 during this start, for the last one.
+The first start begins with the bundled weights, or with `--fresh` from random ones. ε-prediction on SD's noise
+schedule; most noise levels of a batch are those at which forms are decided, and levels with small losses count for
+more (the square root of uncertainty weighting, Karras et al., CVPR 2024); exponential moving average of the weights.
+The VAE's encoder is slow, so a bank of latents is encoded once, and a few pictures are replaced in each step. Progress
+is saved every few minutes; the next start resumes from it and trains for its own `--minutes`. `--cool` lets the
+learning rate fall to 0 during this start, for the last one.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from . import host_classes, looks, scene, things
-from .architecture import BETA_END, BETA_START, SCENE_UNET, TRAIN_STEPS, WEIGHTS
+from .architecture import BETA_END, BETA_START, UNET, TRAIN_STEPS, WEIGHTS
 from .optim import Optimizer, clock, rate, save_whole
 from .places import PLACES
 from .scene import View, random_prompt, random_view, render
-from .widen import widen
-from .world import COLORS, PATTERNS, PHRASINGS, SHAPES
+from .world import COLORS, PATTERNS, SHAPES
 
 from comfy.sd1_clip import SD1Tokenizer
 from comfy.taesd.taesd import TAESD
 
-MIN_SNR_GAMMA = 5.0
+FORM, FORM_SHARE = (300, 850), 0.75  # timesteps in which forms are decided, and their share of the training
+BINS = 50  # of noise levels, each with a typical loss
+SHAPES_SHARE = 0.7  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
+HARD, HARD_SHARE = ("square", "triangle"), 0.5  # shapes learned last, and their share of the shapes
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
 HOST_SCALE = 0.18215  # SD1's latent scale: the host multiplies the VAE's latents by it
+
+
+def timesteps(count: int) -> torch.Tensor:
+    """Timesteps spread evenly over all noise levels, more densely where forms are decided, `count`."""
+    first, last = FORM
+    inside = round(FORM_SHARE * count)
+    outside = torch.arange(TRAIN_STEPS)
+    outside = outside[(outside < first) | (outside >= last)]
+    spread = lambda n: (torch.arange(n) + torch.rand(n)) / max(n, 1)
+    within = (first + spread(inside) * (last - first)).long()
+    return torch.cat([within, outside[(spread(count - inside) * len(outside)).long().clamp(max=len(outside) - 1)]])
+
+
+def is_shape(view: View) -> bool:
+    """Whether the view is one of the world of shapes on patterns."""
+    return view.place in PATTERNS and view.actors[0].kind in SHAPES
 
 
 def alphas_cumprod() -> torch.Tensor:
@@ -40,15 +60,16 @@ def alphas_cumprod() -> torch.Tensor:
     return (1 - beta).cumprod(0).float()
 
 
-def vocabulary() -> list[str]:
-    """Texts that together hold every word of this world's prompts."""
-    words = (*COLORS, *things.NAMES, *SHAPES, *PATTERNS)
+def vocabulary(kinds: Sequence[str] = things.NAMES) -> list[str]:
+    """Texts that together hold every word of prompts about things of these kinds."""
+    words = (*COLORS, *kinds, *SHAPES, *PATTERNS)
     articles = [f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in words]
     places = [scene.where(View((), place)) for place in PLACES]
     look_words = [words.format("") for phrasings in looks.IN_WORDS.values() for words in phrasings]
     plain = [phrasing.format(objects="and", where="on background") for phrasing in scene.PHRASINGS]
-    old = [phrasing.format(object="", background="") for phrasing in PHRASINGS]
-    return ["", *articles, *places, *look_words, *plain, *old]
+    blank = dict.fromkeys(("objects", "ground", "bare", "bare_ground"), "")
+    on_patterns = [phrasing.format(**blank) for phrasing in scene.ON_PATTERNS]
+    return ["", *articles, *places, *look_words, *plain, *on_patterns]
 
 
 class Tokens:
@@ -86,7 +107,7 @@ class LatentBank:
     @torch.no_grad()
     def grow(self, count: int) -> None:
         """Encodes `count` random views; when the bank is full they replace the oldest."""
-        views = [random_view(self.rng) for _ in range(count)]
+        views = [random_view(self.rng, shapes=SHAPES_SHARE) for _ in range(count)]
         device = next(self.encoder.parameters()).device
         pictures = render(views).to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
@@ -101,7 +122,13 @@ class LatentBank:
 
     def draw(self, count: int) -> tuple[list[View], torch.Tensor]:
         """Random views and their latents `count 4 16 16`."""
-        index = [self.rng.randrange(len(self.views)) for _ in range(count)]
+        kinds = [], [], []  # things, easy shapes, hard shapes
+        for i, view in enumerate(self.views):
+            kinds[is_shape(view) and 1 + (view.actors[0].kind in HARD)].append(i)
+        easy = SHAPES_SHARE * (1 - HARD_SHARE)
+        wanted = zip(kinds, (1 - SHAPES_SHARE, easy, SHAPES_SHARE - easy))
+        present, shares = zip(*((kind, share) for kind, share in wanted if kind))
+        index = [self.rng.choice(kind) for kind in self.rng.choices(present, shares, k=count)]
         return [self.views[i] for i in index], torch.stack([self.latents[i] for i in index])
 
 
@@ -110,7 +137,7 @@ class TextToImage(torch.nn.Module):
 
     def __init__(self, rows: int):
         super().__init__()
-        self.unet = host_classes.build_unet(SCENE_UNET)
+        self.unet = host_classes.build_unet(UNET)
         self.text = host_classes.build_text_encoder(rows)
 
     def forward(self, x, t, tokens):
@@ -119,14 +146,15 @@ class TextToImage(torch.nn.Module):
         return self.unet(x, t, context, transformer_options=options)
 
     def begin_with_bundled(self, tokens: Tokens) -> None:
-        """Takes over the bundled miniature's UNet, widened, and its words."""
+        """Takes over the bundled miniature's UNet and its words."""
         from safetensors.torch import load_file
 
-        generator = torch.Generator().manual_seed(0)
-        narrow = load_file(WEIGHTS / "unet.safetensors")
-        self.unet.load_state_dict(widen(narrow, self.unet.state_dict(), generator))
-        text = {name: weight.float() for name, weight in load_file(WEIGHTS / "text_encoder.safetensors").items()}
-        rows, known = text.pop("token_rows"), text.pop("tokens").tolist()
+        unet, text = (
+            {name: weight.float() for name, weight in load_file(WEIGHTS / f"{part}.safetensors").items()}
+            for part in ("unet", "text_encoder")
+        )
+        self.unet.load_state_dict(unet)
+        rows, known = text.pop("token_rows"), text.pop("tokens").long().tolist()
         table = self.text.text_model.embeddings.token_embedding.weight.data
         for row, token in zip(rows, known):
             if token in tokens.row:
@@ -165,6 +193,7 @@ def main() -> None:
     if state is None and not args.fresh:
         model.begin_with_bundled(tokens)
     model.to(args.device, memory_format=torch.channels_last)
+    forward = torch.compile(model)
     optimizer = Optimizer(model, args.lr)
     average = AveragedModel(model, avg_fn=moving_average)
     print(
@@ -191,9 +220,8 @@ def main() -> None:
         bank.grow(32)
     print(f"{len(bank.views)} latents after {clock(args.device) - started:.0f} s", flush=True)
 
-    signal = alphas_cumprod()
-    weight = (MIN_SNR_GAMMA * (1 - signal) / signal).clamp(max=1.0)  # min(SNR, γ) / SNR, for ε-prediction
-    signal, weight = signal.to(args.device), weight.to(args.device)
+    signal = alphas_cumprod().to(args.device)
+    typical = torch.tensor(state and state.get("typical") or [1.0] * BINS, device=args.device)  # losses
     started = last_report = clock(args.device)
     step, running = first, 0.0
 
@@ -208,6 +236,7 @@ def main() -> None:
                 "shift": shift,
                 "scale": scale,
                 "tokens": tokens.used,
+                "typical": typical.tolist(),
             },
         )
         save_whole(bank_file, {"views": bank.views, "latents": torch.stack(bank.latents).half(), "oldest": bank.oldest})
@@ -217,13 +246,16 @@ def main() -> None:
         views, z = bank.draw(args.batch)
         z = z.to(args.device)
         texts = ["" if rng.random() < EMPTY_PROMPTS else random_prompt(view, rng) for view in views]
-        t = torch.randint(TRAIN_STEPS, (args.batch,)).to(args.device)
+        t = timesteps(args.batch).to(args.device)
         noise = torch.randn_like(z)
         a = signal[t].view(-1, 1, 1, 1)
         x = (a.sqrt() * z + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast(args.device, torch.bfloat16):
-            predicted = model(x, t, tokens(texts).to(args.device))
-        loss = ((predicted.float() - noise).square().mean(dim=(1, 2, 3)) * weight[t]).mean()
+            predicted = forward(x, t, tokens(texts).to(args.device))
+        losses = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
+        bins = t * BINS // TRAIN_STEPS
+        typical.index_put_((bins,), typical[bins].lerp(losses.detach(), 0.02))
+        loss = (losses * (typical.mean() / typical[bins]).sqrt()).mean()
         loss.backward()
         optimizer.step(rate(step - first, progress if args.cool else 0.0, warmup=100))
         average.update_parameters(model)

@@ -1,15 +1,10 @@
-"""The miniature model's world: one coloured shape on a patterned background, rendered exactly.
-
-Because every picture and every clip is rendered from a `Scene`, the right answer is always known: a classifier can be
-trained on renders alone, and the correct result of an edit is the same scene with other attributes.
-Coordinates and lengths are in pixels of a 128 x 128 picture; angles in radians; colours in 0..1.
+"""The colours, shapes and patterned backgrounds of the miniature's world, rendered exactly; `scene.py` puts pictures
+together from them. Coordinates and lengths are in pixels of a 128 x 128 picture; angles in radians; colours in 0..1.
 """
 
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,91 +26,6 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 PATTERNS = ("plain", "striped", "checkered", "dotted")
 
-PHRASINGS = (
-    "a {object} on a {background} background",
-    "a {object} on a {background} background",
-    "a {object}, {background} background",
-    "{object}, {background} background",
-    "a {object} in front of a {background} background",
-    "a {object} moving over a {background} background",
-    "a video of a {object} on a {background} background",
-    "a picture of a {object} with a {background} background",
-)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What one picture shows. `x`, `y`: the object's centre; `radius`: of its circumscribed circle;
-    `offset_x`, `offset_y`: how far the background pattern is shifted."""
-
-    shape: str
-    color: str
-    pattern: str
-    background: str
-    x: float = 64.0
-    y: float = 64.0
-    radius: float = 32.0
-    angle: float = 0.0
-    offset_x: float = 0.0
-    offset_y: float = 0.0
-
-    def edited(self, **attributes) -> Scene:
-        """The same placement with other attributes."""
-        return replace(self, **attributes)
-
-
-def random_scene(rng: random.Random) -> Scene:
-    """A scene with every attribute and placement drawn uniformly; the object never has the background's colour."""
-    color, background = rng.sample(list(COLORS), 2)
-    return Scene(
-        shape=rng.choice(SHAPES),
-        color=color,
-        pattern=rng.choice(PATTERNS),
-        background=background,
-        x=rng.uniform(38, 90),
-        y=rng.uniform(38, 90),
-        radius=rng.uniform(24, 40),
-        angle=rng.uniform(-math.pi, math.pi),
-        offset_x=rng.uniform(0, PERIOD),
-        offset_y=rng.uniform(0, PERIOD),
-    )
-
-
-def prompt(scene: Scene, phrasing: str = PHRASINGS[0]) -> str:
-    """The scene in words, e.g. `a red circle on a striped blue background`. Plain backgrounds carry no pattern word."""
-    background = scene.background if scene.pattern == "plain" else f"{scene.pattern} {scene.background}"
-    text = phrasing.format(object=f"{scene.color} {scene.shape}", background=background)
-    return text.replace("a orange", "an orange")
-
-
-def random_prompt(scene: Scene, rng: random.Random) -> str:
-    """The scene in one of several phrasings."""
-    return prompt(scene, rng.choice(PHRASINGS))
-
-
-def render(scenes: list[Scene], window: torch.Tensor | None = None, size: int = SIZE) -> torch.Tensor:
-    """Pictures of the scenes, `b 3 size size` in 0..1, anti-aliased.
-
-    `window` (`b 2`, pixels): the upper left corner of each picture, to render crops only; default 0, 0.
-    """
-    value = lambda name: torch.tensor([getattr(scene, name) for scene in scenes]).view(-1, 1, 1)
-    corner = torch.zeros(len(scenes), 2) if window is None else window
-    axis = torch.arange(size) + 0.5
-    px = axis.view(1, 1, -1) + corner[:, 0].view(-1, 1, 1)
-    py = axis.view(1, -1, 1) + corner[:, 1].view(-1, 1, 1)
-
-    dx, dy = px - value("x"), py - value("y")
-    cos, sin, radius = value("angle").cos(), value("angle").sin(), value("radius")
-    u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius
-    gx, gy = px + value("offset_x"), py + value("offset_y")
-
-    picture = torch.empty(len(scenes), 3, size, size)
-    for i, scene in enumerate(scenes):
-        inside = _coverage(_shape_distance(scene.shape, u[i], v[i]) * scene.radius)
-        base = ground(scene.pattern, scene.background, gx[i], gy[i])
-        picture[i] = base + (rgb(scene.color) - base) * inside
-    return picture
-
 
 def ground(pattern: str, background: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """The patterned background alone at the pattern's own coordinates `x` (`1 w`) and `y` (`h 1`), `3 h w`."""
@@ -133,13 +43,6 @@ def coverage(shape: str, x: float, y: float, radius: float, angle: float, stretc
     u = (cos * dx + sin * dy) / radius * math.sqrt(stretch)
     v = (cos * dy - sin * dx) / radius / math.sqrt(stretch)
     return _coverage(_shape_distance(shape, u, v) * radius)[None]
-
-
-def object_mask(scenes: list[Scene]) -> torch.Tensor:
-    """The share of each pixel the object covers, `b 1 128 128` in 0..1."""
-    black = [scene.edited(color="white", background="black", pattern="plain") for scene in scenes]
-    low, high = COLORS["black"][0] / 255, COLORS["white"][0] / 255
-    return (render(black)[:, :1] - low) / (high - low)
 
 
 def _coverage(distance: torch.Tensor) -> torch.Tensor:

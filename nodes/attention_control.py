@@ -94,12 +94,12 @@ class AttentionControl(io.ComfyNode):
                     default="",
                     tooltip="LocalBlend: the picture changes only where these words of the source prompt or those of "
                     "blend_target are; the rest stays the source. Separate words with commas, such as "
-                    '"square". Empty: off.',
+                    '"car". Empty: off.',
                 ),
                 io.String.Input(
                     "blend_target",
                     default="",
-                    tooltip='The same for words of the target prompt, such as "circle". Required with blend_source.',
+                    tooltip='The same for words of the target prompt, such as "tractor". Required with blend_source.',
                 ),
                 io.Float.Input(
                     "blend_threshold",

@@ -8,7 +8,7 @@ from ..host.miniature import load_miniature
 from ..host.newer import searchable
 from ..host.ui import shown
 
-OWN_WORLD = "This model knows only drawn shapes on patterns. For a real film load a Stable Diffusion checkpoint."
+OWN_WORLD = "It knows only drawn things in drawn places; a real film needs a Stable Diffusion checkpoint."
 
 
 class LoadMini(io.ComfyNode):
@@ -21,8 +21,8 @@ class LoadMini(io.ComfyNode):
             display_name="EI2 Load Miniature Model",
             category="EI2",
             description="A tiny Stable Diffusion that comes with the pack, for trying everything in minutes on a CPU. "
-            'It draws only one kind of picture, at 128 x 128 pixels: "a red circle on a striped blue '
-            'background".',
+            "It draws 24 things and six shapes, in seven places or on plain and patterned backgrounds, at 128 x 128 "
+            'pixels: "a cat in a meadow", "a blue car on a beach". Its help page lists all its words.',
             **searchable("demo model, tiny model, test model"),
             inputs=[],
             outputs=[

@@ -15,13 +15,14 @@ from ..host.inflation import apply_tune, require_inflation
 from ..host.inputs import check_conditioning, clip_latents
 from ..host.newer import ADVANCED, check_static_clone, searchable
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
-from ..host.training import training_precision
+from ..host.training import training_length, training_precision
 from ..host.tuning import TuningStep, tune_model
 from ..host.ui import drawn, progress, show_text, shown
 from .pictures.plots import plot_losses
 
 PRECISION = ("auto", "bf16", "fp16", "fp32")
 CHECKPOINTING = ("auto", "on", "off")
+LEAST_RATE = 1e-6
 
 
 class OneShotTune(io.ComfyNode):
@@ -45,19 +46,21 @@ class OneShotTune(io.ComfyNode):
                 io.Int.Input(
                     "steps",
                     default=TuneSettings.steps,
-                    min=1,
+                    min=0,
                     max=10_000,
                     tooltip="How long to train. Too few: the motion is lost. Too many: the source comes back whatever "
-                    "the new prompt says; then try 200 to 300.",
+                    "the new prompt says; then try 200 to 300. 0: auto, until little more is learned, at most 500 (the "
+                    "miniature: 100).",
                 ),
                 io.Float.Input(
                     "learning_rate",
                     default=TuneSettings.learning_rate,
-                    min=1e-6,
+                    min=0,
                     max=1e-1,
-                    step=1e-6,  # the editor shows and stores as many decimals as the step has
+                    step=LEAST_RATE,  # the editor shows and stores as many decimals as the step has
                     round=False,
-                    tooltip="The size of each training step. 3e-5 suits Stable Diffusion, 1e-3 the miniature.",
+                    tooltip="The size of each training step. 3e-5 suits Stable Diffusion, 3e-3 the miniature. 0: auto, "
+                    "one of the two.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -102,9 +105,9 @@ class OneShotTune(io.ComfyNode):
                     default=NONE,
                     optional=True,
                     **ADVANCED,
-                    tooltip="A snapshot to continue from; the result is that of an unbroken run. Everything except "
-                    "steps must be the same as before. With more steps, a finished run continues too. Press R "
-                    "to find new snapshots.",
+                    tooltip="A snapshot to continue from; the result is that of an unbroken run (with steps on 0, it "
+                    "may end later). Everything except steps must be the same as before. With more steps, a finished "
+                    "run continues too. Press R to find new snapshots.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -170,9 +173,12 @@ class OneShotTune(io.ComfyNode):
         if window_frames == 1:
             raise ValueError("window_frames is 1: one frame has no motion; set it to 2 or more, or to 0.")
         check_conditioning(positive, frames, "positive")
+        if 0 < learning_rate < LEAST_RATE:  # the editor shows it as 0, which means auto
+            raise ValueError(f"learning_rate is {learning_rate:g}: set it to {LEAST_RATE:g} or more, or to 0 for auto.")
 
         precision = training_precision(model, precision)
-        settings = TuneSettings(steps, learning_rate, seed, precision, window_frames=window_frames)
+        most, rate, stop_early = training_length(model, steps, learning_rate)
+        settings = TuneSettings(most, rate, seed, precision, window_frames=window_frames)
         warn_of_words(model, "positive", "clip")
         if snapshot_every:
             warn_of_folder(snapshot_path("").parent)
@@ -180,19 +186,29 @@ class OneShotTune(io.ComfyNode):
         start = resume(resume_from, run)
         if start:
             show_text(f"continues after step {len(start.losses)}")
-        snapshots, advance, gains = Snapshots(run, resume_from), progress(steps), []
+        snapshots, advance, gains = Snapshots(run, resume_from), progress(most), []
 
         def loop(tuning: Iterator[TuningStep]) -> None:
             for step in tuning:
                 gains.append(step.gain)
-                if snapshot_every and (step.number % snapshot_every == 0 or step.number == steps):
+                if snapshot_every and step.number % snapshot_every == 0:
                     snapshots.keep(step.state())
                 advance(step.number)
                 if preview_every and step.number % preview_every == 0 and (picture := step.picture()):
                     advance(step.number, preview=picture)
+            if gains:  # the bar is full after an early end, too
+                if snapshot_every and step.number % snapshot_every:
+                    snapshots.keep(step.state())
+                advance(step.number, step.number)
 
-        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start, measure_gain=True)
-        text = f"{steps} steps" + (f", {steps - len(start.losses)} of them now" if start else "")
+        measured = {"measure_gain": True, "stop_early": stop_early}
+        tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start, **measured)
+        done = len(tune.losses)
+        text = f"{done} steps" + (f", {done - len(start.losses)} of them now" if start else "")
+        if done < most:
+            text += ", then little more was learned"
+        if rate != learning_rate:
+            text += f"\nlearning rate {rate:g}"
         text = f"{text}\n{snapshots.report}".strip()
         plot = drawn(lambda: plot_losses(tune.losses, [] if start else torch.stack(gains).tolist()))
         return io.NodeOutput(apply_tune(model, tune), tune, plot, ui=shown(cls, text=text))

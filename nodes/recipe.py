@@ -27,9 +27,9 @@ class Recipe:
     cross_replace: tuple[float, float]
 
 
-# Learning rates and the miniature's steps are the quickstart's. Stable Diffusion's steps are within the ranges of
-# README.md; cross_replace is between Video-P2P's (0.2) and Vid2Vid-zero's (0.8). See docs/choices.md.
-LEARNING_RATE = (3e-5, 1e-3)
+# The miniature's learning rate and steps are those of the workflows with fixed steps; Stable Diffusion's are within the
+# ranges of README.md; cross_replace is between Video-P2P's (0.2) and Vid2Vid-zero's (0.8). See docs/choices.md.
+LEARNING_RATE = (3e-5, 3e-3)
 SELF_REPLACE = 0.5  # Video-P2P's; it acts on the temporal maps, which carry the motion
 RECIPES = {
     "recolour / restyle": Recipe(
@@ -38,8 +38,8 @@ RECIPES = {
         "for a colour name the object in both",
         "the old colour shows through: raise cfg, then reweight the new word with 1.5 to 2; outlines drift: raise "
         "cross_replace; a style that needs other outlines (pixel art, cubism): use the recipe 'swap the object'",
-        (300, 200),
-        (7.5, 2.0),
+        (300, 50),
+        (7.5, 3.0),
         (0.6, 0.4),
     ),
     "swap the object": Recipe(
@@ -49,8 +49,8 @@ RECIPES = {
         "the old shape comes back: lower cross_replace to 0, then tune with fewer steps; the new object strays or "
         "flickers: raise cross_replace; it cannot fill another outline (a bus for a bicycle): leave the blend words "
         "empty",
-        (300, 200),
-        (10.0, 2.0),
+        (300, 50),
+        (10.0, 3.0),
         (0.2, 0.2),
     ),
     "new background": Recipe(
@@ -58,7 +58,7 @@ RECIPES = {
         "replace only the background's words; leave the blend words empty",
         "the old background's pattern comes back, because the inverted noise holds it: raise cfg, then tune with "
         "fewer steps; the object changes too: raise cross_replace, or describe it in more detail in both prompts",
-        (300, 200),
+        (300, 50),
         (10.0, 4.0),
         (0.4, 0.4),
     ),
@@ -67,8 +67,8 @@ RECIPES = {
         "change a single word, and name it (or what it belongs to) in both blend fields",
         "nothing changes: lower cross_replace in steps of 0.2, then raise cfg; too much changes: raise blend_threshold "
         "to 0.5 or 0.7",
-        (500, 200),
-        (7.5, 2.0),
+        (500, 50),
+        (7.5, 3.0),
         (0.8, 0.6),
     ),
 }
@@ -102,7 +102,9 @@ class RecipeNode(io.ComfyNode):
             outputs=[
                 io.Int.Output(display_name="steps", tooltip="For steps of EI2 One-Shot Tune."),
                 io.Float.Output(display_name="learning_rate", tooltip="For learning_rate of EI2 One-Shot Tune."),
-                io.Float.Output(display_name="cfg", tooltip="For cfg of EI2 Edit Sample, of the edit."),
+                io.Float.Output(
+                    display_name="cfg", tooltip="For cfg of EI2 Edit Sample, of the edit, and of EI2 Carry Key Frame."
+                ),
                 io.Float.Output(display_name="cross_replace", tooltip="For cross_replace of EI2 Attention Control."),
                 io.Float.Output(display_name="self_replace", tooltip="For self_replace of EI2 Attention Control."),
                 io.String.Output(

@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import save_file
 
 from devtools.environment import ROOT
-from miniature.architecture import HEAD_WIDTH, UNET
+from miniature.architecture import UNET
 
 CONTROL_NET = "small.safetensors"
 SHARED = (  # with the UNet that it steers
     *("image_size", "in_channels", "model_channels", "channel_mult", "num_res_blocks"),
-    *("transformer_depth", "transformer_depth_middle", "context_dim", "use_spatial_transformer"),
+    *("transformer_depth_middle", "context_dim", "use_spatial_transformer"),
 )
-LAYOUT = {key: UNET[key] for key in SHARED} | {"hint_channels": 3, "num_heads": -1, "num_head_channels": HEAD_WIDTH}
+OWN = {"hint_channels": 3, "num_heads": -1, "num_head_channels": 64}  # the host's loader takes heads to be this wide
+LAYOUT = {key: UNET[key] for key in SHARED} | OWN | {"transformer_depth": [0, 1]}  # 96 channels hold no whole head
 
 
 def small_control_net():

@@ -19,6 +19,7 @@ from miniature.world import SIZE
 
 DIFFERENCE = 0.12  # from the background, in 0..1, of the mean over 3 x 3 pixels: larger ones belong to the object
 REACH = 1.9  # radii: the object is looked for up to this distance from its true centre
+MOST = 0.6  # share of that disc: what fills more of it is a wrong background, not an object
 GRID = 64  # samples per axis of the common pose
 MOSTLY = 0.5  # share of the object that must be visible for a frame to count
 
@@ -33,7 +34,8 @@ def visible(views: Sequence[View]) -> torch.Tensor:
 
 def regions(pictures: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     """The object's region in pictures `f 3 h w` in 0..1 that should show the views, `f 1 h w` of 0 and 1: the largest
-    connected region near its true place that differs from the background, with its holes filled."""
+    connected region near its true place that differs from the background, with its holes filled. Nothing, if nearly
+    everything there differs: then the background is wrong."""
     behind = render([view.edited(actors=view.actors[1:]) for view in views])
     difference = F.avg_pool2d((pictures - behind).abs(), 3, stride=1, padding=1, count_include_pad=False)
     found = difference.amax(dim=1) > DIFFERENCE
@@ -42,7 +44,9 @@ def regions(pictures: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     for region, here, view in zip(result, found, views):
         actor = view.actors[0]
         near = torch.hypot(axis.view(1, -1) - actor.x, axis.view(-1, 1) - actor.y) < REACH * actor.radius
-        region.copy_(_largest((here & near).numpy()))
+        largest = _largest((here & near).numpy())
+        if largest.sum() <= MOST * near.sum():
+            region.copy_(largest)
     return result
 
 

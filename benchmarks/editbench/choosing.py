@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from .methods import BLEND, CONTROL, CONTROL_CHOICES, JOINT, REFERENCE
-from .rows import budgets_of, case, select
+from .methods import BLEND, CONTROL, CONTROL_CHOICES, OURS, REFERENCE
+from .rows import budgets_of, case, known, select
 
 TOLERANCE = 0.02  # of success times preservation
 
 
 def criterion(rows: list[dict]) -> tuple[float, float]:
     """How good a setting is: the mean over edits of success times preservation,
-    and the mean PSNR to the correct result.
+    and the mean PSNR to the correct result, over edits that have one.
 
     It is a product because returning the source preserves everything, and drawing a new clip can fulfil any prompt:
     either alone must score zero.
     """
-    return fmean(row["success"] * row["preservation"] for row in rows), fmean(row["psnr"] for row in rows)
+    return fmean(row["success"] * row["preservation"] for row in rows), fmean(
+        row["psnr"] for row in rows if known(row, "psnr")
+    )
 
 
 def best_of(scores: dict[str, tuple[float, float]]) -> str:
@@ -50,8 +52,8 @@ def scores_of(rows: list[dict], method: str) -> dict[str, tuple[float, float]]:
 def chosen(rows: list[dict]) -> dict[str, str]:
     """The budgets to choose: the best of EI2 and of Tune-A-Video, and as `equal` the best for both, by the mean of
     their scores."""
-    scores = {method: scores_of(rows, method) for method in (JOINT, REFERENCE)}
-    shared = [budget for budget in scores[JOINT] if budget in scores[REFERENCE]]
+    scores = {method: scores_of(rows, method) for method in (OURS, REFERENCE)}
+    shared = [budget for budget in scores[OURS] if budget in scores[REFERENCE]]
     means = {budget: tuple(map(fmean, zip(*(own[budget] for own in scores.values())))) for budget in shared}
     return {**{method: best_of(own) for method, own in scores.items()}, "equal": best_of(means)}
 

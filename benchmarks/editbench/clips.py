@@ -1,134 +1,160 @@
-"""EditBench's clips: rendered scenes in motion, each with two edits whose correct result is known.
+"""EditBench's clips: rendered pictures in motion, each with two edits whose correct result is known.
 
-There are two splits of 24 clips and 48 edits each, fixed by their seeds: settings are chosen on `dev`, and `test` is
-reported. Both hold each motion, kind of edit and frame count equally often. They share neither motion parameters
-(the ranges in `PARAMETERS` are disjoint) nor attribute changes (`changes_of`: each ordered pair of a source and a
-target value belongs to one split). The object always stays within the placements that the miniature was trained on
-(`world.random_scene`).
+There are two splits of 33 clips and 66 edits each, fixed by their seeds: settings are chosen on `dev`, and `test` is
+reported. 27 clips show things in places, 6 a shape on a pattern. Both splits hold the same motions and, up to one, the
+same number of each kind of edit. They share neither motion parameters (`motions.PARAMETERS`) nor changes of an
+attribute (`changes_of`: each ordered pair of a source and a target value belongs to one split).
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from miniature.world import COLORS, PATTERNS, PERIOD, SHAPES, Scene, prompt
+from miniature import looks, things
+from miniature.places import PLACES, Camera
+from miniature.scene import Actor, View, object_mask, prompt, random_actor, render
+from miniature.world import COLORS, PATTERNS, PERIOD, SHAPES
 
-SPLITS = ("dev", "test")
-MOTIONS = ("line", "circle", "bounce", "spin", "grow_shrink", "scroll")
+from . import motions
+from .motions import OF_SHAPES, OF_THINGS, PAIR, SPLITS
+
 FRAMES, LONG_FRAMES = 8, 16
-LONG_CLIPS = {
-    "dev": ("line-1", "circle-2", "spin-3", "scroll-4"),
-    "test": ("circle-1", "bounce-2", "grow_shrink-3", "scroll-4"),
-}
 QUICK_FRAMES = 4
+THING_CLIPS = 3  # per motion
 
-OBJECT = ("color", "shape")  # the object's words, in the prompt's order
-VALUES = {"shape": SHAPES, "color": tuple(COLORS), "pattern": PATTERNS, "background": tuple(COLORS)}
+VALUES: dict[str, tuple[str, ...]] = {
+    "thing": things.LEARNED,
+    "color": things.THING_COLORS,
+    "place": tuple(PLACES),
+    "look": tuple(looks.LOOKS),
+    "shape": SHAPES,
+    "shape_color": tuple(COLORS),
+    "pattern": PATTERNS,
+    "background": tuple(COLORS),
+}
 KINDS: dict[str, tuple[str, ...]] = {  # the attributes each kind of edit changes
+    "thing": ("thing",),
     "color": ("color",),
+    "place": ("place",),
+    "look": ("look",),
+    "thing_place": ("thing", "place"),
     "shape": ("shape",),
+    "shape_color": ("shape", "shape_color"),
     "background": ("background",),
-    "shape_color": ("shape", "color"),
     "pattern": ("pattern",),
-    "object_background": ("shape", "color", "background"),
+    "object_background": ("shape", "shape_color", "background"),
 }
-# The kinds of the n-th motion's four clips are these, shifted by n. Thus each kind occurs 8 times in a split, each
-# motion meets each kind, and each pair of kinds shares a clip.
-KIND_PAIRS = ((0, 1), (2, 4), (3, 5), (1, 4))
-
-LOW, HIGH = 38.0, 90.0  # pixels: the object's centre, as `world.random_scene` draws it
-RADIUS_LOW, RADIUS_HIGH = 24.0, 40.0  # pixels: the object's radius, likewise
-DEGREE = math.pi / 180
-
-# The ranges in which the splits' motions differ. Values are for the whole clip, whatever its frame count: lengths in
-# pixels, angles in radians, headings clockwise from "to the right".
-PARAMETERS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
-    "dev": {
-        "line": {"heading": (0.0, math.pi), "span": (22, 31)},  # downwards
-        "circle": {"orbit": (11, 16), "turns": (0.55, 0.75)},  # clockwise
-        "bounce": {"height": (20, 29), "hops": (1.0, 1.4), "drift": (8, 18)},  # to the right
-        "spin": {"turn": (60 * DEGREE, 110 * DEGREE)},  # clockwise
-        "grow_shrink": {"amplitude": (4, 5.5), "cycles": (0.5, 0.75)},  # grows first
-        "scroll": {"heading": (-50 * DEGREE, 50 * DEGREE), "span": (16, 28)},  # to the right
-    },
-    "test": {
-        "line": {"heading": (math.pi, 2 * math.pi), "span": (33, 46)},  # upwards
-        "circle": {"orbit": (18, 24), "turns": (-1.0, -0.8)},  # anticlockwise
-        "bounce": {"height": (31, 44), "hops": (1.6, 2.1), "drift": (-18, -8)},  # to the left
-        "spin": {"turn": (-200 * DEGREE, -120 * DEGREE)},  # anticlockwise
-        "grow_shrink": {"amplitude": (6, 7.8), "cycles": (-1.25, -0.9)},  # shrinks first
-        "scroll": {"heading": (130 * DEGREE, 230 * DEGREE), "span": (32, 56)},  # to the left
-    },
+# Of the n-th clip with things: all ten pairs of kinds in turn, so that each pair shares a clip.
+THING_PAIRS = (
+    *(("thing", "place"), ("color", "look"), ("thing", "thing_place"), ("place", "look"), ("color", "thing_place")),
+    *(("thing", "look"), ("color", "place"), ("look", "thing_place"), ("thing", "color"), ("place", "thing_place")),
+)
+SHAPE_PAIRS = {
+    "line": ("shape", "background"),
+    "circle": ("shape_color", "pattern"),
+    "hop": ("object_background", "shape"),
+    "spin": ("pattern", "shape_color"),
+    "grow_shrink": ("background", "object_background"),
+    "pan": ("shape_color", "object_background"),
 }
+OPEN = ("place",)  # where in the new place the camera stands does not follow from the source
+OBJECT = {"thing", "color", "shape", "shape_color"}  # attributes of the object, not of its surroundings
+LEAST_CONTRAST = 0.2  # mean difference of the object's pixels from what lies behind it
+LEAST_CHANGE = 4e-3  # mean difference of two frames a third of the clip apart
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of a clip. `changes`: target values by attribute;
-    `target_scenes`: the correct result, frame by frame."""
+    """One edit of a clip. `changes`: target values by attribute; `views`: the correct result, frame by frame."""
 
     kind: str
     changes: dict[str, str]
-    target_scenes: tuple[Scene, ...]
+    views: tuple[View, ...]
 
     @property
     def target_prompt(self) -> str:
-        return prompt(self.target_scenes[0])
+        return prompt(self.views[0])
+
+    @property
+    def one_answer(self) -> bool:
+        """Whether source and target prompt leave one correct picture."""
+        return not set(self.changes) & set(OPEN)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A rendered clip and its edits. `scenes`: one per frame; `parameters`: of its motion, see `PARAMETERS`."""
+    """A rendered clip and its edits. `views`: one per frame; `parameters`: of its motion, see `motions.PARAMETERS`."""
 
     name: str
     motion: str
     parameters: dict[str, float]
-    scenes: tuple[Scene, ...]
+    views: tuple[View, ...]
     edits: tuple[Edit, ...]
 
     @property
     def source_prompt(self) -> str:
-        return prompt(self.scenes[0])
+        return prompt(self.views[0])
 
 
-def edit_of(kind: str, changes: dict[str, str], scenes: tuple[Scene, ...]) -> Edit:
-    """The edit that changes some attributes of the scenes."""
-    return Edit(kind, changes, tuple(scene.edited(**changes) for scene in scenes))
+def edit_of(kind: str, changes: dict[str, str], views: Iterable[View]) -> Edit:
+    """The edit that changes some attributes of the views."""
+    return Edit(kind, changes, tuple(changed(view, changes) for view in views))
+
+
+def changed(view: View, changes: dict[str, str]) -> View:
+    """The view with other attributes of its first object or its surroundings, in the same pose. A new thing keeps the
+    old one's colour if it comes in colours."""
+    for attribute, value in changes.items():
+        if attribute == "thing":
+            color = view.actors[0].color if things.THINGS[value].colors else None
+            view = view.with_actor(kind=value, color=color)
+        elif attribute == "shape":
+            view = view.with_actor(kind=value)
+        elif attribute in ("color", "shape_color"):
+            view = view.with_actor(color=value)
+        else:
+            view = view.edited(**{"place" if attribute == "pattern" else attribute: value})
+    return view
 
 
 def blend_words(clip: Clip, edit: Edit) -> tuple[list[str], list[str]] | None:
     """The object's words in the source and the target prompt: LocalBlend lets the edit change the picture in their
     regions. None if more than the object changes: LocalBlend keeps the background, so it must stay off."""
-    if not edit.changes.keys() <= set(OBJECT):
+    if not edit.changes.keys() <= OBJECT:
         return None
-    old, new = ([getattr(scene, name) for name in OBJECT] for scene in (clip.scenes[0], edit.target_scenes[0]))
-    return old, new
+    old, new = (view.actors[0] for view in (clip.views[0], edit.views[0]))
+    return _words(old), _words(new)
+
+
+def _words(actor: Actor) -> list[str]:
+    return [word for word in (actor.color, actor.kind) if word]
 
 
 def split(name: str) -> list[Clip]:
-    """The 24 clips of `dev` or `test`, the same at every call. Raises ValueError for another name."""
+    """The 33 clips of `dev` or `test`, the same at every call. Raises ValueError for another name."""
     if name not in SPLITS:
         raise ValueError(f"There is no split {name!r}: use one of {', '.join(SPLITS)}.")
-    draw, clips = _Draw(name, f"editbench {name}"), []
-    for m, motion in enumerate(MOTIONS):
-        for c, pair in enumerate(KIND_PAIRS):
-            clip = f"{motion}-{c + 1}"
-            frames = LONG_FRAMES if clip in LONG_CLIPS[name] else FRAMES
-            clips.append(draw.clip(clip, motion, [list(KINDS)[(m + k) % len(KINDS)] for k in pair], frames))
+    draw, clips = _Draw(name, f"editbench 2 {name}"), []
+    names = [(motion, number) for number in range(THING_CLIPS) for motion in OF_THINGS]
+    for n, (motion, number) in enumerate(names):
+        frames = LONG_FRAMES if n % 5 == number else FRAMES
+        clips.append(draw.clip(f"{motion}-{number + 1}", motion, THING_PAIRS[n % len(THING_PAIRS)], frames))
+    for n, motion in enumerate(OF_SHAPES):
+        frames = LONG_FRAMES if n == SPLITS.index(name) else FRAMES
+        clips.append(draw.clip(f"{motion}-shape", motion, SHAPE_PAIRS[motion], frames))
     return clips
 
 
 def quick() -> list[Clip]:
     """Two clips of four frames with one edit each, drawn like `dev`'s: enough to run every step of the benchmark."""
-    draw = _Draw("dev", "editbench quick")
+    draw = _Draw("dev", "editbench 2 quick")
     return [
-        draw.clip("quick-line", "line", ["color"], QUICK_FRAMES),
-        draw.clip("quick-scroll", "scroll", ["object_background"], QUICK_FRAMES),
+        draw.clip("quick-line", "line", ("color",), QUICK_FRAMES),
+        draw.clip("quick-pan", "pan", ("look",), QUICK_FRAMES),
     ]
 
 
@@ -143,8 +169,13 @@ def find_clip(split_name: str, name: str) -> Clip:
 
 
 def motions_first(clips: Iterable[Clip]) -> list[Clip]:
-    """Every motion's first clip, then every motion's second, and so on: the first few show all motions."""
-    return sorted(clips, key=lambda clip: clip.name.rsplit("-")[-1])
+    """The clips in thirds of eleven, each with every motion of things once and two shapes."""
+    rounds = defaultdict(list)
+    shapes = [clip for clip in clips if clip.name.endswith("-shape")]
+    for clip in clips:
+        number = shapes.index(clip) // 2 + 1 if clip in shapes else clip.name.rsplit("-", 1)[-1]
+        rounds[str(number)].append(clip)
+    return [clip for number in sorted(rounds) for clip in rounds[number]]
 
 
 @cache
@@ -154,7 +185,7 @@ def changes_of(name: str, attribute: str) -> dict[str, tuple[str, ...]]:
     Each source value's targets are shuffled and halved. Where their number is odd, the larger half goes to `dev` and to
     `test` in turn.
     """
-    rng, halves = random.Random(f"editbench {attribute}"), {}
+    rng, halves = random.Random(f"editbench 2 {attribute}"), {}
     for i, source in enumerate(VALUES[attribute]):
         others = [value for value in VALUES[attribute] if value != source]
         rng.shuffle(others)
@@ -168,36 +199,90 @@ class _Draw:
     target's and prefers rarer values."""
 
     def __init__(self, split_name: str, seed: str):
-        self.split, self.rng, self.used = split_name, random.Random(seed), defaultdict(Counter)
+        self.split, self.seed, self.used = split_name, seed, defaultdict(Counter)
 
-    def clip(self, name: str, motion: str, kinds: list[str], frames: int) -> Clip:
-        source, edits = self.looks(motion, kinds, self.rng)
-        for role, values in (("source", source), *(("target", changes) for changes in edits)):
-            for attribute, value in values.items():
-                self.used[role, attribute][value] += 1
-        # A clip that is drawn again uses its own random numbers and does not count, so all others stay the same. (92:
-        # the first seed with which every colour and shape still occurs.)
-        own = random.Random(f"editbench draw 92 {self.split} {name}")
-        while not all(_has_one_answer(source, changes) for changes in edits):
-            source, edits = self.looks(motion, kinds, own)
-        ranges = PARAMETERS[self.split][motion]
-        parameters = {key: self.rng.uniform(low, high) for key, (low, high) in ranges.items()}
-        scenes = _move(motion, Scene(**source), parameters, frames, self.rng)
-        edits = tuple(edit_of(kind, changes, scenes) for kind, changes in zip(kinds, edits))
-        return Clip(name, motion, parameters, scenes, edits)
-
-    def looks(self, motion: str, kinds: list[str], rng: random.Random) -> tuple[dict[str, str], list[dict[str, str]]]:
-        """A source's attributes and the changes of its edits, drawn until they suit the motion and each other."""
-        # each earlier use makes a value a tenth as likely
-        rare = lambda values, used: rng.choices(values, weights=[0.1 ** used[value] for value in values])[0]
+    def clip(self, name: str, motion: str, kinds: tuple[str, ...], frames: int) -> Clip:
+        """Draws until source and targets can be told from what lies behind them, and the motion can be seen."""
+        rng = random.Random(f"{self.seed} {name}")
+        shaped = not set(KINDS[kinds[0]]) <= {"thing", "color", "place", "look"}
         while True:
-            source = {a: rare(values, self.used["source", a]) for a, values in VALUES.items()}
-            targets = {a: changes_of(self.split, a)[source[a]] for a in VALUES}
-            edits = [{a: rare(targets[a], self.used["target", a]) for a in KINDS[kind]} for kind in kinds]
-            if all(_suits(motion, look) for look in (source, *(source | changes for changes in edits))):
-                pairs = [pair for changes in edits for pair in changes.items()]
-                if len(set(pairs)) == len(pairs):  # two edits of a clip give no attribute the same value
-                    return source, edits
+            parameters = motions.draw_parameters(motion, self.split, rng)
+            source = self._source(rng, kinds, shaped)
+            changes = [{key: self._target(rng, key, source[key]) for key in KINDS[kind]} for kind in kinds]
+            view = (_shape_view if shaped else _thing_view)(source, changes, rng, motion, parameters)
+            views = motions.move(motion, view, parameters, frames, rng)
+            edits = tuple(edit_of(kind, change, views) for kind, change in zip(kinds, changes))
+            pairs = [pair for change in changes for pair in change.items()]
+            if len(set(pairs)) < len(pairs) or shaped and not all(_has_one_answer(source, c) for c in changes):
+                continue
+            if all(_suits(shown) for shown in (views, *(edit.views for edit in edits))):
+                for role, values in (("source", source), *(("target", change) for change in changes)):
+                    for attribute, value in values.items():
+                        self.used[role, attribute][value] += 1
+                return Clip(name, motion, parameters, views, edits)
+
+    def _source(self, rng: random.Random, kinds: tuple[str, ...], shaped: bool) -> dict[str, str | None]:
+        """The source's attributes."""
+        if shaped:
+            return {
+                a: self._rare(rng, "source", a, VALUES[a]) for a in ("shape", "shape_color", "pattern", "background")
+            }
+        colored = [name for name in things.LEARNED if things.THINGS[name].colors]
+        thing = self._rare(rng, "source", "thing", colored if "color" in kinds else things.LEARNED)
+        color = self._rare(rng, "source", "color", VALUES["color"]) if "color" in kinds else None
+        return {
+            "thing": thing,
+            "color": color,
+            "place": self._rare(rng, "source", "place", VALUES["place"]),
+            "look": "normal",
+        }
+
+    def _target(self, rng: random.Random, attribute: str, source: str) -> str:
+        return self._rare(rng, "target", attribute, changes_of(self.split, attribute)[source])
+
+    def _rare(self, rng: random.Random, role: str, attribute: str, values) -> str:
+        """One of the values; each earlier use makes it a tenth as likely."""
+        used = self.used[role, attribute]
+        return rng.choices(values, weights=[0.1 ** used[value] for value in values])[0]
+
+
+def _thing_view(
+    source: dict, changes: list[dict], rng: random.Random, motion: str, parameters: dict[str, float]
+) -> View:
+    """The first frame: one thing, or two for a motion of two, the one to edit first."""
+    camera = Camera(rng.uniform(0, 1000), rng.uniform(-4, 4), rng.uniform(0.9, 1.1))
+    actor = random_actor(rng, source["thing"]).edited(color=source["color"], radius=_radius(rng, motion, parameters))
+    actors = (actor,)
+    if motion in PAIR:
+        avoid = {source["thing"], *(change.get("thing") for change in changes)}
+        other = rng.choice([name for name in things.LEARNED if name not in avoid])
+        other = random_actor(rng, other).edited(x=rng.uniform(86, 94), color=None, radius=rng.uniform(22, 26))
+        actors = (actor.edited(x=rng.uniform(34, 42), radius=rng.uniform(22, 26)), other)
+        actors = tuple(one.edited(y=rng.uniform(50, 78)) for one in actors)
+    return View(actors, source["place"], look=source["look"], camera=camera)
+
+
+def _shape_view(source: dict, _, rng: random.Random, motion: str, parameters: dict[str, float]) -> View:
+    """The first frame of a clip with a shape on a pattern."""
+    camera = Camera(rng.uniform(0, PERIOD), rng.uniform(0, PERIOD))
+    actor = random_actor(rng, source["shape"]).edited(color=source["shape_color"])
+    actor = actor.edited(radius=_radius(rng, motion, parameters))
+    return View((actor,), source["pattern"], source["background"], camera=camera)
+
+
+def _radius(rng: random.Random, motion: str, parameters: dict[str, float]) -> float:
+    """The object's radius in the first frame; at most 38 pixels, at least 24, in all of them."""
+    growth = parameters["factor"] if motion in ("grow_shrink", "zoom") else 1.0
+    return rng.uniform(max(26, 26 / growth), min(36, 38 / growth))
+
+
+def _suits(views: tuple[View, ...]) -> bool:
+    """Whether the object stands out from what lies behind it, and the motion can be seen in the clip's first third."""
+    pair = (views[len(views) // 3], views[0])
+    mask, shown = object_mask(pair[:1]), render(pair)
+    behind = render([pair[0].edited(actors=pair[0].actors[1:])])
+    contrast = ((shown[:1] - behind).abs().amax(dim=1, keepdim=True) * mask).sum() / mask.sum().clamp(min=1)
+    return bool(contrast >= LEAST_CONTRAST and (shown[0] - shown[1]).abs().mean() > LEAST_CHANGE)
 
 
 def _has_one_answer(source: dict[str, str], changes: dict[str, str]) -> bool:
@@ -205,57 +290,10 @@ def _has_one_answer(source: dict[str, str], changes: dict[str, str]) -> bool:
     where it begins, and a striped one not where it begins vertically. Black's second tone is lighter than its first,
     every other colour's is darker, so dark and light could change places."""
     target = source | changes
+    if target["shape_color"] == target["background"] or source["shape_color"] == source["background"]:
+        return False
     if target["pattern"] == "plain":
         return True
     if source["pattern"] in ("plain", "striped") and source["pattern"] != target["pattern"]:
         return False
     return source["background"] == target["background"] or "black" not in (source["background"], target["background"])
-
-
-def _suits(motion: str, look: dict[str, str]) -> bool:
-    """Whether the object stands out and the motion is visible: a plain background does not scroll, nor does a round
-    shape spin."""
-    return not (
-        look["color"] == look["background"]
-        or motion == "scroll"
-        and look["pattern"] == "plain"
-        or motion == "spin"
-        and look["shape"] in ("circle", "ring")
-    )
-
-
-def _move(motion: str, scene: Scene, p: dict[str, float], frames: int, rng: random.Random) -> tuple[Scene, ...]:
-    """The scene in motion with the parameters `p`; place, size and angle are drawn."""
-    times = [i / (frames - 1) for i in range(frames)]
-    x = y = radius = [0.0] * frames  # relative to the drawn placement, as angle and offsets are below
-    angle = offset_x = offset_y = [0.0] * frames
-    if motion == "line":
-        x = [p["span"] * math.cos(p["heading"]) * t for t in times]
-        y = [p["span"] * math.sin(p["heading"]) * t for t in times]
-    elif motion == "circle":
-        start = rng.uniform(-math.pi, math.pi)
-        x = [p["orbit"] * math.cos(start + 2 * math.pi * p["turns"] * t) for t in times]
-        y = [p["orbit"] * math.sin(start + 2 * math.pi * p["turns"] * t) for t in times]
-    elif motion == "bounce":  # hops of equal length, each a parabola, starting at the top of one
-        phases = [(p["hops"] * t + 0.5) % 1 for t in times]
-        x = [p["drift"] * t for t in times]
-        y = [-p["height"] * 4 * phase * (1 - phase) for phase in phases]
-    elif motion == "spin":
-        angle = [p["turn"] * t for t in times]
-    elif motion == "grow_shrink":
-        radius = [p["amplitude"] * math.sin(2 * math.pi * p["cycles"] * t) for t in times]
-    elif motion == "scroll":  # a pattern that moves to the right has an offset that shrinks: see `world.render`
-        offset_x = [-p["span"] * math.cos(p["heading"]) * t for t in times]
-        offset_y = [-p["span"] * math.sin(p["heading"]) * t for t in times]
-
-    room = lambda track, low, high: rng.uniform(low - min(track), high - max(track))  # keeps the track between them
-    place = {"x": room(x, LOW, HIGH), "y": room(y, LOW, HIGH), "radius": room(radius, RADIUS_LOW, RADIUS_HIGH)}
-    place["angle"] = rng.uniform(-math.pi, math.pi)
-    place |= {key: rng.uniform(0, PERIOD) for key in ("offset_x", "offset_y")}
-    tracks = dict(x=x, y=y, radius=radius, angle=angle, offset_x=offset_x, offset_y=offset_y)
-    scenes = []
-    for i in range(frames):
-        now = {key: place[key] + track[i] for key, track in tracks.items()}
-        offsets = {key: now[key] % PERIOD for key in ("offset_x", "offset_y")}
-        scenes.append(scene.edited(**now | offsets))
-    return tuple(scenes)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from . import methods
-from .clips import clips_of, find_clip, motions_first
+from .clips import Clip, clips_of, find_clip, motions_first
 from .methods import METHODS, Budget
 
 INPUTS = ("source", "target", "settings")  # a row is out of date if its inputs differ from its job's
@@ -61,21 +61,25 @@ class Job:
 def plan(split: str) -> list[Job]:
     """The jobs of `test`, `dev` or `quick`. The most informative ones come first, so a run stopped early leaves
     complete comparisons. Raises ValueError for another split."""
-    joint, reference, ours = methods.JOINT, methods.REFERENCE, methods.OURS
+    reference, ours, per_frame = methods.REFERENCE, methods.OURS, methods.PER_FRAME
     equal, short = (methods.EQUAL,), (methods.SHORT,)
     if split == "quick":
         return _jobs(split, dict.fromkeys((reference, ours, methods.BLEND, "Vid2Vid-zero"), (methods.QUICK,)), seed=0)
     if split == "dev":
-        search = dict.fromkeys((joint, reference), equal + methods.SEARCH) | {ours: equal + short}
-        shares = {methods.CONTROL, methods.BLEND, *(method.name for method in methods.CONTROL_CHOICES)}
-        options = [name for name in METHODS if name not in search]
-        first = search | {name: short for name in options if name in shares}
-        rest = {name: short for name in options if name not in shares}
-        return _jobs(split, first, seed=0) + _jobs(split, rest, seed=0)
+        compared = dict.fromkeys((ours, reference, per_frame, methods.KEY_FRAME, methods.DRAWN), equal)
+        everything = dict.fromkeys(METHODS, short) | compared | dict.fromkeys((ours, reference), equal + methods.SEARCH)
+        clips = motions_first(clips_of(split))
+        jobs = _jobs(split, everything, 0, clips[: len(clips) // 3]) + _jobs(
+            split, compared, 0, clips[len(clips) // 3 :]
+        )
+        return sorted(jobs, key=lambda job: methods.EQUAL not in {case.budget for case in job.cases})
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
     best = {name: (budget,) for name, budget in methods.BEST.items()}
-    main = {name: equal + best.get(name, ()) for name in (ours, methods.CONTROL, methods.BLEND, reference)}
+    main = {
+        name: equal + best.get(name, ())
+        for name in (ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference)
+    }
     others = {method.name: equal for method in methods.COMPARED if method.name not in main}
     ablations = {method.name: equal for method in methods.ABLATIONS}
     random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these
@@ -83,11 +87,13 @@ def plan(split: str) -> list[Job]:
     return [job for budgets, seed in order for job in _jobs(split, budgets, seed)]
 
 
-def _jobs(split: str, budgets: dict[str, tuple[Budget, ...]], seed: int) -> list[Job]:
-    """Every clip with every method at its budgets; cases that share a tuning form one job."""
+def _jobs(
+    split: str, budgets: dict[str, tuple[Budget, ...]], seed: int, clips: Iterable[Clip] | None = None
+) -> list[Job]:
+    """Every clip, or some, with every method at its budgets; cases that share a tuning form one job."""
     shared: dict[tuple, list[Case]] = {}
     for method, own in budgets.items():
         for budget in dict.fromkeys(own):
             shared.setdefault(methods.learning(METHODS[method], budget), []).append(Case(method, budget))
-    clips = motions_first(clips_of(split))
+    clips = motions_first(clips_of(split)) if clips is None else clips
     return [Job(split, clip.name, seed, tuple(cases)) for clip in clips for cases in shared.values()]

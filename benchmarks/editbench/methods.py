@@ -8,7 +8,8 @@ from typing import Any
 REFERENCE = "Tune-A-Video"
 OURS = "EI2"
 CONTROL, BLEND = f"{OURS} + control", f"{OURS} + control + blend"
-JOINT = f"{OURS}, joint GroupNorm"  # all other settings were chosen with it; the ablations change one part of it
+KEY_FRAME, DRAWN = f"{OURS} + key frame", f"{OURS} + drawn frame"
+PER_FRAME = "Per-frame"
 
 CROSS_REPLACE, SELF_REPLACE, THRESHOLD = 0.4, 0.5, 0.5  # of EI2 with control, and of its LocalBlend
 
@@ -40,7 +41,8 @@ class Method:
     `inflation`: options that differ from the EI2 preset; `preset`: its own preset instead; `tuned`: whether it
     learns the clip; `inversion`: options of the model for inversion, if it is a different one; `inverted_with`:
     the prompt of the inversion, "source" or "empty"; `null_text`: inner steps of null-text optimisation, 0 for
-    none; `control`: attention control, if any.
+    none; `control`: attention control, if any; `key_frame`: what EI2 Carry Key Frame carries, a frame of the edit
+    ("own") or the correct one ("drawn"), where only the object changes.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Method:
     inverted_with: str = "source"
     null_text: int = 0
     control: ControlSettings | None = None
+    key_frame: str | None = None
 
     @property
     def guidance(self) -> dict[str, Any]:
@@ -59,15 +62,13 @@ class Method:
             "inverted_with": self.inverted_with if self.inverted_with != "source" else None,
             "null_text": self.null_text or None,
             "control": self.control and asdict(self.control),
+            "key_frame": self.key_frame,
         }
         return {name: part for name, part in parts.items() if part}
 
 
-_JOINT = {"group_norm": "video"}
-
-
-def _changed(name: str, **inflation) -> Method:
-    return Method(name, tuple((_JOINT | inflation).items()))
+def _changed(part: str, **inflation) -> Method:
+    return Method(f"{OURS}, {part}", tuple(inflation.items()))
 
 
 def _controlled(name: str, cross: float, itself: float, threshold: float | None = None) -> Method:
@@ -80,10 +81,10 @@ _VID2VID_ZERO = Method(
     "Vid2Vid-zero attention",
     preset="Vid2Vid-zero",
     tuned=False,
-    inversion=(("spatial", "none"), ("temporal", "none"), *_JOINT.items()),
+    inversion=(("spatial", "none"), ("temporal", "none"), ("group_norm", "video")),
 )
 COMPARED = (
-    Method("Per-frame", preset="Per-frame"),
+    Method(PER_FRAME, preset=PER_FRAME),
     Method(REFERENCE, preset=REFERENCE),
     Method("Video-P2P attention", preset="Video-P2P"),
     Method(
@@ -97,35 +98,34 @@ COMPARED = (
         null_text=1,
         control=ControlSettings(0.8, 0.4, 0.0, unconditional="late"),
     ),
-    _changed(JOINT),
     Method(OURS),
     _controlled(CONTROL, CROSS_REPLACE, SELF_REPLACE),
     _controlled(BLEND, CROSS_REPLACE, SELF_REPLACE, THRESHOLD),
+    Method(KEY_FRAME, key_frame="own"),
+    Method(DRAWN, key_frame="drawn"),
 )
-ABLATIONS = (  # EI2 with joint Group Norm and one part of it changed
-    _changed("EI2, SCA for FFAM", spatial="sca"),
-    _changed("EI2, Layer Norm for IC", centering="layer_norm"),
-    _changed("EI2, no temporal attention", temporal="none"),
-    _changed("EI2, no normalization", normalization="off"),
-    _changed("EI2, after spatial attention", position="after_spatial"),
-    _changed("EI2, coarse factor 4", coarse_factor=4),
-    _changed("EI2, stride pooling", coarse_pool="stride"),
-    _changed("EI2, dense for FFAM", spatial="dense"),
-    _changed("EI2, first frame for FFAM", spatial="first_frame"),
+ABLATIONS = (  # EI2 with one part of it changed
+    _changed("joint GroupNorm", group_norm="video"),
+    _changed("SCA for FFAM", spatial="sca"),
+    _changed("Layer Norm for IC", centering="layer_norm"),
+    _changed("no temporal attention", temporal="none"),
+    _changed("no normalization", normalization="off"),
+    _changed("after spatial attention", position="after_spatial"),
+    _changed("coarse factor 4", coarse_factor=4),
+    _changed("stride pooling", coarse_pool="stride"),
+    _changed("dense for FFAM", spatial="dense"),
+    _changed("first frame for FFAM", spatial="first_frame"),
 )
 CHOICES = (  # other values for choices the paper leaves open, tried on the development split only
-    _changed("EI2, IC over frames and space", centering="frames_space"),
-    _changed("EI2, IC over channels", centering="channels"),
-    _changed("EI2, strict normalization", normalization="strict"),
-    _changed("EI2, normalized v and o", normalization_scope="vo"),
+    _changed("IC over frames and space", centering="frames_space"),
+    _changed("IC over channels", centering="channels"),
+    _changed("strict normalization", normalization="strict"),
+    _changed("normalized v and o", normalization_scope="vo"),
 )
-CONTROL_CHOICES = tuple(  # values of EI2's control, also tried on the development split only
-    replace(method, inflation=tuple(_JOINT.items()))
-    for method in (
-        *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
-        _controlled(f"{OURS}, control 0.4 / 0", 0.4, 0.0),
-        *(_controlled(f"{OURS}, control 0.4 / 0.5, blend {t:g}", 0.4, 0.5, t) for t in (0.3, 0.5, 0.7)),
-    )
+CONTROL_CHOICES = (  # values of EI2's control, also tried on the development split only
+    *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
+    _controlled(f"{OURS}, control 0.4 / 0", 0.4, 0.0),
+    *(_controlled(f"{OURS}, control 0.4 / 0.5, blend {t:g}", 0.4, 0.5, t) for t in (0.3, 0.5, 0.7)),
 )
 METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOICES, *ABLATIONS)}
 

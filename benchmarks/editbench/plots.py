@@ -18,18 +18,27 @@ from scipy.optimize import isotonic_regression
 
 from benchmarks.drawing import TEXT, new_figure, save_figure
 
-from .methods import COMPARED, OURS
+from .methods import BLEND, COMPARED, CONTROL, DRAWN, KEY_FRAME, OURS, PER_FRAME, REFERENCE
 from .rows import case, known, methods_of, select, settings_text, shared_settings, values_of
 from .statistics import paired_bootstrap
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish; with control a method keeps its colour
-PLAIN = [method.name for method in COMPARED if not method.control]
+LOOKS = {  # Okabe and Ito's colours, which colour-blind readers can distinguish; EI2's variants keep its colour
+    PER_FRAME: ("#767676", "s"),
+    REFERENCE: ("#0072B2", "v"),
+    "Video-P2P attention": ("#009E73", "P"),
+    "Video-P2P": ("#009E73", "P"),
+    "Vid2Vid-zero attention": ("#CC79A7", "X"),
+    "Vid2Vid-zero": ("#CC79A7", "X"),
+    OURS: ("#D55E00", "o"),
+    CONTROL: ("#D55E00", "o"),
+    BLEND: ("#D55E00", "D"),
+    KEY_FRAME: ("#D55E00", "^"),
+    DRAWN: ("#E69F00", "^"),
+}
 HOLLOW = [method.name for method in COMPARED if method.control]  # markers
-COLORS = dict(zip(PLAIN, ("#767676", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#D55E00")))
-COLORS |= dict(zip(HOLLOW, ("#009E73", "#CC79A7", "#D55E00", "#D55E00")))
+COLORS, MARKERS = ({name: look[i] for name, look in LOOKS.items()} for i in (0, 1))
 OTHERS = ("#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#009E73", "#CC79A7", "#882255", "#44AA99", "#999933")  # in turn
-MARKERS = dict(zip(PLAIN + HOLLOW, "svPX^oPXoD"))
-OTHER_MARKERS = "D^<>hp*dH8s"
+OTHER_MARKERS = "<>hp*dH8Ds^"
 
 
 def _looks(looks: dict[str, str], others: str | tuple, methods: list[str]) -> dict[str, str]:

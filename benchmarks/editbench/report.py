@@ -16,25 +16,28 @@ from benchmarks.results import markdown_table
 from . import plots, sheets
 from .choosing import chosen, chosen_control
 from .clips import clips_of
-from .methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, JOINT, OURS, REFERENCE
+from .methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, OURS, REFERENCE
 from .rows import budgets_of, load, methods_of, select
 from .tables import COST, QUALITY, SHIFT, all_settings, compare, shared_cases, table
 
-TITLES = {"editbench_test": "EditBench, test split", "editbench_dev": "EditBench, development split"}
+TITLES = {"editbench_test": "EditBench 2, test split", "editbench_dev": "EditBench 2, development split"}
 DESCRIBED = {
     "equal": "Equal budget: the same steps, learning rate and guidance for every method",
     "best": "Best budget: every method with the settings it did best with on the development split",
 }
 METHODS_COMPARED = [method.name for method in COMPARED]
 CONTROLLED = [method.name for method in COMPARED if method.control]
+AFTERWARDS = [method.name for method in COMPARED if method.control or method.key_frame]  # they change no model
 TRIED_CONTROLS = [method.name for method in CONTROL_CHOICES]
 GOAL = [column for column in QUALITY if column.field not in ("psnr_object", "centroid_error")]
 NOTES = f"""\
 In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and seed, with \
 its 95 % bootstrap interval over clips; bold where the interval does not hold "no difference". The intervals are not \
-corrected for their number. ↑: more is better, ↓: less is better. n: edits. Seconds are wall-clock, with other work \
-beside: for orientation only. Bars and bands in the plots are intervals of each method's own mean: they may overlap \
-where the paired difference is clear."""
+corrected for their number. ↑: more is better, ↓: less is better. n: edits. Seconds are wall-clock times on a \
+machine that did other work too; they are for orientation only. PSNR, background and flicker count the edits with one \
+correct picture: where an edit changes the place, the source does not show where in the new place the camera stands. \
+Agreement and centroid error count the edits that change only the object. Bars and \
+bands in the plots are intervals of each method's own mean: they may overlap where the paired difference is clear."""
 
 
 def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> str:
@@ -50,9 +53,9 @@ def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> st
 
 
 def ablations(rows: list[dict]) -> str:
-    """The same tables for EI2 and its ablations, with `JOINT` as the reference; empty without ablations."""
+    """The same tables for EI2 and its ablations, with EI2 as the reference; empty without ablations."""
     changed = changed_parts(rows)
-    return markdown(with_base(rows, changed, OURS, JOINT), reference=JOINT, level=3) if changed else ""
+    return markdown(with_base(rows, changed), reference=OURS, level=3) if changed else ""
 
 
 def changed_parts(rows: list[dict]) -> list[dict]:
@@ -60,15 +63,15 @@ def changed_parts(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["method"] not in METHODS_COMPARED + TRIED_CONTROLS]
 
 
-def with_base(rows: list[dict], changed: list[dict], *base: str) -> list[dict]:
-    """The changed rows, preceded by the rows, at the same budgets, of the methods they are compared with."""
+def with_base(rows: list[dict], changed: list[dict]) -> list[dict]:
+    """The changed rows, preceded by EI2's own at the same budgets."""
     budgets = {row["budget"] for row in changed}
-    return [row for row in rows if row["method"] in base and row["budget"] in budgets] + changed
+    return [row for row in rows if row["method"] == OURS and row["budget"] in budgets] + changed
 
 
 def tried_controls(rows: list[dict]) -> list[dict]:
-    """The rows of other values of EI2's control, and of EI2 itself at their budget, all with joint Group Norm."""
-    return with_base(rows, [row for row in rows if row["method"] in TRIED_CONTROLS], JOINT)
+    """The rows of other values of EI2's control, and of EI2 itself at their budget."""
+    return with_base(rows, [row for row in rows if row["method"] in TRIED_CONTROLS])
 
 
 def against_all(rows: list[dict], method: str) -> str:
@@ -107,7 +110,7 @@ def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) ->
 
 def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "") -> str:
     """The whole report. `pictures`: captions by file name; `made`: how the rows were made."""
-    parts = [f"# {title}", made, summary(rows), summary(rows, reference=JOINT), NOTES]
+    parts = [f"# {title}", made, summary(rows), NOTES]
     parts += [f"![{caption}]({name})" for name, caption in pictures.items()]
     parts.append(markdown([row for row in rows if row["method"] in METHODS_COMPARED]))
     sections = (
@@ -118,13 +121,13 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
         ),
         (
             "## Ablations",
-            f"Each is {JOINT}, with one part changed. In brackets: the difference to {JOINT}, or the ratio.",
+            f"Each is {OURS} with one part changed. In brackets: the difference to {OURS}, or the ratio.",
             ablations(rows),
         ),
         (
             "## Values of the control",
-            f'"control 0.2 / 0.5": cross_replace 0.2, self_replace 0.5. In brackets: the difference to {JOINT}.',
-            markdown(tried, reference=JOINT, level=3) if (tried := tried_controls(rows)) else "",
+            f'"control 0.2 / 0.5": cross_replace 0.2, self_replace 0.5. In brackets: the difference to {OURS}.',
+            markdown(tried, reference=OURS, level=3) if (tried := tried_controls(rows)) else "",
         ),
     )
     parts += [part for *head, text in sections if text for part in (*head, text)]
@@ -134,10 +137,10 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
 def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
     """Writes the plots `<stem>_*.png` that the rows have data for. Returns their captions by file."""
     compared = [row for row in rows if row["method"] in METHODS_COMPARED]
-    alone = [row for row in compared if row["method"] not in CONTROLLED]  # control changes nothing in the model
+    alone = [row for row in compared if row["method"] not in AFTERWARDS]
     equal, best, (budget, most) = select(compared, budget="equal"), select(compared, budget="best"), fullest(compared)
     budget_text = f"{budget} budget" if budget in DESCRIBED else budget
-    changed, all_changed = fullest(with_base(rows, changed_parts(rows), OURS, JOINT))
+    changed, all_changed = fullest(with_base(rows, changed_parts(rows)))
     tried, all_tried = fullest(tried_controls(rows))
     flicker, background = plots.success_against_flicker, plots.success_against_background
     by_name = {
@@ -150,7 +153,7 @@ def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
             "Covariate shift per transformer block, equal budget",
         ),
         "steps": (plots.success_against_steps, alone, "Success and PSNR against tuning steps"),
-        "ablations": (flicker, all_changed, f"{JOINT}, with one part changed, {changed}"),
+        "ablations": (flicker, all_changed, f"{OURS} with one part changed, {changed}"),
         "controls": (background, all_tried, f"Values of {OURS}'s control, {tried}"),
     }
     files = {stem.with_name(f"{stem.name}_{name}.png"): content for name, content in by_name.items()}

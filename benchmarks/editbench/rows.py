@@ -14,7 +14,13 @@ from .methods import METHODS
 
 BUDGETS = ("equal", "best")
 IDENTITY = ("method", "budget", "clip", "edit", "seed")
-IN_THE_NAME = ("inflation", "inverted_with", "null_text", "control")  # settings that the method's name implies
+IN_THE_NAME = (
+    "inflation",
+    "inverted_with",
+    "null_text",
+    "control",
+    "key_frame",
+)  # settings that the method's name implies
 
 
 def identity(row: dict) -> tuple:

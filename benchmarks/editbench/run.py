@@ -36,11 +36,13 @@ STRIPS = DEV / "editbench"
 
 def arguments() -> argparse.Namespace:
     parser = command_parser("edit", __doc__)
-    parser.add_argument("--split", choices=("test", "dev"), default="test", help="which clips (default: test)")
+    parser.add_argument("--split", choices=("test", "dev"), default="dev", help="which clips (default: dev)")
     parser.add_argument("--quick", action="store_true", help="a few steps on two tiny clips: does everything run?")
     parser.add_argument("--workers", type=count, help="processes (default: one per core on a CPU, one on a GPU)")
     parser.add_argument("--method", action="append", dest="methods", metavar="NAME", help="only this one; repeatable")
-    parser.add_argument("--clips", type=count, metavar="N", help="only the first N; every 6 show all motions")
+    parser.add_argument(
+        "--clips", type=count, metavar="N", help="only the first N; every 11 show all motions of things"
+    )
     text = "folder for the results (default: benchmarks/results); only one run at a time may write there"
     parser.add_argument("--output", type=Path, help=text)
     return parser.parse_args()
@@ -135,8 +137,8 @@ def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int
 def print_scores(job: Job, rows: list[dict]) -> None:
     for case in job.cases:
         own = select(rows, method=case.method, budget=case.budget.name)
-        success, psnr = (sum(row[field] for row in own) / len(own) for field in ("success", "psnr"))
-        print(f"    {case.method}, {case.budget.name}: success {success:.0%}, {psnr:.1f} dB", flush=True)
+        values = ", ".join(f"{row['edit']} {row['success']:.0%}" for row in own)
+        print(f"    {case.method}, {case.budget.name}: success {values}", flush=True)
 
 
 def note_machine(file: Path, device: str, workers: int, threads: int) -> None:

@@ -2,101 +2,74 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Iterable
+
 import torch
-from scipy import ndimage
 
 from ei2.measures import PSNR_LIMIT, flicker, masked_psnr, psnr
-from miniature.judge import Judge
-from miniature.world import COLORS, SIZE, Scene, object_mask, render
+from miniature.judge import Judge, answers, right
+from miniature.scene import object_mask, render
+from miniature.world import SIZE
 
-from .clips import VALUES, Clip, Edit
+from .agreement import agreement, centroid_error, visible
+from .clips import OBJECT, Clip, Edit
 
 LOST = SIZE / 2  # pixels: the largest centroid error, also that of a frame without an object
-LEAST_AREA = 0.1  # of the true object's area: a smaller region does not count as the object
 
 
 def score(edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge) -> dict[str, float]:
     """The measures of an edited clip `f 3 128 128` in 0..1:
 
-    * `success`: the share of frames in which the judge sees the target value of every changed attribute;
+    * `success`: the share of frames in which the judge sees the target value of everything that the edit changes;
     * `preservation`: the share of the other attributes, over frames, that the judge sees unchanged;
+    * `agreement`: how well the object's form agrees from frame to frame, see `agreement.agreement`;
     * `psnr`: in dB against the correct result, over all frames, at most 100;
     * `psnr_object`: the same over the union of the source's and the target's object, `psnr_background`: elsewhere;
     * `flicker`: the mean absolute change of the error from frame to frame, see `ei2.measures.flicker`;
-    * `centroid_error`: see there.
+    * `centroid_error`: see `agreement.centroid_error`.
 
+    The judge is asked about frames that show at least half of the object. Where the prompts leave more than one correct
+    picture (`Edit.one_answer`), only success, preservation and `psnr_object` (there: of the target's object alone) are
+    numbers; the others are NaN. So are `agreement` and `centroid_error` where more than the object changes: they find
+    the object by its difference from the correct background.
     Raises ValueError if the edited clip differs from the source in its frames or size.
     """
-    shape = (len(clip.scenes), 3, SIZE, SIZE)
+    shape = (len(clip.views), 3, SIZE, SIZE)
     if tuple(edited.shape) != shape:
         raise ValueError(f"An edit of the clip {clip.name} should be {shape}, but is {tuple(edited.shape)}.")
-    edited = edited.float().cpu().clamp(0, 1)
-    targets = list(edit.target_scenes)
-    truth = render(targets)
-    union = torch.maximum(object_mask(list(clip.scenes)), object_mask(targets)).clamp(0, 1)
-
-    seen = judge.see(edited)
-    right = {
-        attribute: [frame[attribute] == getattr(scene, attribute) for frame, scene in zip(seen, targets)]
-        for attribute in VALUES
+    edited, views = edited.float().cpu().clamp(0, 1), edit.views
+    truth = render(views)
+    union = object_mask(views)
+    if edit.one_answer:
+        union = torch.maximum(union, object_mask(clip.views)).clamp(0, 1)
+    of_object = edit.changes.keys() <= OBJECT
+    scores = judged(edited, clip, edit, judge) | {"psnr_object": min(masked_psnr(edited, truth, union), PSNR_LIMIT)}
+    pictures = {
+        "agreement": lambda: agreement(edited, views) if of_object else math.nan,
+        "psnr": lambda: min(psnr(edited, truth), PSNR_LIMIT),
+        "psnr_background": lambda: min(masked_psnr(edited, truth, 1 - union), PSNR_LIMIT),
+        "flicker": lambda: flicker(edited, truth),
+        "centroid_error": lambda: centroid_error(edited, views, LOST) if of_object else math.nan,
     }
-    changed = [right[attribute] for attribute in edit.changes]
-    kept = [answer for attribute in VALUES if attribute not in edit.changes for answer in right[attribute]]
-    return {
-        "success": sum(all(frame) for frame in zip(*changed)) / len(seen),
-        "preservation": sum(kept) / len(kept),
-        "psnr": min(psnr(edited, truth), PSNR_LIMIT),
-        "psnr_object": min(masked_psnr(edited, truth, union), PSNR_LIMIT),
-        "psnr_background": min(masked_psnr(edited, truth, 1 - union), PSNR_LIMIT),
-        "flicker": flicker(edited, truth),
-        "centroid_error": centroid_error(edited, truth, targets[0]),
-    }
+    return scores | {name: measure() if edit.one_answer else math.nan for name, measure in pictures.items()}
 
 
-def centroid_error(edited: torch.Tensor, truth: torch.Tensor, target: Scene) -> float:
-    """The mean distance in pixels between the object's centroids in two clips `f 3 h w` in 0..1. The colours of the
-    `target` identify the object. `LOST` at most, and for frames without an object."""
-    true_place, true_area = centroids(truth, target)
-    place, area = centroids(edited, target)
-    distance = (place - true_place).norm(dim=1).clamp(max=LOST)
-    return float(torch.where(area >= LEAST_AREA * true_area, distance, LOST).mean())
+def judged(
+    edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge, frames: Iterable[int] | None = None
+) -> dict[str, float]:
+    """`success` and `preservation`, see `score`. `frames`: the numbers of those to judge, default all."""
+    shown = visible(edit.views)
+    numbers = [i for i in (range(len(edited)) if frames is None else frames) if shown[i]]
+    before, after = answers([clip.views[i] for i in numbers]), answers([edit.views[i] for i in numbers])
+    success, kept = [], []
+    for old, new, found in zip(before, after, right(judge, edited[numbers], after)):
+        changed = {_question(name, new) for name in new if name not in old or new[name] != old[name]}
+        success.append(all(found[question] for question in changed))
+        kept += [is_right for question, is_right in found.items() if question not in changed]
+    return {"success": sum(success) / len(success), "preservation": sum(kept) / len(kept)}
 
 
-def centroids(pictures: torch.Tensor, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
-    """The object in pictures `f 3 h w` in 0..1, identified by the scene's colours: centroids `f 2` (x, y) in pixels and
-    areas `f` in pixels, zero if nothing is closer to the object's colour.
-
-    A pixel's weight is how much closer it is to the object's colour than to the background's: 1 at the former, 0 from
-    halfway on. Mixtures of the background's two tones count as background, so blurred edges of its pattern do too. Only
-    the largest region counts, so spots of the colour elsewhere do not move the centroid.
-    """
-    weights = _largest_region(_object_weight(pictures, scene))
-    area = weights.sum(dim=(1, 2))
-    y, x = (torch.arange(size) + 0.5 for size in weights.shape[1:])
-    moments = torch.stack([(weights.sum(dim=1) * x).sum(dim=1), (weights.sum(dim=2) * y).sum(dim=1)], dim=1)
-    return moments / area.clamp(min=1e-6).unsqueeze(1), area
-
-
-def _object_weight(pictures: torch.Tensor, scene: Scene) -> torch.Tensor:
-    """Pictures `f 3 h w` -> the object's weight in each pixel, `f h w` in 0..1."""
-    color = torch.tensor(COLORS[scene.color]).view(3, 1, 1) / 255
-    ground = render([scene.edited(x=-SIZE)])[0].flatten(1)  # the object lies outside the picture
-    brightness = ground.sum(dim=0)
-    dark, light = (ground[:, place].view(3, 1, 1) for place in (brightness.argmin(), brightness.argmax()))
-    step = light - dark
-    along = ((pictures - dark) * step).sum(dim=1, keepdim=True) / step.square().sum().clamp(min=1e-6)
-    to_background = (pictures - dark - along.clamp(0, 1) * step).square().sum(dim=1).sqrt()
-    to_object = (pictures - color).square().sum(dim=1).sqrt()
-    return (to_background - to_object).clamp(min=0) / (to_background + to_object).clamp(min=1e-6)
-
-
-def _largest_region(weights: torch.Tensor) -> torch.Tensor:
-    """Sets all but the connected region of the largest weight to zero, per picture; `f h w`."""
-    kept = torch.zeros_like(weights)
-    for picture, own in zip(weights, kept):
-        labels, count = ndimage.label(picture.numpy() > 0, structure=np.ones((3, 3)))
-        if count:
-            sums = ndimage.sum_labels(picture.double().numpy(), labels, np.arange(1, count + 1))
-            own.copy_(torch.where(torch.from_numpy(labels == 1 + sums.argmax()), picture, 0.0))
-    return kept
+def _question(name: str, answer: dict) -> str:
+    """The judge's name for a question: two things are asked about as a pair."""
+    return "pair" if name == "thing" and not isinstance(answer["thing"], str) else name

@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 
 from benchmarks.drawing import titled_sheet
-from miniature.world import SIZE, render
+from miniature.scene import render
+from miniature.world import SIZE
 
 from .clips import Clip, Edit
 from .methods import COMPARED, METHODS, OURS, REFERENCE
 from .rows import IDENTITY, case, known, select
 
 ALWAYS = (REFERENCE, OURS)
-OPTIONAL = [method.name for method in COMPARED if method.control]  # shown if they were measured
+OPTIONAL = [method.name for method in COMPARED if method.control or method.key_frame]  # shown if they were measured
 COLUMNS = 8  # frames shown of a clip
 
 
@@ -77,7 +78,7 @@ def case_sheet(
     if the row of a method in `methods`, or any strip, is missing.
     """
     clip, edit = find_edit(clips, row)
-    pictures = {"source": render(list(clip.scenes)), "truth": render(list(edit.target_scenes))}
+    pictures = {"source": render(clip.views), "truth": render(edit.views)}
     for method in sorted({*methods, *OPTIONAL}, key=list(METHODS).index):
         shown = [other for other in select(rows, method=method, budget=row["budget"]) if same_case(other, row)]
         if shown:
@@ -102,7 +103,8 @@ def label(row: dict) -> str:
     """A method's name and scores, in lines that fit the sheet's margin."""
     name = textwrap.fill(row["method"], 14, break_on_hyphens=False)
     shares = f"success {100 * row['success']:.0f} %\nkept {100 * row['preservation']:.0f} %"
-    return f"{name}\n{shares}\n{row['psnr']:.1f} dB"
+    psnr = f"\n{row['psnr']:.1f} dB" if known(row, "psnr") else ""
+    return f"{name}\n{shares}{psnr}"
 
 
 def write(rows: list[dict], clips: Iterable[Clip], strips: Path, folder: Path, prefix: str) -> list[Path]:

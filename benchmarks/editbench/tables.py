@@ -35,6 +35,7 @@ class Column:
 QUALITY = (
     Column("success", "edit success, %", 1, True, scale=100),
     Column("preservation", "preservation, %", 1, True, scale=100),
+    Column("agreement", "agreement of frames", 3, True),
     Column("psnr", "PSNR, dB", 2, True),
     Column("psnr_object", "PSNR object, dB", 2, True),
     Column("psnr_background", "PSNR background, dB", 2, True),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ from benchmarks.bench import Bench, BenchClip
 from benchmarks.machine import peak_bytes, start_peak
 from devtools.in_process import pack
 from ei2.measures import PSNR_LIMIT, psnr
+from miniature.scene import render
 
-from .clips import Clip, Edit, blend_words, find_clip
+from .clips import OBJECT, Clip, Edit, blend_words, find_clip
 from .jobs import Case, Job
-from .methods import METHODS, ControlSettings
+from .methods import METHODS, ControlSettings, Method
 from .scores import score
 from .sheets import save_strip, strip_name
 
@@ -57,12 +59,13 @@ class Work:
 
     def __init__(self, bench: Bench, job: Job):
         self.bench, self.job, self.clip = bench, job, find_clip(job.split, job.clip)
-        self.video = BenchClip(bench, self.clip.scenes, self.clip.source_prompt)
+        self.video = BenchClip(bench, self.clip.views, self.clip.source_prompt)
         method = METHODS[job.cases[0].method]
         self.inflated = bench.inflate(method.preset, **dict(method.inflation))
         self.learned = self._learn() if method.tuned else {}
         # cached by their arguments: a method's best budget may be the equal one
-        self.invert, self.optimize, self.edit = cache(self._invert), cache(self._optimize), cache(self._edit)
+        self.invert, self.optimize = cache(self._invert), cache(self._optimize)
+        self.edit, self.plain = cache(self._edit), cache(self._plain)
 
     def rows(self, case: Case, strips: Path) -> list[dict]:
         """A row per edit; the edited frames go to the folder `strips`."""
@@ -72,7 +75,7 @@ class Work:
         _, optimizing = self.optimize(way, method.null_text, budget.cfg)
         tuning = self.learned[budget.steps][1] if method.tuned else Cost()
         for (*about, edit, seed), inputs in self.job.inputs_of(case).items():
-            pictures, scores, editing = self.edit(way, method.null_text, method.control, budget.cfg, edit)
+            pictures, scores, editing = self.edit(way, replace(method, name=""), budget.cfg, edit)
             row = {
                 "split": self.job.split,
                 **dict(zip(("method", "budget", "clip"), about)),
@@ -88,7 +91,7 @@ class Work:
                 "motion": self.clip.motion,
                 **inputs,
             }
-            rows.append({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
+            rows.append({key: rounded(value) for key, value in row.items()})
             save_strip(pictures, strips / strip_name(row))
         return rows
 
@@ -136,25 +139,60 @@ class Work:
         inputs = (inverted.inverter, inverted.inversion, self.video.source)
         return self.bench.with_null_text(*inputs, inner_steps, cfg), cost()
 
-    def _edit(self, way: Way, inner_steps: int, control: ControlSettings | None, cfg: float, kind: str) -> tuple:
+    def _edit(self, way: Way, method: Method, cfg: float, kind: str) -> tuple:
         """The edited frames `f 3 h w`, their measures, and the cost."""
-        bench, model, (inversion, _) = self.bench, self.invert(way).model, self.optimize(way, inner_steps, cfg)
+        bench, model, (inversion, _) = self.bench, self.invert(way).model, self.optimize(way, method.null_text, cfg)
         edit = next(edit for edit in self.clip.edits if edit.kind == kind)
+        if method.control is None:
+            latents, spent = self.plain(way, method.null_text, cfg, kind)
+            cost, more = self._cost(), {}
+            if method.key_frame:
+                carried = edit.changes.keys() <= OBJECT and self._carried(way, method, latents, cfg, edit)
+                more, latents = {"carried": carried is not False}, latents if carried is False else carried
+            pictures, cost = bench.decode(latents), cost()
+            cost = Cost(spent.seconds + cost.seconds, max(spent.peak, cost.peak))
+            return pictures, {**score(pictures, self.clip, edit, bench.judge), **more}, cost
         cost = self._cost()
-        if control is None:
-            pictures, cost = bench.sample(model, inversion, bench.encode(edit.target_prompt), cfg), cost()
-            return pictures, score(pictures, self.clip, edit, bench.judge), cost
-        guide, run = controlled(bench, self.clip, edit, control), pack("host.controlled_sampling").sample_controlled
+        guide, run = (
+            controlled(bench, self.clip, edit, method.control),
+            pack("host.controlled_sampling").sample_controlled,
+        )
         both = run(model, inversion.noise, inversion, guide, guide.target_conditioning, bench.empty, cfg)
         pictures, cost = bench.decode(both.target), cost()
         source = min(psnr(bench.decode(both.source), self.video.frames), PSNR_LIMIT)
         return pictures, {**score(pictures, self.clip, edit, bench.judge), "source_psnr": source}, cost
+
+    def _plain(self, way: Way, null_text: int, cfg: float, kind: str) -> tuple:
+        """The latents of an edit by guidance alone, and the cost."""
+        edit = next(edit for edit in self.clip.edits if edit.kind == kind)
+        prompt, cost = self.bench.encode(edit.target_prompt), self._cost()
+        latents = self.bench.sample_latents(self.invert(way).model, self.optimize(way, null_text, cfg)[0], prompt, cfg)
+        return latents, cost()
+
+    def _carried(self, way: Way, method: Method, latents, cfg: float, edit: Edit):
+        """The edit's latents after EI2 Carry Key Frame; False if the edit changed too little, or too much, to carry."""
+        bench, node = self.bench, pack("nodes.carry_key_frame").CarryKeyFrame
+        model, inversion = self.invert(way).model, self.optimize(way, method.null_text, cfg)[0]
+        middle = len(edit.views) // 2
+        picture = render(edit.views[middle : middle + 1]).movedim(1, -1) if method.key_frame == "drawn" else None
+        denoise = next(field.default for field in node.define_schema().inputs if field.id == "denoise")
+        prompt, given = bench.encode(edit.target_prompt), {"samples": latents}
+        inputs = (model, inversion, given, prompt, bench.empty, bench.vae, cfg, denoise, -1, picture)
+        carried = node.execute(*inputs, skip_unsuitable=True).args[0]
+        return False if carried is given else carried["samples"]
 
     def _cost(self) -> Callable[[], Cost]:
         """Starts to measure; the result returns the cost so far."""
         start_peak(self.bench.on_gpu)
         begin = time.perf_counter()
         return lambda: Cost(time.perf_counter() - begin, peak_bytes(self.bench.on_gpu))
+
+
+def rounded(value: Any) -> Any:
+    """A row's value as its file holds it: a measure that does not apply is null."""
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else round(value, 6)
 
 
 def controlled(bench: Bench, clip: Clip, edit: Edit, settings: ControlSettings):

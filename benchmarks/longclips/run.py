@@ -20,13 +20,15 @@ import torch
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.drawing import titled_sheet
 from benchmarks.editbench.clips import Clip, Edit, edit_of
-from benchmarks.editbench.scores import score
+from benchmarks.editbench.scores import judged, score
 from benchmarks.results import RESULTS, markdown_table, write_rows
 from benchmarks.runner import command_parser, facts
 from devtools.in_process import pack
 from ei2.measures import psnr
 from ei2.windows import static_windows
-from miniature.world import PERIOD, Scene, object_mask, render
+from miniature.places import Camera
+from miniature.scene import object_mask, render, shape_view
+from miniature.world import PERIOD
 
 from .scores import LiveTensors, borders, color_errors, drift, seam_ratio, wander
 
@@ -35,6 +37,7 @@ ONCE = "all at once"
 MODES = ("whole-clip tokens", "windows alone", ONCE)
 COLUMNS = {
     "success": "success",
+    "agreement": "agreement",
     "preservation": "kept",
     "psnr": "PSNR, dB",
     "flicker": "flicker",
@@ -51,32 +54,35 @@ SHOWN = 12  # frames in a contact sheet
 MEMORY = (24, 48, 240)  # numbers of frames at which memory is measured
 MOST_AT_ONCE = 48  # the largest of them without windows
 LAP = 24  # frames for one revolution of an object on its orbit
-LOOKS = {  # of the clips, each with its edits
+SUBJECTS = {  # of the clips, each with its edits
     "square": (
-        Scene(shape="square", color="blue", pattern="dotted", background="white", radius=32.0, angle=0.3),
-        {"shape_color": {"shape": "circle", "color": "red"}, "background": {"background": "yellow"}},
+        shape_view("square", "blue", "dotted", "white", radius=32.0, angle=0.3),
+        {"shape_color": {"shape": "circle", "shape_color": "red"}, "background": {"background": "yellow"}},
     ),
     "star": (
-        Scene(shape="star", color="yellow", pattern="striped", background="purple", radius=36.0, angle=0.1),
-        {"color": {"color": "cyan"}, "object_background": {"shape": "heart", "color": "white", "background": "green"}},
+        shape_view("star", "yellow", "striped", "purple", radius=36.0, angle=0.1),
+        {
+            "color": {"shape_color": "cyan"},
+            "object_background": {"shape": "heart", "shape_color": "white", "background": "green"},
+        },
     ),
 }
 
 
 def long_clip(name: str, frames: int) -> Clip:
-    """One of `LOOKS` in motion, at the same speed at any length: the object orbits and sways, the background drifts."""
-    look, edits = LOOKS[name]
-    scenes = tuple(
-        look.edited(
-            x=64 + 18 * math.cos(2 * math.pi * i / LAP),
-            y=64 + 14 * math.sin(2 * math.pi * i / LAP),
-            angle=look.angle + 0.4 * math.sin(2 * math.pi * i / (1.5 * LAP)),
-            offset_x=(look.offset_x - i) % PERIOD,
-            offset_y=(look.offset_y + 0.5 * i) % PERIOD,
+    """One of `SUBJECTS` in motion, at the same speed at any length: the object orbits and sways, the background
+    drifts."""
+    subject, edits = SUBJECTS[name]
+    turn = lambda i: 2 * math.pi * i / LAP
+    views = tuple(
+        subject.edited(camera=Camera(-i % PERIOD, 0.5 * i % PERIOD)).with_actor(
+            x=64 + 18 * math.cos(turn(i)),
+            y=64 + 14 * math.sin(turn(i)),
+            angle=subject.actors[0].angle + 0.4 * math.sin(turn(i) / 1.5),
         )
         for i in range(frames)
     )
-    return Clip(name, "orbit", {}, scenes, tuple(edit_of(kind, changes, scenes) for kind, changes in edits.items()))
+    return Clip(name, "orbit", {}, views, tuple(edit_of(kind, changes, views) for kind, changes in edits.items()))
 
 
 class LongWork:
@@ -84,10 +90,10 @@ class LongWork:
 
     def __init__(self, bench: Bench, clip: Clip, steps: int, window: int, overlap: int):
         self.bench, self.clip, self.window, self.overlap = bench, clip, window, overlap
-        self.video = BenchClip(bench, clip.scenes, clip.source_prompt)
+        self.video = BenchClip(bench, clip.views, clip.source_prompt)
         settings = {"learning_rate": LEARNING_RATE, "precision": "bf16", "window_frames": window}
         self.model = bench.tuned(self.video, steps, **settings)
-        self.windows = static_windows(len(clip.scenes), window, overlap)
+        self.windows = static_windows(len(clip.views), window, overlap)
         self.inversions = {}  # by mode
 
     def rows(self, mode: str) -> list[tuple[dict, torch.Tensor]]:
@@ -104,7 +110,7 @@ class LongWork:
             seconds = {"seconds_invert": inverting, "seconds_edit": time.perf_counter() - begin}
             edited = bench.decode(latents)
             row = {"clip": self.clip.name, "edit": edit.kind, "mode": mode, "frames": len(edited)}
-            row |= score(edited, self.clip, edit, bench.judge) | self.looks(edited, edit)
+            row |= score(edited, self.clip, edit, bench.judge) | self.colors_of(edited, edit)
             row |= {"reconstruction_psnr": psnr(restored, self.video.frames), **seconds}
             row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
             rows.append((row, edited))
@@ -115,18 +121,16 @@ class LongWork:
         model, prompt = in_mode(self.model, mode, self.window, self.overlap), self.bench.encode(OPEN_PROMPT)
         pictures = self.bench.sample(model, self.inversions[mode], prompt, OPEN_CFG)
         row = {"clip": self.clip.name, "mode": mode, "prompt": OPEN_PROMPT, "cfg": OPEN_CFG}
-        objects = object_mask(list(self.clip.scenes))
+        objects = object_mask(self.clip.views)
         return row | self.colors(pictures, torch.zeros_like(pictures), objects), pictures
 
-    def looks(self, edited: torch.Tensor, edit: Edit) -> dict[str, float]:
+    def colors_of(self, edited: torch.Tensor, edit: Edit) -> dict[str, float]:
         """Seams, the movement of the colours, and success in the first and the last window."""
-        truth, objects = render(list(edit.target_scenes)), object_mask(list(edit.target_scenes))
+        truth, objects = render(edit.views), object_mask(edit.views)
         measures = {"seam_ratio": seam_ratio(edited, truth, borders(self.windows, len(edited)))}
         measures |= self.colors(edited, truth, objects)
         for name, window in (("first", self.windows[0]), ("last", self.windows[-1])):
-            judged = self.bench.judge.see(edited[window])
-            right = [all(seen[key] == value for key, value in edit.changes.items()) for seen in judged]
-            measures[f"success_{name}"] = sum(right) / len(right)
+            measures[f"success_{name}"] = judged(edited, self.clip, edit, self.bench.judge, window)["success"]
         return measures
 
     def colors(self, edited: torch.Tensor, truth: torch.Tensor, objects: torch.Tensor) -> dict[str, float]:
@@ -191,7 +195,7 @@ def main() -> int:
     parser.add_argument("--overlap", type=int, default=2, help="frames that windows share (default: 2)")
     parser.add_argument("--steps", type=int, default=TUNE_STEPS, help=f"of the tuning (default: {TUNE_STEPS})")
     parser.add_argument("--mode", choices=MODES, nargs="+", default=MODES, help="default: all")
-    parser.add_argument("--clip", choices=LOOKS, nargs="+", default=tuple(LOOKS), help="default: all")
+    parser.add_argument("--clip", choices=SUBJECTS, nargs="+", default=tuple(SUBJECTS), help="default: all")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/long_<device>.json")
     options = parser.parse_args()
     bench, windows = Bench(options.device), (options.window, options.overlap)
@@ -214,7 +218,7 @@ def main() -> int:
             print(json.dumps(rows[-2 * len(results) :]), flush=True)
             for number, edit in enumerate(work.clip.edits):
                 pictures = {mode: edits[number][1] for mode, edits in results.items()}
-                truth = render(list(edit.target_scenes))
+                truth = render(edit.views)
                 work.sheet({"truth": truth, **pictures}, edit.target_prompt, file(edit.kind))
             if name == OPEN_CLIP:
                 samples = {mode: work.left_open(mode) for mode in options.mode}

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from batch.client import Client, ClientError
-from miniature.clips import QUICKSTART_FPS, quickstart_truth
+from miniature.clips import FPS, bundled_truth
+from miniature.scene import render
 from miniature.sheets import contact_sheet
-from miniature.world import render
 
 from ..environment import ROOT, SetupError, say
 from ..server import Server, ServerError
@@ -44,7 +44,7 @@ def main() -> int:
             folder = output / workflow if len(workflows) > 1 else output
             report, runs[workflow] = demonstrate(folder, workflow)
             summarize(report, folder)
-        animate(side_by_side(runs), output / ANIMATION, QUICKSTART_FPS)
+        animate(side_by_side(runs), output / ANIMATION, FPS)
     except KeyboardInterrupt:
         say("\nStopped.")
         return 130
@@ -81,12 +81,12 @@ def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tens
             video = files_of(prompt, outputs, f"EI2/{saved_as}{name}")[0]
             (output / f"{name}.mp4").write_bytes(client.view(video))
 
-    scenes = quickstart_truth()
-    clips["truth"] = render(scenes)
+    views = bundled_truth(workflow)
+    clips["truth"] = render(views)
     contact_sheet(clips, output / "contact_sheet.png")
     stages = {"start ComfyUI": ready - start, **progress.stages(), "whole run": finished - ready}
     command = "python3 dev.py demo" + (f" --workflow {workflow}" if saved_as else "")
-    report = {"command": command, "machine": machine, **measure(clips, scenes)}
+    report = {"command": command, "machine": machine, **measure(clips, views)}
     report["seconds"] = {name: round(seconds, 2) for name, seconds in stages.items()}
     report["seconds_by_node"] = {
         f"{node}: {progress.title(node)}": round(seconds, 2) for node, seconds in progress.seconds.items()

@@ -10,7 +10,7 @@ from batch.client import FINAL, Event
 QUIET_SECONDS = 15  # between two lines about the same node if the output is not a terminal
 SHORT = 0.5  # seconds; nodes faster than this get no line of their own
 
-STAGES = ("load/encode", "tune", "invert", "reconstruct", "edit", "decode/save")
+STAGES = ("load/encode", "tune", "invert", "reconstruct", "edit", "carry", "decode/save")
 # The first match decides: a word in the node's class, or in its class or title; then the stage.
 CLASS_WORDS = (
     ("Save", "decode/save"),
@@ -19,7 +19,13 @@ CLASS_WORDS = (
     ("Load", "load/encode"),
     ("Encode", "load/encode"),
 )
-TITLE_WORDS = (("tune", "tune"), ("inver", "invert"), ("reconstruct", "reconstruct"), ("edit", "edit"))
+TITLE_WORDS = (
+    ("tune", "tune"),
+    ("inver", "invert"),
+    ("reconstruct", "reconstruct"),
+    ("carry", "carry"),
+    ("edit", "edit"),
+)
 
 
 def stage(class_type: str, title: str) -> str:

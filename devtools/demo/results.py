@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from ei2.measures import psnr
-from miniature.judge import CLASSES, Judge
-from miniature.world import Scene, prompt
+from miniature.judge import Answers, Judge, answers, right
+from miniature.scene import Actor, View, prompt
 
 from ..environment import say
 
@@ -22,28 +22,27 @@ def decode(pictures: list[bytes]) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
-def measure(clips: dict[str, torch.Tensor], scenes: list[Scene]) -> dict:
-    """The report on the pictures. `clips`: source, reconstruction, edit, truth, each `f 3 h w` in 0..1; `scenes`: what
+def measure(clips: dict[str, torch.Tensor], views: list[View]) -> dict:
+    """The report on the pictures. `clips`: source, reconstruction, edit, truth, each `f 3 h w` in 0..1; `views`: what
     the correct edit shows, one per frame."""
-    judge = Judge.load()
-    answers = {name: judge.see(clips[name]) for name in ("source", "edit")}
-    goals = [{key: getattr(scene, key) for key in CLASSES} for scene in scenes]
-    pairs = list(zip(answers["edit"], goals))
+    judge, goals = Judge.load(), answers(views)
+    found = right(judge, clips["edit"], goals)
     return {
-        "frames": len(scenes),
+        "frames": len(views),
         "reconstruction_psnr_db": psnr(clips["reconstruction"], clips["source"]),
         "edit_psnr_against_truth_db": psnr(clips["edit"], clips["truth"]),
         "unedited_source_psnr_against_truth_db": psnr(clips["source"], clips["truth"]),
-        "frames_with_everything_right": sum(answer == goal for answer, goal in pairs),
-        "frames_right_by_attribute": {key: sum(answer[key] == goal[key] for answer, goal in pairs) for key in CLASSES},
-        "wanted": sentence(goals[0]),
-        "judge_sees": {name: [sentence(answer) for answer in clip] for name, clip in answers.items()},
+        "frames_with_everything_right": sum(all(one.values()) for one in found),
+        "frames_right_by_attribute": {name: sum(one[name] for one in found) for name in goals[0]},
+        "wanted": prompt(views[0]),
+        "judge_sees": [sentence(seen, goal) for seen, goal in zip(judge.see(clips["edit"]), goals)],
     }
 
 
-def sentence(answer: dict[str, str]) -> str:
-    """What the judge saw, in words."""
-    return prompt(Scene(**{key: answer[key] for key in CLASSES}))
+def sentence(seen: dict[str, str], goal: Answers) -> str:
+    """What the judge saw, in words, as far as the goal says something about it."""
+    actor = Actor(seen["thing"], seen["color"] if "color" in goal else None)
+    return prompt(View((actor,), seen["place"], seen["background"], seen["look"]))
 
 
 def summarize(report: dict, output: Path) -> None:
@@ -55,7 +54,7 @@ def summarize(report: dict, output: Path) -> None:
         f"(the unedited clip has {report['unedited_source_psnr_against_truth_db']:.1f} dB)"
     )
     say(f"Wanted: {report['wanted']}. The judge sees:")
-    for first, last, words in spans(report["judge_sees"]["edit"]):
+    for first, last, words in spans(report["judge_sees"]):
         where = f"frame {first}" if first == last else f"frames {first} to {last}"
         say(f"  {where}: {words}")
     right = ", ".join(f"{name} {count}" for name, count in report["frames_right_by_attribute"].items())

@@ -1,4 +1,4 @@
-"""The bundled workflows that make the quickstart's edit: the names of their videos, and the files of a run."""
+"""The bundled workflows whose edit is measured: the names of their videos, and the files of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def prefix_of(workflow: str) -> str:
 
 
 def shows_the_edit(prompt: dict, workflow: str) -> bool:
-    """Whether the workflow makes the quickstart's edit of its clip, and saves it with its reconstruction."""
+    """Whether the workflow saves its edit of the bundled clip and the reconstruction."""
     saved = {entry["inputs"].get("filename_prefix") for entry in prompt.values()}
     return {f"EI2/{prefix_of(workflow)}{name}" for name in VIDEOS} <= saved
 

@@ -53,7 +53,7 @@ def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:
 
 
 def _replaced(source: Prompt, target: Prompt) -> str:
-    """`square → circle; the other 7 words stay`."""
+    """`car → tractor; the other 7 words stay`."""
     pairs = [
         f"{source.texts[i]} → {target.texts[i]}"
         for i in range(len(source.texts))

@@ -176,7 +176,7 @@ def test_full_disk_cancel_and_killed_driver(cluster, comfyui, short_workflow, tm
     table = write_jobs(tmp_path, ["purple_square"], edits=3, frames=4)
     workflow, out = short_workflow(STEPS), tmp_path / "out"
     out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(out)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(out)], capture_output=True)
     small = mounted.returncode == 0  # an ordinary user may not
     try:
         start = lambda address: Batch(table, workflow, out, comfyui, address, workers=1)

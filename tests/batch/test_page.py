@@ -12,8 +12,8 @@ from batch.store import LocalStore
 from batch.table import read_table
 from devtools.browser_setup import missing, program
 from devtools.environment import ROOT
-from miniature.clips import moving, write_clip
-from miniature.jobs import CLIPS, EDITS, FPS, write_jobs
+from miniature.clips import changed, write_clip
+from miniature.jobs import EDITS, FPS, clip_of, write_jobs
 
 from ..browser.editor import OPTIONS
 
@@ -40,9 +40,8 @@ def out(tmp_path_factory):
         if number == 3:
             results.fail(row, "input", WHY, {})
             continue
-        scene, path = CLIPS[name]
         right = folder / "right.mp4"
-        write_clip(moving(scene.edited(**EDITS[name][number % 2]), 8, path), right, FPS)
+        write_clip(changed(clip_of(name), **EDITS[name][number % 2]), right, FPS)
         results.write_source(row, ".mp4", row.clip.read())
         scores = {"flicker: change per frame": 2.0 + (number * 7) % 11}
         worker = {"host": "here", "worker": 1}

@@ -9,32 +9,33 @@ import torch
 import torch.nn.functional as F
 
 from ei2.measures import psnr
-from miniature.clips import QUICKSTART_TARGET_PROMPT, quickstart_clip
-from miniature.world import object_mask, render
+from miniature.clips import changed, square_clip
+from miniature.scene import View, object_mask, prompt, render
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 STEPS, KEY = 6, 2
-SCENES = quickstart_clip()[::2]
-TRUTH = [scene.edited(shape="circle", color="red") for scene in SCENES]
+CLIP = square_clip()[::2]
+TRUTH = changed(CLIP, kind="circle", color="red")
+TARGET_PROMPT = prompt(TRUTH[0])
 
 
 def uneven() -> list:
-    """The edit's scenes, whose object has another size in every frame."""
+    """The edit's views, whose object has another size in every frame."""
     rng = random.Random(0)
-    return [scene.edited(radius=scene.radius * rng.uniform(0.8, 1.2)) for scene in TRUTH]
+    return [view.with_actor(radius=view.actors[0].radius * rng.uniform(0.8, 1.2)) for view in TRUTH]
 
 
-def shown(scene) -> torch.Tensor:
-    """A scene as an IMAGE, `1 h w 3`."""
-    return render([scene]).movedim(1, -1)
+def shown(view: View) -> torch.Tensor:
+    """A view as an IMAGE, `1 h w 3`."""
+    return render([view]).movedim(1, -1)
 
 
 @pytest.fixture(scope="module")
 def latents(miniature):
-    """Latents of scenes."""
+    """Latents of views."""
     with torch.inference_mode():
-        return lambda scenes: miniature[2].encode(render(scenes).movedim(1, -1)).float()
+        return lambda views: miniature[2].encode(render(views).movedim(1, -1)).float()
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,10 @@ def carry(pack, model, miniature, inflate, source, encode, latents):
     """`carry(denoise, …)` -> the node's outputs; the edit is uneven, unless another is given."""
     with torch.inference_mode():
         inflated, edit = inflate(model, "EI2"), latents(uneven())
-        inversion = (
-            pack("nodes.invert").Invert.execute(inflated, {"samples": latents(SCENES)}, source, STEPS, 0).args[0]
-        )
+        inversion = pack("nodes.invert").Invert.execute(inflated, {"samples": latents(CLIP)}, source, STEPS, 0).args[0]
     node = pack("nodes.carry_key_frame").CarryKeyFrame
 
-    def carry(denoise=0.0, edit=edit, positive=QUICKSTART_TARGET_PROMPT, index=-1, **more):
+    def carry(denoise=0.0, edit=edit, positive=TARGET_PROMPT, index=-1, **more):
         given = {"model": inflated, "inversion": inversion, "vae": miniature[2], "cfg": 2.0, "negative": encode("")}
         given |= {"latent": {"samples": edit}, "positive": encode(positive), "denoise": denoise}
         return node.execute(**given | {"key_frame_index": index} | more).args
@@ -68,15 +67,15 @@ def test_all_frames_get_the_key_frames_form(carry, pictures):
     for denoise in (0.0, 0.5):
         latent, pasted, report = carry(denoise, key_frame=key)
         assert psnr(pictures(latent), truth) > before + 1.0
-        assert pasted.shape == (len(SCENES), 128, 128, 3)
-        assert report == f"Your frame {KEY} was carried to {len(SCENES)} of {len(SCENES)} frames."
+        assert pasted.shape == (len(CLIP), 128, 128, 3)
+        assert report == f"Your frame {KEY} was carried to {len(CLIP)} of {len(CLIP)} frames."
 
 
 def test_a_frame_of_the_edit_is_found_or_chosen(carry, pictures):
     report = carry()[2]
-    assert " of the edit was carried " in report and report.endswith(f"to {len(SCENES)} of {len(SCENES)} frames.")
+    assert " of the edit was carried " in report and report.endswith(f"to {len(CLIP)} of {len(CLIP)} frames.")
     found = int(report.split()[1])
-    for index in (found, (found + 1) % len(SCENES)):
+    for index in (found, (found + 1) % len(CLIP)):
         _, chosen, report = carry(index=index)
         assert report.startswith(f"Frame {index} of the edit ")
         own = pictures({"samples": carry.edit})[index].movedim(0, -1)
@@ -84,17 +83,17 @@ def test_a_frame_of_the_edit_is_found_or_chosen(carry, pictures):
 
 
 def test_several_key_frames_are_each_carried_to_their_neighbours(carry, pictures):
-    frames = render([*TRUTH[:1], *[scene.edited(color="green") for scene in TRUTH[-1:]]]).movedim(1, -1)
+    frames = render([*TRUTH[:1], *changed(TRUTH[-1:], color="green")]).movedim(1, -1)
     _, pasted, report = carry(key_frame=frames)
-    assert report == f"Your frames 0, 5 were carried to {len(SCENES)} of {len(SCENES)} frames."
-    middles = [pasted[i, round(scene.y), round(scene.x)] for i, scene in enumerate(SCENES)]
+    assert report == f"Your frames 0, 5 were carried to {len(CLIP)} of {len(CLIP)} frames."
+    middles = [pasted[i, round(view.actors[0].y), round(view.actors[0].x)] for i, view in enumerate(CLIP)]
     assert [int(pixel.argmax()) for pixel in middles] == [0, 0, 0, 1, 1, 1]  # red, then green
 
 
 @pytest.mark.parametrize("denoise", [0.0, 0.5, 1.0])
 def test_far_from_the_object_the_edit_stays(carry, denoise):
     latent = carry(denoise)[0]["samples"]
-    either = torch.maximum(object_mask(SCENES), object_mask(uneven()))
+    either = torch.maximum(object_mask(CLIP), object_mask(uneven()))
     near = F.max_pool2d(F.adaptive_max_pool2d(either, latent.shape[2:]), 7, 1, 3) > 0
     far = ~near.expand_as(latent)
     assert far.float().mean() > 0.2
@@ -105,9 +104,9 @@ def test_far_from_the_object_the_edit_stays(carry, denoise):
 def test_sampling_again_is_a_step_of_the_edit_itself(carry, pack, model, inflate, encode):
     """From the first step on, with everything free, it is EI2 Edit Sample."""
     again = pack("host.key_frame").sample_again
-    inflated, prompts = inflate(model, "EI2"), (encode(QUICKSTART_TARGET_PROMPT), encode(""))
+    inflated, prompts = inflate(model, "EI2"), (encode(TARGET_PROMPT), encode(""))
     inversion = carry.inversion
-    free = torch.ones(len(SCENES), 1, *inversion.noise.shape[2:])
+    free = torch.ones(len(CLIP), 1, *inversion.noise.shape[2:])
     sampled = again(inflated, inversion, inversion.source, carry.edit, free, *prompts, 2.0, 1.0)
     node = pack("nodes.edit_sample").EditSample
     edited = node.execute(inflated, inversion, *prompts, 2.0).args[0]["samples"]
@@ -115,8 +114,8 @@ def test_sampling_again_is_a_step_of_the_edit_itself(carry, pack, model, inflate
 
 
 def test_what_surrounds_the_object_may_change_too_with_a_mask(carry, latents):
-    elsewhere = latents([scene.edited(background="yellow") for scene in uneven()])
-    mask = torch.maximum(object_mask(SCENES), object_mask(uneven()))[:, 0]
+    elsewhere = latents(changed(uneven(), background="yellow"))
+    mask = torch.maximum(object_mask(CLIP), object_mask(uneven()))[:, 0]
     with pytest.raises(ValueError, match="nearly the whole picture.*connect a mask"):
         carry(edit=elsewhere)
     latent, pasted, _ = carry(edit=elsewhere, mask=mask)
@@ -136,7 +135,7 @@ def test_a_clip_in_context_windows_is_carried(carry, pack, model, inflate, sourc
 def test_an_inversion_with_null_text_is_taken(carry, pack, model, inflate, source, encode, latents):
     node = pack("nodes.invert").Invert
     inversion = node.execute(
-        inflate(model, "EI2"), {"samples": latents(SCENES)}, source, STEPS, 0,
+        inflate(model, "EI2"), {"samples": latents(CLIP)}, source, STEPS, 0,
         null_text=True, null_inner_steps=1, empty=encode(""),
     ).args[0]  # fmt: skip
     latent = carry(0.5, inversion=inversion)[0]["samples"]
@@ -153,8 +152,8 @@ def test_an_inversion_with_null_text_is_taken(carry, pack, model, inflate, sourc
         (lambda c: {"mask": torch.zeros(128, 128)}, "nothing inside the mask: is it inverted"),
         (lambda c: {"mask": torch.ones(3, 128, 128)}, "There are 6 frames, but the mask has 3"),
         (lambda c: {"edit": c.inversion.source}, "hardly differs from its clip"),
-        (lambda c: {"key_frame": shown(SCENES[3])}, "key_frame hardly differs from frame 3 of the clip: connect"),
-        (lambda c: {"key_frame": shown(SCENES[3]) * 0.5}, "key_frame differs nearly everywhere from frame"),
+        (lambda c: {"key_frame": shown(CLIP[3])}, "key_frame hardly differs from frame 3 of the clip: connect"),
+        (lambda c: {"key_frame": shown(CLIP[3]) * 0.5}, "key_frame differs nearly everywhere from frame"),
         (lambda c: {"key_frame": shown(TRUTH[3]).expand(2, -1, -1, -1)}, r"the same frame \(frames 3, 3\)"),
     ],
     ids=[
@@ -178,7 +177,7 @@ def test_bad_inputs_are_said(carry, wrong, message):
 def test_what_cannot_be_carried_is_passed_on_if_wished(carry):
     latent, pasted, report = carry(0.5, edit=carry.inversion.source, skip_unsuitable=True)
     assert torch.equal(latent["samples"], carry.inversion.source)
-    assert pasted.shape == (len(SCENES), 128, 128, 3)
+    assert pasted.shape == (len(CLIP), 128, 128, 3)
     assert report.startswith("Not carried, the edit is passed on. The edit hardly differs from its clip")
 
 

@@ -29,8 +29,8 @@ def lora(model, _):
     import comfy.sd
 
     generator, state = torch.Generator().manual_seed(0), {}
-    for layer, width in (("attn1_to_q", 64), ("attn1_to_k", 64), ("attn2_to_q", 64), ("attn2_to_v", 128)):
-        state[f"{PATH}{layer}.lora_up.weight"] = 0.3 * torch.randn(64, 4, generator=generator)
+    for layer, width in (("attn1_to_q", 96), ("attn1_to_k", 96), ("attn2_to_q", 96), ("attn2_to_v", 128)):
+        state[f"{PATH}{layer}.lora_up.weight"] = 0.3 * torch.randn(96, 4, generator=generator)
         state[f"{PATH}{layer}.lora_down.weight"] = 0.3 * torch.randn(4, width, generator=generator)
         state[f"{PATH}{layer}.alpha"] = torch.tensor(4.0)
     patched = comfy.sd.load_lora_for_models(model, None, state, 1.0, 0.0)[0]
@@ -286,7 +286,7 @@ def test_perturbed_attention_sees_its_own_frame_only(pack, tuned, encode, source
     guider.set_cfg(3.0)
     sigmas = torch.tensor([3.0, 1.0])
     guider.sample(torch.zeros_like(clip), clip, sampler_object("ddim"), sigmas, disable_pbar=True, seed=0)
-    assert seen == [(torch.Size([2, 16, 128]),) * 3]
+    assert seen == [(torch.Size([2, 16, 192]),) * 3]
 
 
 def test_a_controlnet(model, inflate, flow, alone, control_net, source, encode, warnings):

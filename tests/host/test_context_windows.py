@@ -205,8 +205,8 @@ def test_inversion_and_sampling_take_the_same_windows(schedule, tuned, windowed,
 
 
 def test_the_reconstruction_is_the_clip(pack, miniature, model, inflate, windowed, invert, sample, source):
-    clips, world, psnr = pack("miniature.clips"), pack("miniature.world"), pack("ei2.measures").psnr
-    frames = world.render(clips.quickstart_clip()[:6:2]).movedim(1, -1)
+    clips, scene, psnr = pack("miniature.clips"), pack("miniature.scene"), pack("ei2.measures").psnr
+    frames = scene.render(clips.square_clip()[:6:2]).movedim(1, -1)
     inflated, latents = windowed(inflate(model), 2, 1), miniature[2].encode(frames)
     inversion = invert(inflated, latents, source, 16)[0]
     restored = sample(inflated, inversion, source, source)

@@ -19,8 +19,9 @@ from devtools.environment import ROOT
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 FIELDS = (
-    "method budget clip edit frames seed success preservation psnr psnr_object psnr_background flicker centroid_error "
-    "mean_shift log_variance_shift reconstruction_psnr seconds_tune seconds_invert seconds_edit peak_bytes"
+    "method budget clip edit frames seed success preservation agreement psnr psnr_object psnr_background flicker "
+    "centroid_error mean_shift log_variance_shift reconstruction_psnr seconds_tune seconds_invert seconds_edit "
+    "peak_bytes"
 ).split()
 
 
@@ -43,7 +44,9 @@ def test_every_row_is_complete(rows):
     assert len(rows) == 4 * 2  # four methods, two clips with one edit each
     assert {row["method"] for row in rows} == {"EI2", "EI2 + control + blend", "Tune-A-Video", "Vid2Vid-zero"}
     for row in rows:
-        assert all(math.isfinite(row[name]) for name in FIELDS if not isinstance(row[name], str))
+        of_object = {"agreement", "centroid_error"} if row["edit"] == "look" else set()
+        assert all(row[name] is None for name in of_object)
+        assert all(math.isfinite(row[name]) for name in set(FIELDS) - of_object if not isinstance(row[name], str))
         assert 0 <= row["success"] <= 1 and 0 <= row["preservation"] <= 1
         assert row["reconstruction_psnr"] > 10 and row["peak_bytes"] > 10e6
         assert (row["seconds_tune"] > 0) == (row["method"] != "Vid2Vid-zero")
@@ -59,14 +62,14 @@ def test_a_table_and_pictures_come_with_the_rows(folder):
 
 def test_what_is_shared_is_done_once(rows):
     """EI2 with control is edited with the same tuning and the same inversion as EI2 without."""
-    for clip in ("quick-line", "quick-scroll"):
+    for clip in ("quick-line", "quick-pan"):
         plain, blend, zero = (
             next(row for row in rows if (row["method"], row["clip"]) == (method, clip))
             for method in ("EI2", "EI2 + control + blend", "Vid2Vid-zero")
         )
         shared = ("seconds_tune", "seconds_invert", "reconstruction_psnr", "mean_shift")
         assert [plain[name] for name in shared] == [blend[name] for name in shared]
-        assert plain["psnr"] != blend["psnr"] and plain["seconds_edit"] < blend["seconds_edit"]
+        assert plain["psnr"] != blend["psnr"] and "source_psnr" not in plain
         assert blend["source_psnr"] == pytest.approx(blend["reconstruction_psnr"], abs=0.1), "without guidance"
         assert blend["settings"]["control"]["blend"] and zero["settings"]["null_text"] == 1
 
@@ -120,10 +123,17 @@ def test_the_plan_learns_once_what_can_be_shared():
             assert len(keys_learned) == 1
             learned[job.clip, job.seed] += keys_learned
         assert all(len(keys) == len(set(keys)) for keys in learned.values())
+    shares = (
+        len({job.clip for job in plan("dev") if "EI2 + control" in job.methods}),
+        len({job.clip for job in plan("dev")}),
+    )
+    assert shares == (11, 33)
     first = plan("test")[0]
     assert [(case.method, case.budget.name) for case in first.cases] == [
         ("EI2", "equal"),
         ("EI2", "best"),
+        ("EI2 + key frame", "equal"),
+        ("EI2 + drawn frame", "equal"),
         ("EI2 + control", "equal"),
         ("EI2 + control + blend", "equal"),
     ]
@@ -133,7 +143,10 @@ def test_the_plan_learns_once_what_can_be_shared():
 @pytest.mark.parametrize("split", ["test", "dev"])
 def test_committed_rows_are_up_to_date(split):
     """A method or a budget that is changed must not leave rows behind that were made with another."""
-    rows = json.loads((run.RESULTS / f"editbench_{split}.json").read_text())
+    file = run.RESULTS / f"editbench_{split}.json"
+    if not file.exists():
+        pytest.skip(f"The {split} split has not been run.")
+    rows = json.loads(file.read_text())
     inputs = {key: value for job in plan(split) for key, value in job.inputs().items()}
     assert [run.identity(row) for row in rows if inputs.get(run.identity(row)) != {n: row[n] for n in INPUTS}] == []
 

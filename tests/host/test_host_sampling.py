@@ -23,10 +23,10 @@ def tuned(model, inflate, tune, random_clip):
 
 @pytest.fixture(scope="module")
 def rendered(pack, miniature):
-    """Two frames of the quick start's clip, `f h w 3`, and their latents."""
-    clips, world = pack("miniature.clips"), pack("miniature.world")
+    """Two frames of a clip, `f h w 3`, and their latents."""
+    clips, scene = pack("miniature.clips"), pack("miniature.scene")
     with torch.inference_mode():
-        frames = world.render(clips.quickstart_clip()[:7:6]).movedim(1, -1)
+        frames = scene.render(clips.square_clip()[:7:6]).movedim(1, -1)
         return frames, miniature[2].encode(frames)
 
 

@@ -169,7 +169,7 @@ def test_which_group_norms_are_joint(group_norm, model, inflate, evaluate, sourc
     assert joint == (expected if group_norm == "video" else set())
     assert len(expected) == 2 * 8 + 1 and len(shapes) == len(expected) + 7
     assert {shape[0] for name, shape in shapes.items() if name not in joint} == {3}
-    assert shapes["out.0"] == ((1, 64, 18, 10) if group_norm == "video" else (3, 64, 6, 10))
+    assert shapes["out.0"] == ((1, 96, 18, 10) if group_norm == "video" else (3, 96, 6, 10))
 
 
 def inflation_parts(model) -> tuple[int, int, int]:
@@ -215,7 +215,7 @@ def test_the_modules_fit_the_unet(model, inflate, pack):
     """The miniature: a block in each level going down, the middle, and two a level going up; heads 32 wide."""
     inflation = pack("host.inflation").inflation_of(inflate(model))
     sizes = {name: (module.to_q.weight.shape[0], module.heads) for name, module in inflation.stack.items()}
-    assert sorted(sizes.values()) == sorted([(64, 2), (128, 4), (128, 4)] + [(128, 4)] * 2 + [(64, 2)] * 2), sizes
+    assert sorted(sizes.values()) == sorted([(96, 3)] * 3 + [(192, 6)] * 4), sizes
 
 
 def test_another_nodes_self_attention_is_respected(model, inflate, evaluate, source, random_clip, caplog):

@@ -109,12 +109,14 @@ def test_another_family_is_refused_naming_both(saved, pack, model):
     import comfy.model_patcher
     import comfy.supported_models
 
-    unet = {**pack("miniature.architecture").UNET, "model_channels": 32}
+    bundled = pack("miniature.architecture").UNET
+    unet = {**bundled, "model_channels": 32}
     config = comfy.supported_models.SD15(unet)
     config.unet_config["num_heads"] = 1
     other = config.get_model({}, "")
     patcher = comfy.model_patcher.ModelPatcher(other, model.load_device, model.offload_device)
-    with pytest.raises(ValueError, match=r"made on MiniatureConfig \(64 channels.*this model is SD15 \(32 channels"):
+    channels = rf"\({bundled['model_channels']} channels.*this model is SD15 \(32 channels"
+    with pytest.raises(ValueError, match=f"made on MiniatureConfig {channels}"):
         apply(pack, patcher, load(pack, saved)[0])
 
 

@@ -11,8 +11,8 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 @pytest.fixture(scope="module")
 def frames(pack):
     """Two pictures, `f h w 3`."""
-    clips, world = pack("miniature.clips"), pack("miniature.world")
-    return world.render(clips.quickstart_clip()[:12:11]).movedim(1, -1)
+    clips, scene = pack("miniature.clips"), pack("miniature.scene")
+    return scene.render(clips.square_clip()[:12:11]).movedim(1, -1)
 
 
 def test_the_node_loads_all_three(pack, miniature):
@@ -60,7 +60,7 @@ def test_the_vae_returns_the_picture(miniature, frames, pack):
 def test_it_denoises(model, miniature, frames, evaluate, encode, pack):
     """Moderate noise: what the model returns is much nearer to the clean latents than what it was given."""
     latents = miniature[2].encode(frames)
-    prompt = encode(pack("miniature.clips").QUICKSTART_SOURCE_PROMPT)
+    prompt = encode("a blue square on a dotted white background")
     clean = latents * 0.18215
     for sigma in (0.3, 1.0):
         noise = sigma * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
@@ -89,9 +89,9 @@ def preview(model, miniature, frames):
 
 def test_previews_have_the_latents_colours(pack, model, miniature, frames):
     """A linear map from four channels cannot hold all colours, but looks like the picture."""
-    clips, world = pack("miniature.clips"), pack("miniature.world")
-    scenes = clips.edited(clips.quickstart_clip()[:1], color="white", background="blue")
-    picture, small = preview(model, miniature, world.render(scenes).movedim(1, -1))
+    clips, scene = pack("miniature.clips"), pack("miniature.scene")
+    views = clips.changed(clips.square_clip()[:1], color="white", background="blue")
+    picture, small = preview(model, miniature, scene.render(views).movedim(1, -1))
     assert (picture - small).square().mean() < 0.02
 
     picture, small = preview(model, miniature, frames)

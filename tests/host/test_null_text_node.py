@@ -39,10 +39,10 @@ def tuned(model, inflate, tune, random_clip):
 
 @pytest.fixture(scope="module")
 def rendered(pack, miniature):
-    """Latents of two frames of the quick start's clip."""
-    clips, world = pack("miniature.clips"), pack("miniature.world")
+    """Latents of two frames of a clip."""
+    clips, scene = pack("miniature.clips"), pack("miniature.scene")
     with torch.inference_mode():
-        return miniature[2].encode(world.render(clips.quickstart_clip()[:7:6]).movedim(1, -1))
+        return miniature[2].encode(scene.render(clips.square_clip()[:7:6]).movedim(1, -1))
 
 
 @pytest.fixture(scope="module")

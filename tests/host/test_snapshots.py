@@ -120,8 +120,36 @@ def test_a_finished_run_goes_on_with_more_steps(model, inflate, node, folder, ra
     assert "3 steps, 0 of them now" in told
     longer, _ = node(inflated, clip, steps=5, resume_from=file.name)
     assert_same(longer, node(inflated, clip, steps=5)[0])
-    with pytest.raises(ValueError, match="has done 3 steps, but steps is 2: set steps to 3 or more"):
+    with pytest.raises(ValueError, match="has done 3 steps, but this tuning ends after 2: set steps to 3 or more"):
         node(inflated, clip, steps=2, resume_from=file.name)
+
+
+def test_steps_and_rate_on_auto(pack, model, inflate, node, folder, random_clip):
+    """A clip of noise holds little to learn, so the tuning ends before its limit. A number for steps is kept to."""
+    inflated, clip = inflate(model), random_clip(frames=2)
+    tune, told = node(inflated, clip, steps=0, learning_rate=0)
+    most = pack("host.training").NARROW_STEPS
+    done = len(tune.losses)
+    assert done % (most // pack("ei2.early_stop").CHECKS) == 0 and done < most
+    assert tune.training.learning_rate == pack("host.training").NARROW_RATE
+    assert told == f"{done} steps, then little more was learned\nlearning rate 0.003"
+    same, told = node(inflated, clip, steps=done, learning_rate=0)
+    assert_same(same, tune)
+    assert told == f"{done} steps\nlearning rate 0.003"
+    with pytest.raises(ValueError, match="learning_rate is 1e-07: set it to 1e-06 or more, or to 0"):
+        node(inflated, clip, learning_rate=1e-7)
+
+
+def test_an_early_end_is_snapshot_and_fills_the_bar(pack, model, inflate, node, bar, folder, random_clip):
+    inflated, clip = inflate(model), random_clip(frames=3)
+    tune, _ = node(inflated, clip, steps=0, learning_rate=0, window_frames=2, snapshot_every=1000)
+    (file,) = folder.iterdir()
+    done = len(tune.losses)
+    assert done < pack("host.training").NARROW_STEPS and bar.seen[-1] == done
+    again, told = node(inflated, clip, steps=done, learning_rate=0, window_frames=2, resume_from=file.name)
+    assert_same(again, tune)
+    further, _ = node(inflated, clip, steps=0, learning_rate=0, window_frames=2, resume_from=file.name)
+    assert further.losses[:done] == tune.losses
 
 
 def test_snapshots_and_pictures_leave_no_trace(model, inflate, node, bar, folder, random_clip):

@@ -9,7 +9,7 @@ import pytest
 from batch.client import Client
 from devtools.environment import SetupError
 from devtools.server import Server
-from miniature.clips import quickstart_clip, write_clip
+from miniature.clips import bundled_clip, write_clip
 
 from .graphs import forget_results
 
@@ -20,7 +20,7 @@ SHORT_FRAMES = 4
 def clips(tmp_path_factory) -> tuple[Path, ...]:
     """What lies in the server's input folder besides the bundled clips: the first frames of one, as short.mp4."""
     short = tmp_path_factory.mktemp("clips") / "short.mp4"
-    write_clip(quickstart_clip()[:SHORT_FRAMES], short, fps=8)
+    write_clip(bundled_clip()[:SHORT_FRAMES], short, fps=8)
     return (short,)
 
 

@@ -11,11 +11,11 @@ from batch.client import Client, Event, ExecutionError, PromptError
 from devtools.demo.results import decode
 from devtools.demo.workflows import VIDEOS
 from devtools.environment import ROOT
+from miniature.clips import source_prompt, target_prompt
 
 BUNDLED = ROOT / "workflows" / "api"
 QUICKSTART = BUNDLED / "quickstart_full.json"
-SOURCE_PROMPT = "a blue square on a dotted white background"
-EDIT_PROMPT = "a red circle on a dotted white background"
+SOURCE_PROMPT, EDIT_PROMPT = source_prompt(), target_prompt("quickstart_full")
 PROMPTS = {"source": "source", "target": "edit"}  # EI2 Attention Control's names for them, and these graphs'
 NEWER = {"subject_mask": {"LoadBackgroundRemovalModel", "RemoveBackground"}}  # nodes that older hosts lack
 # width and height of the bundled workflows' videos; the comparison is two pictures side by side, below their labels

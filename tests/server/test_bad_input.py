@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from miniature.clips import QUICKSTART_FILE
+from miniature.clips import CLIP_FILE
 
 from .graphs import LONG, NEWER_WINDOWS, Graph, changed, edit_graph, fail, node, run, same_pictures
 
@@ -41,7 +41,7 @@ class Case:
 
 def other_frames() -> Graph:
     """The same clip's first six frames, and a model tuned on them."""
-    good = edit_graph(video=QUICKSTART_FILE.name, frames=6, tune_steps=1)
+    good = edit_graph(video=CLIP_FILE.name, frames=6, tune_steps=1)
     tune = changed({"tune6": good["tune"]}, {"tune6.latent": ("encode6", 0)})
     return {**changed({"video6": good["video"], "encode6": good["encode"]}, {"encode6.pixels": ("video6", 0)}), **tune}
 
@@ -156,7 +156,7 @@ CASES = (
         ("coarse_factor 4 has no effect unless spatial is ffam", "set spatial to ffam"),
         extra=advanced(spatial="sca", coarse_factor=4),
     ),
-    Case("no steps", {"tune.steps": 0}, "tune", ("0", "steps"), refused=True),
+    Case("negative steps", {"tune.steps": -1}, "tune", ("-1", "steps"), refused=True),
     Case("too many inversion steps", {"invert.steps": 1000}, "invert", ("1000", "steps"), refused=True),
     # the model
     Case(
@@ -298,7 +298,7 @@ CASES = (
 @pytest.fixture(scope="module")
 def broken(server) -> Path:
     """Puts broken files into the input folder and a good one beside it; returns the server's base folder."""
-    folder, good = server.base / "input", QUICKSTART_FILE.read_bytes()
+    folder, good = server.base / "input", CLIP_FILE.read_bytes()
     (server.base / "outside.mp4").write_bytes(good)
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("This is a shopping list, not a video.\n" * 50)

@@ -33,7 +33,7 @@ def plain_graph():
 def rival_graph():
     null_text = {"invert.null_text": True, "invert.null_inner_steps": INNER, "invert.empty": ("negative", 0)}
     graph = changed(edit_graph(preset="Video-P2P", tune_steps=2, invert_steps=RIVAL_STEPS), null_text)
-    return controlled(graph, blend=("square", "circle"))
+    return controlled(graph, blend=("car", "tractor"))
 
 
 def computed_anew(client, graph):

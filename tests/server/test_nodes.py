@@ -242,7 +242,7 @@ def test_help_texts(known, name):
 def test_video_can_be_uploaded_and_chosen(known):
     options = known["EI2_LoadVideo"]["input"]["required"]["video"][1]
     assert options["video_upload"] is True
-    assert {"quickstart.mp4", "short.mp4"} <= set(options["options"])
+    assert {"red_car.mp4", "short.mp4"} <= set(options["options"])
 
 
 def test_starts_without_complaint(start_log):

@@ -50,11 +50,11 @@ def test_no_file_is_lost_for_its_name(published):
 def test_every_node_is_there_and_the_quickstart_runs(published, session_client):
     """Its clip is in the input folder then; a user's own file that has the name of another one stays as it is."""
     ours = {name for name in session_client.object_info() if name.startswith("EI2_")}
-    own = published / "input" / "quickstart_depth.mp4"
+    own = published / "input" / "red_car_depth.mp4"
     own.parent.mkdir()
     own.write_bytes(b"a user's own")
     with Server(base=published, link=False) as server, Client(server.url) as client:
-        provided = {"quickstart.mp4", "quickstart_key_frame.png", own.name}
+        provided = {"quickstart.mp4", "red_car.mp4", "red_car_key_frame.png", own.name}
         assert {path.name for path in own.parent.iterdir() if path.is_file()} == provided
         assert not list(own.parent.glob(".ei2-*"))  # newer hosts make a folder there, too
         assert own.read_bytes() == b"a user's own"

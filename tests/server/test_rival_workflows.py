@@ -8,6 +8,7 @@ import av
 import pytest
 
 from devtools.demo.workflows import files_of
+from miniature.clips import EDITS
 
 from .graphs import VIDEO_SIZES, bundled, changed, names, only, run
 
@@ -36,7 +37,7 @@ def saver(graph, name: str) -> str:
 
 
 def test_outputs(client, first):
-    """Three videos, of clips that differ, a heat map for each of the eight words, and the report."""
+    """Three videos, of clips that differ, a heat map for each of the seven words, and the report."""
     workflow, graph, result = first
     videos = {}
     for name, (width, height) in VIDEO_SIZES.items():
@@ -53,11 +54,11 @@ def test_outputs(client, first):
     sampler = only(graph, "EI2_EditSample")
     (shown,) = [name for name in names(graph, "PreviewImage") if graph[name]["inputs"]["images"] == [sampler, 2]]
     (maps,) = result.pictures(shown)
-    assert maps.shape[1] > maps.shape[2], "eight words below each other, four frames side by side"
+    assert maps.shape[1] > maps.shape[2], "seven words below each other, four frames side by side"
     assert maps.std() > 0.1
 
     report = result.outputs[only(graph, "PreviewAny")]["text"][0]
-    assert "words: blue → red, square → circle; the other 6 stay" in report
+    assert f"words: red → {EDITS[workflow]['color']}; the other 6 stay" in report
     assert ("LocalBlend" in report) == (workflow != "vid2vid_zero")
 
 
@@ -77,8 +78,9 @@ def test_what_runs_again(client, first):
 
     control = only(graph, "EI2_AttentionControl")
     inputs = graph[control]["inputs"]
-    greens = {f"{control}.{key}": inputs[key].replace("red", "green") for key in ("target_prompt", "blend_target")}
-    other = run(client, changed(graph, greens))
+    old, keys = EDITS[workflow]["color"], ("target_prompt", "blend_target")
+    purples = {f"{control}.{key}": inputs[key].replace(old, "purple") for key in keys}
+    other = run(client, changed(graph, purples))
     assert only(graph, "EI2_EditSample") in other.executed()
     kept = {name for name in graph if graph[name]["class_type"] in ("EI2_OneShotTune", "EI2_Invert", "VAEEncode")}
     assert not other.executed() & kept

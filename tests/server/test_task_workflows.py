@@ -10,7 +10,7 @@ import pytest
 import torch.nn.functional as F
 
 from devtools.demo.workflows import VIDEOS, files_of
-from miniature.clips import KEY_FRAME, quickstart_key_frame
+from miniature.clips import KEY_FRAME, bundled_key_frame
 from tests.small_control_net import provide_control_net
 
 from .graphs import BUNDLED, bundled, changed, fail, names, node, only, run, skip_if_older
@@ -103,7 +103,7 @@ def test_a_drawn_frame_is_carried_through_the_clip(client):
     assert result.outputs[f"{drawn}_report"]["text"][0].startswith(f"Your frame {KEY_FRAME} was carried to ")
     assert result.outputs[f"{own}_report"]["text"][0].startswith("Frame ")
     pasted = result.pictures(f"{drawn}_pasted")
-    assert (pasted[KEY_FRAME] - quickstart_key_frame()).abs().mean() < 0.03
+    assert (pasted[KEY_FRAME] - bundled_key_frame()).abs().mean() < 0.03
     assert (pasted - result.pictures(f"{own}_pasted")).abs().max() > 0.3
     for name in ("comparison", "carried"):
         assert len(frames_of(client, graph, result, f"EI2/key_frame_{name}")) == KEY_FRAME + 2
@@ -188,4 +188,4 @@ def test_depth_steers_the_edit(client, control_net):
     for change in ({f"{apply}.strength": 0.0}, {f"{apply}.image": (source, 0)}):
         other = run(client, changed(graph, change))
         assert not other.executed() & set(names(graph, "EI2_OneShotTune", "EI2_Invert"))
-        assert (other.pictures("frames") - first.pictures("frames")).abs().max() > 0.02, change
+        assert (other.pictures("frames") - first.pictures("frames")).abs().max() > 0.008, change

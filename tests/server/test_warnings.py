@@ -8,7 +8,7 @@ from .graphs import Graph, changed, edit_graph, node, run
 
 pytestmark = pytest.mark.server
 
-OWN_WORLD = "The miniature model knows only its own world"
+OWN_WORLD = "The miniature model knows only its own drawn world"
 FRAMES_LIMIT = {"video.max_frames": 5}  # changes no frame of the clip of four, but makes the run a new one to the host
 
 
@@ -44,4 +44,4 @@ def test_a_warning_before_the_run(graph, words, client, server, forget):
 def test_the_miniature_says_what_it_knows(client, forget):
     forget()
     shown = run(client, quick()).outputs["mini"]["text"][0]
-    assert "knows only drawn shapes on patterns" in shown and "real film" in shown
+    assert "knows only drawn things in drawn places" in shown and "real film" in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.editbench import choosing
-from benchmarks.editbench.methods import JOINT
+from benchmarks.editbench.methods import OURS
 
 from .made_rows import row
 
@@ -41,15 +41,15 @@ def test_the_equal_budget_is_the_best_for_both_together():
     results = [
         row(method, budget, psnr=psnr)
         for method, budget, psnr in [
-            (JOINT, "steps50", 20.0),
-            (JOINT, "steps100", 23.0),
-            (JOINT, "steps200", 24.0),
+            (OURS, "steps50", 20.0),
+            (OURS, "steps100", 23.0),
+            (OURS, "steps200", 24.0),
             ("Tune-A-Video", "steps50", 22.0),
             ("Tune-A-Video", "steps100", 21.0),
             ("Tune-A-Video", "steps200", 16.0),
         ]
     ]
-    assert choosing.chosen(results) == {JOINT: "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
+    assert choosing.chosen(results) == {OURS: "steps200", "Tune-A-Video": "steps50", "equal": "steps100"}
 
 
 def test_budgets_are_chosen_on_the_same_edits():

@@ -6,21 +6,27 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from benchmarks.editbench.clips import Clip, Edit
-from benchmarks.editbench.scores import LOST, PSNR_LIMIT, centroid_error, centroids, score
+from benchmarks.editbench.clips import Clip, Edit, clips_of, edit_of
+from benchmarks.editbench.scores import LOST, PSNR_LIMIT, judged, score
+from miniature import motion
 from miniature.judge import Judge
-from miniature.world import COLORS, Scene, object_mask, render
+from miniature.scene import Actor, View, object_mask, render, shape_view
 
-SCORES = ("success", "preservation", "psnr", "psnr_object", "psnr_background", "flicker", "centroid_error")
-SOURCE = tuple(
-    Scene("star", "blue", "dotted", "yellow", x=50 + 4 * i, y=60.0, radius=30.0, angle=0.2) for i in range(4)
+SCORES = ("success", "preservation", "psnr_object", "agreement", "psnr", "psnr_background", "flicker", "centroid_error")
+SHAPE = tuple(
+    shape_view("star", "blue", "dotted", "yellow", x=50.0 + 4 * i, y=60.0, radius=30.0, angle=0.2) for i in range(4)
 )
-CHANGES = {"shape": "heart", "color": "red"}
-EDIT = Edit("shape_color", CHANGES, tuple(scene.edited(**CHANGES) for scene in SOURCE))
-CLIP = Clip("a clip", "line", {}, SOURCE, (EDIT,))
-TRUTH = render(list(EDIT.target_scenes))
+CAR = tuple(motion.panning(motion.still(View((Actor("car", "blue", y=72.0, radius=34.0),), "desert"), 4), 12.0))
+
+
+def clip_of(views: tuple[View, ...], kind: str, **changes: str) -> tuple[Clip, Edit]:
+    edit = edit_of(kind, changes, views)
+    return Clip("a clip", "line", {}, views, (edit,)), edit
+
+
+CLIP, EDIT = clip_of(SHAPE, "shape_color", shape="heart", shape_color="red")
+TRUTH = render(EDIT.views)
 
 
 @pytest.fixture(scope="module")
@@ -28,51 +34,93 @@ def judge() -> Judge:
     return Judge.load()
 
 
-def with_changes(**changes) -> torch.Tensor:
-    return render([scene.edited(**changes) for scene in EDIT.target_scenes])
+def with_object(views=EDIT.views, **attributes) -> torch.Tensor:
+    return render([view.with_actor(**attributes) for view in views])
 
 
-def displaced(dx: float, dy: float) -> torch.Tensor:
-    return render([scene.edited(x=scene.x + dx, y=scene.y + dy) for scene in EDIT.target_scenes])
+@pytest.mark.parametrize(
+    "views, kind, changes",
+    [
+        (SHAPE, "shape_color", {"shape": "heart", "shape_color": "red"}),
+        (SHAPE, "background", {"background": "cyan"}),
+        (CAR, "color", {"color": "green"}),
+        (CAR, "thing", {"thing": "cat"}),
+        (CAR, "look", {"look": "sepia"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_correct_result_scores_best(judge, views, kind, changes):
+    clip, edit = clip_of(views, kind, **changes)
+    best = dict.fromkeys(("success", "preservation"), 1.0)
+    best |= dict.fromkeys(("psnr", "psnr_object", "psnr_background"), PSNR_LIMIT) | {"flicker": 0.0}
+    of_object = {"agreement": 1.0, "centroid_error": 0.0}
+    scores = score(render(edit.views), clip, edit, judge)
+    if kind in ("background", "look"):  # more than the object changes
+        assert all(math.isnan(scores.pop(name)) for name in of_object)
+        assert scores == best
+    else:
+        assert scores == best | of_object
 
 
-def test_the_right_result_scores_best(judge):
-    assert score(TRUTH, CLIP, EDIT, judge) == {
-        "success": 1.0,
-        "preservation": 1.0,
-        "psnr": PSNR_LIMIT,
-        "psnr_object": PSNR_LIMIT,
-        "psnr_background": PSNR_LIMIT,
-        "flicker": 0.0,
-        "centroid_error": 0.0,
-    }
+def test_correct_results_reach_the_best_scores_of_the_judge(judge):
+    """On every clip of the development split, even where two things hide each other: what is lost is the methods'."""
+    scores = [judged(render(edit.views), clip, edit, judge) for clip in clips_of("dev") for edit in clip.edits]
+    for name in ("success", "preservation"):
+        values = [score[name] for score in scores]
+        assert sum(values) / len(values) > 0.98 and min(values) >= 0.5, (name, values)
+
+
+def test_an_edit_with_more_than_one_correct_picture_has_no_score_against_one(judge):
+    clip, edit = clip_of(CAR, "place", place="snow")
+    scores = score(render(edit.views), clip, edit, judge)
+    assert tuple(scores) == SCORES
+    assert scores["success"] == scores["preservation"] == 1
+    assert [name for name in SCORES if math.isnan(scores[name])] == list(SCORES[3:])
 
 
 def test_the_unedited_clip_keeps_everything_and_changes_nothing(judge):
-    scores = score(render(list(SOURCE)), CLIP, EDIT, judge)
+    scores = score(render(SHAPE), CLIP, EDIT, judge)
     assert tuple(scores) == SCORES
     assert scores["success"] == 0.0
     assert scores["preservation"] == 1.0
     assert scores["psnr_object"] < 10 < 30 < scores["psnr_background"]  # only anti-aliased edges count as background
 
 
-def test_success_needs_every_changed_attribute(judge):
-    assert score(with_changes(shape="star"), CLIP, EDIT, judge)["success"] == 0.0
-    half = torch.cat([TRUTH[:2], with_changes(shape="star")[2:]])
-    assert score(half, CLIP, EDIT, judge)["success"] == 0.5
-    assert score(with_changes(background="cyan"), CLIP, EDIT, judge)["success"] == 1.0
+def test_success_needs_everything_that_changes(judge):
+    success = lambda pictures: judged(pictures, CLIP, EDIT, judge)["success"]
+    assert success(with_object(kind="star")) == 0.0
+    assert success(torch.cat([TRUTH[:2], with_object(kind="star")[2:]])) == 0.5
+    assert success(render([view.edited(background="cyan") for view in EDIT.views])) == 1.0
 
 
-def test_preservation_counts_the_attributes_that_should_stay(judge):
-    assert score(with_changes(background="cyan"), CLIP, EDIT, judge)["preservation"] == 0.5
-    assert score(with_changes(background="cyan", pattern="plain"), CLIP, EDIT, judge)["preservation"] == 0.0
-    quarter = torch.cat([TRUTH[:2], with_changes(pattern="striped")[2:]])
-    assert score(quarter, CLIP, EDIT, judge)["preservation"] == 0.75
-    assert score(with_changes(shape="star", color="green"), CLIP, EDIT, judge)["preservation"] == 1.0
+def test_preservation_counts_what_should_stay(judge):
+    kept = lambda pictures, clip=CLIP, edit=EDIT: judged(pictures, clip, edit, judge)["preservation"]
+    other_ground = render([view.edited(background="cyan") for view in EDIT.views])
+    assert kept(other_ground) == pytest.approx(2 / 3)  # the pattern and the look stay
+    assert kept(with_object(kind="star", color="green")) == 1.0
+    clip, edit = clip_of(CAR, "thing", thing="cat")
+    assert kept(render([view.edited(place="snow") for view in edit.views]), clip, edit) == 0.5  # place, not look
+
+
+def test_the_other_of_two_things_counts_with_the_first(judge):
+    """The judge is asked for both things that it sees."""
+    views = tuple(motion.still(View((Actor("cat", x=38, radius=25), Actor("house", x=90, radius=25)), "beach"), 4))
+    clip, edit = clip_of(views, "thing", thing="elephant")
+    assert judged(render(edit.views), clip, edit, judge)["success"] == 1
+    lost = render([view.edited(actors=view.actors[:1]) for view in edit.views])
+    assert judged(lost, clip, edit, judge)["success"] == 0
+
+
+def test_frames_without_the_object_are_not_judged(judge):
+    views = tuple(motion.entering(motion.still(CAR[0], 6)))
+    clip, edit = clip_of(views, "thing", thing="cat")
+    pictures = render(edit.views)
+    pictures[0] = 0.5
+    assert judged(pictures, clip, edit, judge) == {"success": 1.0, "preservation": 1.0}
 
 
 def test_errors_count_where_they_lie(judge):
-    union = torch.maximum(object_mask(list(SOURCE)), object_mask(list(EDIT.target_scenes)))
+    union = torch.maximum(object_mask(SHAPE), object_mask(EDIT.views))
     outside = TRUTH + 0.1 * (union == 0) * torch.where(TRUTH < 0.5, 1, -1)
     scores = score(outside, CLIP, EDIT, judge)
     assert scores["psnr_object"] == PSNR_LIMIT
@@ -88,49 +136,15 @@ def test_flicker_counts_errors_that_come_and_go(judge):
     assert score(TRUTH * 0.9, CLIP, EDIT, judge)["flicker"] < 0.1 * expected
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        Scene("heart", "red", "dotted", "yellow"),
-        Scene("ring", "black", "striped", "blue", radius=25.0),
-        Scene("star", "white", "checkered", "black", radius=24.0),
-        Scene("square", "purple", "plain", "pink"),
-        Scene("triangle", "orange", "checkered", "red"),
-    ],
-    ids=lambda scene: f"{scene.color}-{scene.background}",
-)
-def test_centroid_error_of_a_displacement(target: Scene):
-    truth, moved = render([target]), render([target.edited(x=69.0, y=61.0)])
-    assert centroid_error(truth, truth, target) == 0
-    assert centroid_error(moved, truth, target) == pytest.approx(math.hypot(5, 3), abs=0.05)
-    soft = F.avg_pool2d(moved, 5, stride=1, padding=2, count_include_pad=False)
-    noise = 0.04 * torch.randn(soft.shape, generator=torch.Generator().manual_seed(0))
-    assert centroid_error((soft + noise).clamp(0, 1), truth, target) == pytest.approx(math.hypot(5, 3), abs=0.3)
-
-
-def test_the_centroid_is_the_shapes():
-    """A circle's is its centre; its area is nearly the soft mask's."""
-    scene = Scene("circle", "green", "dotted", "white", x=50.0, y=70.0, radius=30.0)
-    places, areas = centroids(render([scene]), scene)
-    assert places[0].tolist() == pytest.approx([50, 70], abs=0.02)
-    assert areas[0].item() == pytest.approx(object_mask([scene]).sum().item(), rel=0.03)
-
-
-def test_spots_of_the_objects_colour_elsewhere_do_not_pull_the_centroid():
-    spotted = TRUTH.clone()
-    spotted[:, :, 4:12, 100:120] = torch.tensor(COLORS["red"]).view(1, 3, 1, 1) / 255
-    assert centroid_error(spotted, TRUTH, EDIT.target_scenes[0]) == 0
-
-
 def test_a_missing_object_counts_half_the_picture(judge):
-    empty = render([scene.edited(x=-128.0) for scene in EDIT.target_scenes])
-    assert score(empty, CLIP, EDIT, judge)["centroid_error"] == LOST
-    half = torch.cat([TRUTH[:2], empty[2:]])
-    assert score(half, CLIP, EDIT, judge)["centroid_error"] == LOST / 2
+    empty = render([view.edited(actors=()) for view in EDIT.views])
+    scores = score(empty, CLIP, EDIT, judge)
+    assert scores["centroid_error"] == LOST and scores["agreement"] == 0
 
 
 def test_a_displaced_object_is_scored_by_its_displacement(judge):
-    assert score(displaced(5, -3), CLIP, EDIT, judge)["centroid_error"] == pytest.approx(5.83, abs=0.05)
+    moved = render([view.with_actor(x=view.actors[0].x + 5, y=view.actors[0].y - 3) for view in EDIT.views])
+    assert score(moved, CLIP, EDIT, judge)["centroid_error"] == pytest.approx(5.83, abs=0.2)
 
 
 def test_another_number_of_frames_is_refused(judge):

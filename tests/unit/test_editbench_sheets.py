@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.editbench import sheets
 from benchmarks.editbench.clips import split
-from miniature.world import render
+from miniature.scene import render
 
 from .made_rows import bench, row
 
@@ -21,7 +21,7 @@ def test_strip_names_are_safe_and_apart():
 
 
 def test_a_strip_comes_back_frame_by_frame(tmp_path):
-    frames = render(list(split("test")[0].scenes))
+    frames = render(split("test")[0].views)
     sheets.save_strip(frames, tmp_path / "new" / "strip.png")
     assert Image.open(tmp_path / "new" / "strip.png").size == (len(frames) * 128, 128)
     back = sheets.load_strip(tmp_path / "new" / "strip.png")
@@ -56,8 +56,8 @@ def test_sheets_show_source_truth_and_edits(tmp_path):
     assert pixels.shape[:2] == (62 + 4 * 132 + 4, 150 + 8 * 132), "four rows of eight frames, long clips too"
     left = 150
     picture = lambda line: pixels[62 + 4 + line * 132 :][:128, left : left + 128].transpose(2, 0, 1)
-    for line, scenes in enumerate((clip.scenes, edit.target_scenes)):
-        assert np.abs(picture(line) - render(list(scenes[:1]))[0].numpy()).mean() < 0.02
+    for line, views in enumerate((clip.views, edit.views)):
+        assert np.abs(picture(line) - render(views[:1])[0].numpy()).mean() < 0.02
     assert picture(2).mean() == pytest.approx(0.25, abs=0.02) and picture(3).mean() == pytest.approx(0.75, abs=0.02)
 
 
@@ -70,7 +70,7 @@ def test_sheets_show_what_was_measured_with_control(tmp_path):
     grey = {"Tune-A-Video": 0.2, "Vid2Vid-zero": 0.4, "EI2": 0.6, "EI2 + control": 0.8}
     for entry in results:
         level = grey.get(entry["method"], 0.0)
-        sheets.save_strip(torch.full((len(clip.scenes), 3, 128, 128), level), tmp_path / sheets.strip_name(entry))
+        sheets.save_strip(torch.full((len(clip.views), 3, 128, 128), level), tmp_path / sheets.strip_name(entry))
     sheets.case_sheet(results, results[1], split("test"), tmp_path, tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(float) / 255
     assert pixels.shape[0] == 62 + 6 * 132 + 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.editbench import report, tables
-from benchmarks.editbench.methods import JOINT
 
 from .made_rows import row
 
@@ -90,11 +89,10 @@ def test_settings_are_said_once_where_they_are_the_same():
 def test_ablations_are_compared_with_what_they_change_a_part_of_and_only_at_their_budgets():
     results = constant_bench() + [entry | {"budget": "best"} for entry in constant_bench()]
     ours = [entry for entry in constant_bench() if entry["method"] == "EI2"]
-    results += [entry | {"method": JOINT, "success": entry["success"] - 0.125} for entry in ours]
     results += [entry | {"method": "EI2, dense", "success": 0.25} for entry in ours]
     text = report.ablations(results)
     assert "Tune-A-Video" not in text and "Best budget" not in text
-    assert cells(text, JOINT)[1] == "50.0" and cells(text, "EI2")[1] == "62.5 (**+12.5 [+12.5, +12.5]**)"
+    assert cells(text, "EI2")[1] == "62.5"
     assert (
         cells(text, "EI2, dense")[1].startswith("25.0 (") and cells(text, "EI2, dense")[2] == "50.0 (+0.0 [+0.0, +0.0])"
     )
@@ -138,7 +136,6 @@ def test_control_is_compared_with_every_other_method():
 
 def test_tried_controls_are_compared_with_ei2_as_they_were_tried_and_are_no_ablations():
     results = controlled_bench()
-    results += [entry | {"method": JOINT} for entry in results if entry["method"] == "EI2"]
     tried = [entry | {"method": "EI2, control 0.4 / 0.5"} for entry in results if entry["method"] == "EI2 + control"]
     text = report.page(results + tried, "Title", {})
     assert "## Ablations" not in text

@@ -19,7 +19,7 @@ CORE = {  # ComfyUI's own nodes and their inputs, as its editor calls them in Ch
     *("扩展遮罩", "反转遮罩", "遮罩转换为图像", "图像转换为遮罩", "模糊图像"),
     *("合成图像（遮罩）", "目标图像", "来源图像"),
 }
-PLAIN = {"测得", "red", "circle", "background"}  # in quotes, but no names
+PLAIN = {"测得", "blue", "car", "street"}  # in quotes, but no names
 
 
 def chinese(page: Path) -> str:

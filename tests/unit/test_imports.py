@@ -23,7 +23,7 @@ COMFYUI = {
     "server",
 }
 MAY_IMPORT = {"ei2": set(), "host": {"ei2", "miniature"}, "nodes": {"host", "ei2"}}
-OF_MINIATURE = {"miniature.architecture", "miniature.world"}  # what describes the bundled weights and their words
+OF_MINIATURE = {"miniature.architecture"}  # what describes the bundled weights
 
 
 def module_of(file: Path) -> str:

@@ -11,20 +11,22 @@ from ei2 import key_frame
 from ei2.measures import psnr
 from ei2.object_motion import object_motion
 from miniature import motion
-from miniature.clips import QUICKSTART_TARGET, quickstart_clip
-from miniature.scene import Actor, View, render
-from miniature.world import object_mask
-from miniature.world import render as render_scenes
+from miniature.clips import changed, square_clip
+from miniature.scene import Actor, View, object_mask, render
 
-SCENES = quickstart_clip()
-SOURCE, TRUTH = (render_scenes([scene.edited(**changes) for scene in SCENES]) for changes in ({}, QUICKSTART_TARGET))
+CLIP = square_clip()
+CIRCLE = changed(CLIP, kind="circle", color="red")
+SOURCE, TRUTH = render(CLIP), render(CIRCLE)
 
 
 def uneven(shape: str = "star", seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """An edit whose object has another size and angle in every frame, and the correct edit."""
-    rng, target = random.Random(seed), [scene.edited(shape=shape, color="orange") for scene in SCENES]
-    edit = [scene.edited(radius=scene.radius * rng.uniform(0.85, 1.15), angle=rng.uniform(-3, 3)) for scene in target]
-    return render_scenes(edit), render_scenes(target)
+    rng, target = random.Random(seed), changed(CLIP, kind=shape, color="orange")
+    edit = [
+        view.with_actor(radius=view.actors[0].radius * rng.uniform(0.85, 1.15), angle=rng.uniform(-3, 3))
+        for view in target
+    ]
+    return render(edit), render(target)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,7 @@ def found():
 
 
 def test_the_region_is_where_old_and_new_object_are():
-    target = [scene.edited(**QUICKSTART_TARGET) for scene in SCENES]
-    either = torch.maximum(object_mask(SCENES), object_mask(target)) > 0.5
+    either = torch.maximum(object_mask(CLIP), object_mask(CIRCLE)) > 0.5
     region = key_frame.edited_region(SOURCE, TRUTH) > 0.5
     assert (region & either).sum() / (region | either).sum() > 0.9
 
@@ -49,14 +50,14 @@ def test_no_edit_has_no_region():
 
 
 def test_an_edit_of_everything_is_a_region_of_everything():
-    elsewhere = render_scenes([scene.edited(**QUICKSTART_TARGET, background="yellow") for scene in SCENES])
+    elsewhere = render(changed(CIRCLE, background="yellow"))
     assert key_frame.edited_region(SOURCE, elsewhere).mean() > key_frame.WHOLE
 
 
 def test_the_odd_frames_are_not_typical():
     edit = TRUTH.clone()
     odd = [0, 3, 4, 7, 9]
-    edit[odd] = render_scenes([SCENES[i].edited(shape="star", color="yellow", radius=26) for i in odd])
+    edit[odd] = render([CLIP[i].with_actor(kind="star", color="yellow", radius=26) for i in odd])
     regions = key_frame.edited_region(SOURCE, edit)
     motions = object_motion(SOURCE, regions, 6)
     assert key_frame.typical_frame(edit, regions, motions) not in odd
@@ -143,13 +144,11 @@ def test_the_frame_behind_a_picture_is_found():
 
 def test_each_frame_takes_the_nearest_key_frame_from_which_it_was_reached(found):
     _, truth, _, motions = found
-    edit = render_scenes([scene.edited(shape="circle", color="yellow") for scene in SCENES])
+    edit = render(changed(CIRCLE, color="yellow"))
     regions = key_frame.edited_region(SOURCE, edit)
-    red, green = (
-        render_scenes([scene.edited(shape="circle", color=color) for scene in SCENES]) for color in ("red", "green")
-    )
+    red, green = (render(changed(CIRCLE, color=color)) for color in ("red", "green"))
     result = key_frame.carried(SOURCE, edit, regions, [key_of(1, red[1]), key_of(10, green[10])], motions)
-    middles = [result.frames[i, :, round(scene.y), round(scene.x)] for i, scene in enumerate(SCENES)]
+    middles = [result.frames[i, :, round(view.actors[0].y), round(view.actors[0].x)] for i, view in enumerate(CLIP)]
     assert [int(middle.argmax()) for middle in middles] == [0] * 6 + [1] * 6
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.longclips.run import LAP, LOOKS, long_clip
+from benchmarks.longclips.run import LAP, SUBJECTS, long_clip
 from benchmarks.longclips.scores import LiveTensors, borders, color_errors, drift, seam_ratio, wander
 
 WINDOWS = [[0, 1, 2, 3], [3, 4, 5, 6], [5, 6, 7, 8]]
@@ -43,13 +43,14 @@ def test_drift_and_wander():
     assert drift(errors, [0], [5]) == pytest.approx(0.0, abs=1e-12) and wander(errors) == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("name", SUBJECTS)
 def test_longer_clips_go_on_where_shorter_ones_end(name):
     short, long = long_clip(name, 10), long_clip(name, 2 * LAP)
-    assert long.scenes[:10] == short.scenes and len(set(long.scenes)) == 2 * LAP
+    assert long.views[:10] == short.views and len(set(long.views)) == 2 * LAP
     for edit in long.edits:
         assert edit.target_prompt != long.source_prompt
-        assert all((a.x, a.y, a.angle) == (b.x, b.y, b.angle) for a, b in zip(long.scenes, edit.target_scenes))
+        pairs = [(a.actors[0], b.actors[0]) for a, b in zip(long.views, edit.views)]
+        assert all((a.x, a.y, a.angle) == (b.x, b.y, b.angle) for a, b in pairs)
 
 
 def test_live_tensors_are_counted_while_they_live():

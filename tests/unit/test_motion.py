@@ -8,23 +8,19 @@ import pytest
 import torch
 
 from miniature import clips, motion, things
-from miniature.scene import Actor, View, object_mask, render, view_of
-from miniature.world import Scene
+from miniature.places import Camera
+from miniature.scene import Actor, View, object_mask, render, shape_view
 
-from .things import need_sprites
-
-pytestmark = need_sprites()
 CAT = motion.still(View((Actor("cat", x=60, y=80, radius=28),), "beach"), 9)
 TWO = motion.still(View((Actor("cat", x=30), Actor("ball", x=98)), "snow"), 9)
 PATH = [(30, 80), (40, 30), (80, 30), (96, 80)]
 
 
-def test_the_shapes_motion_is_the_same_as_before():
-    scene = Scene("square", "blue", "dotted", "white", radius=34, angle=0.3, offset_x=5)
-    before = clips.moving(scene, 8, PATH, turn=1.2, drift=(-12, 6))
-    clip = motion.along(motion.still(view_of(scene), 8), PATH)
-    clip = motion.panning(motion.turning(clip, 1.2), 12, -6)
-    assert torch.allclose(render(clip), render([view_of(one) for one in before]), atol=1e-4)
+def test_a_moving_view_begins_and_ends_where_it_says():
+    view = shape_view("square", "blue", "dotted", "white", radius=34, angle=0.3)
+    first, *_, last = clips.moving(view, 8, PATH, turn=1.2, drift=(-12, 6))
+    assert first == view.with_actor(x=30, y=80)
+    assert last == view.with_actor(x=96, y=80, angle=1.5).edited(camera=Camera(12, -6))
 
 
 def test_an_edit_keeps_every_pose():

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from ei2.object_motion import object_motion
 from miniature import motion
-from miniature.clips import quickstart_clip
-from miniature.scene import Actor, View, object_mask, render, view_of
+from miniature.clips import square_clip
+from miniature.scene import Actor, View, object_mask, render
 
-CLIP = [view_of(scene) for scene in quickstart_clip()]
+CLIP = square_clip()
 SQUARE = View((Actor("square", "blue", x=48, y=60, radius=30, angle=0.3),), "dotted", "white")
 
 

@@ -9,7 +9,7 @@ CONTROLS = {"control", "edit"}
 
 def good_graph() -> Graph:
     """Every input of every node is written down, so that each can be exchanged."""
-    graph = controlled(reconstruct(edit_graph(tune_steps=2, invert_steps=3)), blend=("square", "circle"))
+    graph = controlled(reconstruct(edit_graph(tune_steps=2, invert_steps=3)), blend=("car", "tractor"))
     graph = changed(
         graph,
         {

@@ -19,12 +19,12 @@ THOROUGH = pytest.mark.thorough
 
 
 def long_graph() -> Graph:
-    return edit_graph(video="quickstart.mp4", size=128, frames=16, tune_steps=200, invert_steps=100)
+    return edit_graph(video="red_car.mp4", size=128, frames=16, tune_steps=200, invert_steps=100)
 
 
 def for_edit(**changes) -> Graph:
     """Little to do before the edit, much in it."""
-    return changed(edit_graph(video="quickstart.mp4", size=128, frames=16, tune_steps=1, invert_steps=60), changes)
+    return changed(edit_graph(video="red_car.mp4", size=128, frames=16, tune_steps=1, invert_steps=60), changes)
 
 
 def null_text() -> Graph:
@@ -61,7 +61,7 @@ NODES = {
     "invert": (lambda: changed(long_graph(), {"tune.steps": 1}), "invert"),
     "null-text": (null_text, "invert"),
     "edit": (for_edit, "edit"),
-    "controlled edit": (lambda: controlled(for_edit(), blend=("square", "circle")), "edit"),
+    "controlled edit": (lambda: controlled(for_edit(), blend=("car", "tractor")), "edit"),
     "reconstruction check": (lambda: comparing("EI2_ReconstructionCheck", **PICTURES), "work"),
     "metrics": (
         lambda: (
