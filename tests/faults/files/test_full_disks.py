@@ -24,7 +24,7 @@ def files(folder) -> list:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of a megabyte, and a file that fills it: `small_disk.fill()`, `small_disk.clear()`."""
+    """A small file system, and a file that fills it: `small_disk.fill()`, `small_disk.clear()`."""
 
     class Disk:
         path = tmp_path / "disk"
@@ -43,7 +43,7 @@ def small_disk(tmp_path):
     Disk.path.mkdir()
     mounted = None
     if os.name == "posix" and os.geteuid() == 0:
-        command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(Disk.path)]
+        command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(Disk.path)]
         mounted = subprocess.run(command, capture_output=True)
     if mounted is None or mounted.returncode:
         pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode() if mounted else 'not root'}")
