@@ -31,7 +31,7 @@ CASES = {  # by clip: the recipe, the target's attributes, and the blend words o
     "car": (
         (RESTYLE, {"color": "blue"}, "car", "car"),
         (RESTYLE, {"look": "pixel art"}, "", ""),
-        (SWAP, {"kind": "tractor", "color": None}, "red, car", "tractor"),
+        (SWAP, {"kind": "tractor"}, "red, car", "tractor"),
         (PLACE, {"place": "desert"}, "", ""),
         (SUBTLE, {"color": "orange"}, "red", "orange"),
     ),

@@ -87,7 +87,7 @@ def tune(
     settings: TuneSettings,
     prediction: str = "eps",
     start: TrainingState | None = None,
-    enough: Callable[[int], bool] = lambda done: False,
+    enough: Callable[[int], bool] | None = None,
 ) -> Iterator[Step]:
     """Trains `parameters` so that `denoise` learns the clip; yields every finished step.
 
@@ -95,7 +95,7 @@ def tune(
     per frame `f`; `clean`: the clip's latents; `schedule`: σ of every training timestep. Each step draws one timestep
     for the whole video, uniformly, and independent noise per frame; with `window_frames` also a window. `start`: the
     state of an earlier run, whose weights `parameters` already hold; its steps count. `enough(done)`: asked before
-    each step whether to end here, see `early_stop`.
+    each step whether to end here, see `early_stop`; without it all steps are taken.
 
     Raises `NonFiniteLoss` if the loss or the weights are not finite; the parameters are then useless. The loop checks
     each loss one step late, and the weights at the end.
@@ -127,7 +127,7 @@ def tune(
         scaler.load_state_dict(start.scaler)
         for _ in losses:
             draw_window(len(clean), length, draws)
-    while len(losses) < settings.steps and not enough(len(losses)):
+    while len(losses) < settings.steps and not (enough and enough(len(losses))):
         timestep = torch.randint(len(schedule), (1,), generator=generator).item()
         window = draw_window(len(clean), length, draws)
         seen = clean[window]

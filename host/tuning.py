@@ -139,10 +139,10 @@ class Tuning:
         picture = partial(self._picture, denoise, clip, schedule[PREVIEW_TIMESTEP])
         measure = partial(self._losses, denoise, clip, schedule, predicts)
         untuned = measure() if self.measure_gain else {}
-        parameters, settings, ending = self.trained.parameters(), self.about["training"], {}
+        parameters, settings, enough = self.trained.parameters(), self.about["training"], None
         if self.stop_early:
-            ending["enough"] = EarlyStop(settings.steps, lambda: measure().values(), untuned.values())
-        for step in tune(denoise, clip, schedule, parameters, settings, predicts, self.start, **ending):
+            enough = EarlyStop(settings.steps, lambda: measure().values(), untuned.values())
+        for step in tune(denoise, clip, schedule, parameters, settings, predicts, self.start, enough):
             self.losses.append(step.loss)
             state = lambda step=step: self.trained.with_weights(step.state())
             look = partial(extra, "preview of the tuning", partial(picture, step.window))

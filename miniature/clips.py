@@ -19,6 +19,7 @@ from PIL import Image
 
 from .motion import Clip, Point, along, edited, panning, still, turning
 from .scene import Actor, View, object_mask, prompt, render, shape_view
+from .things import THINGS
 
 CLIP_FILE = Path(__file__).parent.parent / "assets" / "red_car.mp4"
 DEPTH_FILE = CLIP_FILE.with_name("red_car_depth.mp4")
@@ -29,14 +30,14 @@ FAR, NEAR = 0.2, 0.85  # grey of the background and of the object in it
 FPS, FRAMES = 8, 12
 SOURCE = View((Actor("car", "red", radius=30.0, mirrored=True),), "city street")
 EDITS = {  # by workflow, what it changes in the clip
-    "quickstart": {"kind": "tractor", "color": None},
-    "quickstart_full": {"kind": "tractor", "color": None},
+    "quickstart": {"kind": "tractor"},
+    "quickstart_full": {"kind": "tractor"},
     "ei2_control_blend": {"color": "blue"},
-    "masked_edit": {"kind": "turtle", "color": None},
-    "key_frame": {"kind": "elephant", "color": None},
+    "masked_edit": {"kind": "turtle"},
+    "key_frame": {"kind": "elephant"},
     "long_clip": {"place": "desert"},
     "load_and_edit": {"look": "night"},
-    "compare_tune_a_video": {"kind": "tractor", "color": None},
+    "compare_tune_a_video": {"kind": "tractor"},
     "vid2vid_zero": {"color": "yellow"},
     "video_p2p": {"color": "green"},
 }
@@ -52,9 +53,12 @@ def moving(
 
 
 def changed(clip: Sequence[View], **changes) -> Clip:
-    """The correct result of an edit: the same motion, with other attributes of the views or of their first thing."""
+    """The correct result of an edit: the same motion, with other attributes of the views or of their first object. A
+    new thing keeps the old one's colour if it comes in colours."""
     of_views = {name: value for name, value in changes.items() if name in View.__dataclass_fields__}
     of_actor = {name: value for name, value in changes.items() if name not in of_views}
+    if (kind := of_actor.get("kind")) in THINGS and not THINGS[kind].colors:
+        of_actor["color"] = None
     return edited(edited(clip, **of_views), 0, **of_actor)
 
 

@@ -23,7 +23,8 @@ from devtools.environment import ROOT
 from .judge import FILE, Judge, answers, right, shares
 from .drawing import TIMESTEPS, Miniature, draw
 from .loaded import CheckpointMiniature, HostMiniature
-from .scene import describe, prompt, random_view, render, where
+from .reconstruction import reconstruction_psnr
+from .scene import describe, prompt, random_view, where
 from .sheets import captioned_grid
 
 SAMPLES = ROOT / "assets" / "miniature_samples.png"
@@ -36,15 +37,9 @@ BATCH = 25  # pictures drawn at once
 KINDS = {"things": 0.0, "shapes": 1.0}  # the share of shapes on patterns among the pictures
 
 
-@torch.no_grad()
 def reconstruction(miniature: Miniature, shapes: float, count: int) -> dict[str, float]:
-    """PSNR in dB of decoded against original unseen renders, the share `shapes` of which are shapes on patterns."""
-    rng, psnr = random.Random(SEED), []
-    for start in range(0, count, 16):
-        pictures = render([random_view(rng, shapes=shapes) for _ in range(min(16, count - start))])
-        decoded = miniature.decode(miniature.encode(pictures))
-        psnr.append(-10 * (decoded - pictures).square().mean(dim=(1, 2, 3)).log10())
-    values = torch.cat(psnr)
+    """PSNR of decoded against original unseen renders, the share `shapes` of which are shapes on patterns."""
+    values, _ = reconstruction_psnr(miniature.encode, miniature.decode, shapes, count, SEED)
     return {
         "pictures": count,
         "mean_psnr_db": round(values.mean().item(), 2),

@@ -101,13 +101,19 @@ class Judge(torch.nn.Module):
     def see(self, images: torch.Tensor) -> list[dict[str, str]]:
         """What each of the pictures `f 3 h w` in 0..1 shows, e.g. `{"thing": "star", "color": "red", "place": "plain",
         "background": "blue", "look": "normal"}`."""
-        best = {name: p.argmax(dim=1).tolist() for name, p in self.probabilities(images).items()}
-        return [{name: words[best[name][i]] for name, words in CLASSES.items()} for i in range(len(images))]
+        return _seen(self.probabilities(images))
 
-    def see_things(self, images: torch.Tensor, count: int) -> list[set[str]]:
-        """The `count` most likely things in each of the pictures `f 3 h w` in 0..1."""
-        best = self.probabilities(images)["thing"].topk(count, dim=1).indices.tolist()
-        return [{CLASSES["thing"][i] for i in row} for row in best]
+
+def _seen(probabilities: dict[str, torch.Tensor]) -> list[dict[str, str]]:
+    """The likeliest answers of each picture."""
+    best = {name: p.argmax(dim=1).tolist() for name, p in probabilities.items()}
+    return [{name: words[best[name][i]] for name, words in CLASSES.items()} for i in range(len(best["thing"]))]
+
+
+def _likeliest_things(probabilities: dict[str, torch.Tensor], count: int) -> list[set[str]]:
+    """The `count` likeliest things in each picture."""
+    best = probabilities["thing"].topk(count, dim=1).indices.tolist()
+    return [{CLASSES["thing"][i] for i in row} for row in best]
 
 
 def examples(rng: random.Random, count: int) -> tuple[torch.Tensor, list[Answers]]:
@@ -133,9 +139,8 @@ def answers(views: Sequence[View]) -> list[Answers]:
 def right(judge: Judge, images: torch.Tensor, truth: Sequence[Answers]) -> list[dict[str, bool]]:
     """Which of the right answers the judge gives about each picture `f 3 h w`. `truth`: as `answers` gives them; two
     things count if they are its likeliest two, under the name `pair`."""
-    seen, two = judge.see(images), judge.see_things(images, 2)
-    result = []
-    for saw, pair, answer in zip(seen, two, truth):
+    probabilities, result = judge.probabilities(images), []
+    for saw, pair, answer in zip(_seen(probabilities), _likeliest_things(probabilities, 2), truth):
         found = {name: saw[name] == word for name, word in answer.items() if isinstance(word, str)}
         if isinstance(answer.get("thing"), tuple):
             found["pair"] = pair == set(answer["thing"])

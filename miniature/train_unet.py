@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
 
 from . import host_classes, looks, scene, things
@@ -32,8 +33,8 @@ from comfy.taesd.taesd import TAESD
 
 FORM, FORM_SHARE = (300, 850), 0.75  # timesteps in which forms are decided, and their share of the training
 BINS = 50  # of noise levels, each with a typical loss
-SHAPES_SHARE = 0.7  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
-HARD, HARD_SHARE = ("square", "triangle"), 0.5  # shapes learned last, and their share of the shapes
+SHAPES_SHARE = 0.8  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
+HARD, HARD_SHARE = ("square", "triangle", "heart"), 0.65  # shapes learned last, and their share of the shapes
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
 HOST_SCALE = 0.18215  # SD1's latent scale: the host multiplies the VAE's latents by it
 
@@ -132,6 +133,17 @@ class LatentBank:
         return [self.views[i] for i in index], torch.stack([self.latents[i] for i in index])
 
 
+def load_vae(checkpoint: Path | None) -> tuple[TAESD, float | None, float | None]:
+    """The autoencoder of a training's checkpoint, or the bundled one with the shift and scale of its latents."""
+    vae = TAESD()
+    if checkpoint:
+        vae.load_state_dict(torch.load(checkpoint, map_location="cpu")["model"])
+        return vae, None, None
+    vae.load_state_dict({name: weight.float() for name, weight in load_file(WEIGHTS / "vae.safetensors").items()})
+    scale = vae.vae_scale.item() / HOST_SCALE
+    return vae, -vae.vae_shift.item() * vae.vae_scale.item(), scale
+
+
 class TextToImage(torch.nn.Module):
     """UNet and text encoder as one trainable: latents, timesteps, token rows -> predicted noise."""
 
@@ -147,8 +159,6 @@ class TextToImage(torch.nn.Module):
 
     def begin_with_bundled(self, tokens: Tokens) -> None:
         """Takes over the bundled miniature's UNet and its words."""
-        from safetensors.torch import load_file
-
         unet, text = (
             {name: weight.float() for name, weight in load_file(WEIGHTS / f"{part}.safetensors").items()}
             for part in ("unet", "text_encoder")
@@ -174,13 +184,12 @@ def main() -> None:
     parser.add_argument("--bank", type=int, default=1024, help="latents encoded before the first step")
     parser.add_argument("--bank-size", type=int, default=16384, help="latents kept at most")
     parser.add_argument("--grow", type=int, default=4, help="latents renewed per step")
-    parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"))
+    parser.add_argument("--vae", type=Path, help="a training's checkpoint; default: the bundled autoencoder")
     parser.add_argument("--run", type=Path, default=Path("training/unet"), help="folder for checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    vae = TAESD()
-    vae.load_state_dict(torch.load(args.vae, map_location="cpu")["model"])
+    vae, shift, scale = load_vae(args.vae)
     encoder = vae.taesd_encoder.requires_grad_(False).to(args.device, memory_format=torch.channels_last)
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint, bank_file = args.run / "checkpoint.pt", args.run / "bank.pt"
@@ -206,7 +215,7 @@ def main() -> None:
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         shift, scale = state["shift"], state["scale"]
-    else:
+    elif shift is None:
         probe = LatentBank(encoder, random.Random(7), 32, 0.0, 1.0)
         probe.grow(32)
         latents = torch.stack(probe.latents)

@@ -19,7 +19,9 @@ import torch
 from . import scene, world
 from .architecture import WEIGHTS
 from .optim import Optimizer, clock, rate, save_whole
+from .reconstruction import reconstruction_psnr
 
+UNSEEN = 999_999  # the seed of the pictures to report on
 LATENT_NOISE = 0.05  # of a latent's unit deviation: the decoder must tolerate small errors of the UNet
 
 HARD = ("pencil sketch", "pixel art")  # the looks with the most detail, drawn more often
@@ -48,22 +50,6 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
     error = output - target
     dx, dy = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
     return 16 * error.square().mean() + error.abs().mean() + dx + dy
-
-
-@torch.no_grad()
-def evaluate(encoder, decoder, shapes: float, count: int, seed: int = 999_999) -> tuple[float, torch.Tensor]:
-    """Mean PSNR in dB over unseen renders, the share `shapes` of which are shapes on patterns, and their latents
-    `count 4 16 16` on the CPU."""
-    rng = random.Random(seed)
-    device = next(encoder.parameters()).device
-    total, latents = 0.0, []
-    for start in range(0, count, 16):
-        x = scene.render([scene.random_view(rng, shapes=shapes) for _ in range(min(16, count - start))]).to(device)
-        z = encoder(x)
-        y = decoder(z).clamp(0, 1)
-        latents.append(z.float().cpu())
-        total += (-10 * (y - x).square().mean(dim=(1, 2, 3)).log10()).sum().item()
-    return total / count, torch.cat(latents)
 
 
 def main() -> None:
@@ -114,10 +100,11 @@ def main() -> None:
         )
 
     def report(count: int) -> str:
-        things, z = evaluate(encoder, decoder, 0.0, count)
-        shapes, _ = evaluate(encoder, decoder, 1.0, count)
+        encode = lambda pictures: encoder(pictures.to(args.device))
+        things, z = reconstruction_psnr(encode, decoder, 0.0, count, UNSEEN)
+        shapes, _ = reconstruction_psnr(encode, decoder, 1.0, count, UNSEEN)
         return (
-            f"PSNR {things:.2f} dB with things, {shapes:.2f} dB with shapes; "
+            f"PSNR {things.mean().item():.2f} dB with things, {shapes.mean().item():.2f} dB with shapes; "
             f"latents: mean {z.mean().item():+.2f}, deviation {z.std().item():.2f}"
         )
 

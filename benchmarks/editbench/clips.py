@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from miniature import looks, things
+from miniature.clips import changed
 from miniature.places import PLACES, Camera
 from miniature.scene import Actor, View, object_mask, prompt, random_actor, render
 from miniature.world import COLORS, PATTERNS, PERIOD, SHAPES
@@ -36,6 +37,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     "pattern": PATTERNS,
     "background": tuple(COLORS),
 }
+# what a view or its object calls an attribute, where that is another name
+FIELDS = {"thing": "kind", "shape": "kind", "shape_color": "color", "pattern": "place"}
 KINDS: dict[str, tuple[str, ...]] = {  # the attributes each kind of edit changes
     "thing": ("thing",),
     "color": ("color",),
@@ -100,25 +103,10 @@ class Clip:
         return prompt(self.views[0])
 
 
-def edit_of(kind: str, changes: dict[str, str], views: Iterable[View]) -> Edit:
+def edit_of(kind: str, changes: dict[str, str], views: Sequence[View]) -> Edit:
     """The edit that changes some attributes of the views."""
-    return Edit(kind, changes, tuple(changed(view, changes) for view in views))
-
-
-def changed(view: View, changes: dict[str, str]) -> View:
-    """The view with other attributes of its first object or its surroundings, in the same pose. A new thing keeps the
-    old one's colour if it comes in colours."""
-    for attribute, value in changes.items():
-        if attribute == "thing":
-            color = view.actors[0].color if things.THINGS[value].colors else None
-            view = view.with_actor(kind=value, color=color)
-        elif attribute == "shape":
-            view = view.with_actor(kind=value)
-        elif attribute in ("color", "shape_color"):
-            view = view.with_actor(color=value)
-        else:
-            view = view.edited(**{"place" if attribute == "pattern" else attribute: value})
-    return view
+    by_field = {FIELDS.get(attribute, attribute): value for attribute, value in changes.items()}
+    return Edit(kind, changes, tuple(changed(views, **by_field)))
 
 
 def blend_words(clip: Clip, edit: Edit) -> tuple[list[str], list[str]] | None:

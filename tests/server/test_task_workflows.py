@@ -176,7 +176,7 @@ def test_depth_steers_the_edit(client, control_net):
     depth = graph[apply]["inputs"]["image"][0]
     source = next(name for name in names(graph, "EI2_LoadVideo") if name != depth)
     smaller = {f"{name}.{side}": SIZE for name in (depth, source) for side in ("width", "height")}
-    graph = changed(graph, smaller | {f"{net}.control_net_name": control_net})
+    graph = changed(graph, smaller | {f"{net}.control_net_name": control_net, f"{apply}.strength": 4.0})
     graph[only(graph, "CheckpointLoaderSimple")] = node("EI2_LoadMini")
     decode = only(graph, "VAEDecode")
     graph["frames"] = node("SaveImage", images=(decode, 0), filename_prefix="steered")
@@ -188,4 +188,4 @@ def test_depth_steers_the_edit(client, control_net):
     for change in ({f"{apply}.strength": 0.0}, {f"{apply}.image": (source, 0)}):
         other = run(client, changed(graph, change))
         assert not other.executed() & set(names(graph, "EI2_OneShotTune", "EI2_Invert"))
-        assert (other.pictures("frames") - first.pictures("frames")).abs().max() > 0.008, change
+        assert (other.pictures("frames") - first.pictures("frames")).abs().max() > 0.02, change

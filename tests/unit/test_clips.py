@@ -45,7 +45,7 @@ def test_an_edit_keeps_the_motion_and_its_prompts_are_in_the_workflow(workflow):
 
 
 def test_changes_reach_the_view_and_its_thing():
-    (view,) = changed(bundled_clip()[:1], kind="cat", color=None, place="beach", look="sepia")
+    (view,) = changed(bundled_clip()[:1], kind="cat", place="beach", look="sepia")
     assert prompt(view) == "a sepia photo of a cat on a beach"
 
 

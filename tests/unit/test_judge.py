@@ -137,7 +137,7 @@ def test_right_answers_are_counted_where_they_were_asked():
     torch.manual_seed(0)
     judge, pictures = Judge().eval(), torch.rand(2, 3, 128, 128)
     seen = judge.see(pictures)
-    pair = judge.see_things(pictures, 2)[1]
+    pair = {CLASSES["thing"][i] for i in judge.probabilities(pictures)["thing"][1].topk(2).indices}
     found = right(judge, pictures, [{**seen[0]}, {"thing": tuple(pair), "place": "nowhere"}])
     assert found == [dict.fromkeys(CLASSES, True), {"place": False, "pair": True}]
     assert shares(found) == {"thing": 1, "color": 1, "place": 0.5, "background": 1, "look": 1, "pair": 1}
