@@ -36,3 +36,4 @@ UNET = {  # the host's names; SD1.5 has 320 channels, multipliers (1, 2, 4, 4) a
 
 # SD's noise schedule: scaled-linear beta over 1000 steps
 BETA_START, BETA_END, TRAIN_STEPS = 0.00085, 0.012, 1000
+HOST_SCALE = 0.18215  # SD1's latent scale: the host multiplies the VAE's latents by it

@@ -147,9 +147,8 @@ def main() -> None:
     judge = Judge.load()
     results: dict = {"guidance": args.guidance, "steps": len(TIMESTEPS)}
     if folder := args.checkpoints:
-        miniature = CheckpointMiniature(
-            folder / "unet" / "checkpoint.pt", folder / "vae" / "checkpoint.pt", args.device
-        )
+        vae = folder / "vae" / "checkpoint.pt"
+        miniature = CheckpointMiniature(folder / "unet" / "checkpoint.pt", vae if vae.exists() else None, args.device)
         if (trained := folder / "judge" / FILE.name).exists():
             judge = Judge.load(trained)
         results["unet_steps"] = miniature.steps

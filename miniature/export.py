@@ -1,6 +1,6 @@
 """Turns finished checkpoints into the weights the node loads: fp16 safetensors.
 
-    python -m miniature.export --vae training/vae/checkpoint.pt --unet training/unet/checkpoint.pt
+    python -m miniature.export --unet training/unet/checkpoint.pt --vae training/vae/checkpoint.pt
 
 The weights are written to `training/export`. To bundle them, copy them to `miniature/weights`.
 """
@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from . import host_classes  # noqa: F401  (sets the host up first)
+from . import host_classes  # sets the host up first
+from .architecture import HOST_SCALE
 from .scene import random_view, render
 from .things import LEARNED
-from .train_unet import HOST_SCALE, vocabulary
+from .train_unet import vocabulary
 
 from comfy.taesd.taesd import TAESD
 
@@ -40,7 +41,7 @@ def preview_factors(vae: TAESD, shift: float, scale: float) -> dict[str, list]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vae", type=Path, default=Path("training/vae/checkpoint.pt"))
+    parser.add_argument("--vae", type=Path, help="the one the UNet was trained on; default: the bundled one")
     parser.add_argument("--unet", type=Path, default=Path("training/unet/checkpoint.pt"))
     parser.add_argument("--output", type=Path, default=Path("training/export"))
     args = parser.parse_args()
@@ -53,8 +54,7 @@ def main() -> None:
     text = {name.removeprefix("text."): weight for name, weight in average.items() if name.startswith("text.")}
     text["token_rows"] = text.pop("text_model.embeddings.token_embedding.weight")
 
-    vae = TAESD()
-    vae.load_state_dict(torch.load(args.vae, map_location="cpu")["model"])
+    vae = host_classes.load_vae(args.vae)
     # the host multiplies the VAE's latents by its scale and expects unit variance after that
     vae.vae_scale.data.fill_(scale * HOST_SCALE)
     vae.vae_shift.data.fill_(-shift / (scale * HOST_SCALE))

@@ -5,18 +5,24 @@ Needs ComfyUI's folder on `PYTHONPATH` (`dev.py train` sees to it).
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from batch.launch_host import repair_torchvision
+
+from .architecture import WEIGHTS
 
 repair_torchvision()  # both must precede every other import of the host
 from comfy.cli_args import args as host_args
 
 if not torch.cuda.is_available():
     host_args.cpu = True
+
+BUNDLED_VAE = WEIGHTS / "vae.safetensors"
 
 
 class Conv2d(torch.nn.Conv2d):
@@ -84,6 +90,17 @@ def build_unet(config: dict):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     return unet
+
+
+def load_vae(checkpoint: Path | None):
+    """The autoencoder of `train_vae.py`'s checkpoint, or without one the bundled one, from the host's class. The
+    bundled one knows its latents' scale and shift as `vae_scale` and `vae_shift`; its encoder does not apply them."""
+    from comfy.taesd.taesd import TAESD
+
+    weights = torch.load(checkpoint, map_location="cpu")["model"] if checkpoint else load_file(BUNDLED_VAE)
+    vae = TAESD()
+    vae.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return vae
 
 
 def build_text_encoder(rows: int):

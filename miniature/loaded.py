@@ -8,10 +8,8 @@ import torch
 
 from devtools.in_process import import_pack, pack
 
-from . import host_classes  # noqa: F401  (sets the host up first)
+from . import host_classes  # sets the host up first
 from .train_unet import TextToImage, Tokens, alphas_cumprod
-
-from comfy.taesd.taesd import TAESD
 
 
 class HostMiniature:
@@ -46,9 +44,9 @@ class HostMiniature:
 
 class CheckpointMiniature:
     """A training's averaged weights, from the files `train_unet.py` and `train_vae.py` write. Latents `z` are those the
-    UNet sees."""
+    UNet sees. `vae_file`: None for the bundled autoencoder."""
 
-    def __init__(self, unet_file: Path, vae_file: Path, device: str = "cpu"):
+    def __init__(self, unet_file: Path, vae_file: Path | None, device: str = "cpu"):
         state = torch.load(unet_file, map_location="cpu")
         self.steps, self.device = state["steps"], device
         self.tokens = Tokens(state["tokens"])
@@ -59,9 +57,7 @@ class CheckpointMiniature:
         )
         self.model.to(device, memory_format=torch.channels_last)
         self.shift, self.scale, self.signal = state["shift"], state["scale"], alphas_cumprod()
-        self.vae = TAESD()
-        self.vae.load_state_dict(torch.load(vae_file, map_location="cpu")["model"])
-        self.vae.to(device)
+        self.vae = host_classes.load_vae(vae_file).to(device)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         return (self.vae.taesd_encoder(pictures.to(self.device)).cpu() - self.shift) / self.scale

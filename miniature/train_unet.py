@@ -22,21 +22,19 @@ from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
 
 from . import host_classes, looks, scene, things
-from .architecture import BETA_END, BETA_START, UNET, TRAIN_STEPS, WEIGHTS
+from .architecture import BETA_END, BETA_START, HOST_SCALE, TRAIN_STEPS, UNET, WEIGHTS
 from .optim import Optimizer, clock, rate, save_whole
 from .places import PLACES
 from .scene import View, random_prompt, random_view, render
 from .world import COLORS, PATTERNS, SHAPES
 
 from comfy.sd1_clip import SD1Tokenizer
-from comfy.taesd.taesd import TAESD
 
 FORM, FORM_SHARE = (300, 850), 0.75  # timesteps in which forms are decided, and their share of the training
 BINS = 50  # of noise levels, each with a typical loss
 SHAPES_SHARE = 0.8  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
 HARD, HARD_SHARE = ("square", "triangle", "heart"), 0.65  # shapes learned last, and their share of the shapes
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
-HOST_SCALE = 0.18215  # SD1's latent scale: the host multiplies the VAE's latents by it
 
 
 def timesteps(count: int) -> torch.Tensor:
@@ -133,17 +131,6 @@ class LatentBank:
         return [self.views[i] for i in index], torch.stack([self.latents[i] for i in index])
 
 
-def load_vae(checkpoint: Path | None) -> tuple[TAESD, float | None, float | None]:
-    """The autoencoder of a training's checkpoint, or the bundled one with the shift and scale of its latents."""
-    vae = TAESD()
-    if checkpoint:
-        vae.load_state_dict(torch.load(checkpoint, map_location="cpu")["model"])
-        return vae, None, None
-    vae.load_state_dict({name: weight.float() for name, weight in load_file(WEIGHTS / "vae.safetensors").items()})
-    scale = vae.vae_scale.item() / HOST_SCALE
-    return vae, -vae.vae_shift.item() * vae.vae_scale.item(), scale
-
-
 class TextToImage(torch.nn.Module):
     """UNet and text encoder as one trainable: latents, timesteps, token rows -> predicted noise."""
 
@@ -189,7 +176,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    vae, shift, scale = load_vae(args.vae)
+    vae = host_classes.load_vae(args.vae)
     encoder = vae.taesd_encoder.requires_grad_(False).to(args.device, memory_format=torch.channels_last)
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint, bank_file = args.run / "checkpoint.pt", args.run / "bank.pt"
@@ -215,11 +202,14 @@ def main() -> None:
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         shift, scale = state["shift"], state["scale"]
-    elif shift is None:
+    elif args.vae:
         probe = LatentBank(encoder, random.Random(7), 32, 0.0, 1.0)
         probe.grow(32)
         latents = torch.stack(probe.latents)
         shift, scale = latents.mean().item(), latents.std().item()
+    else:
+        scale = vae.vae_scale.item() / HOST_SCALE
+        shift = -vae.vae_shift.item() * vae.vae_scale.item()
     bank = LatentBank(encoder, rng, args.bank_size, shift, scale)
     if state and bank_file.exists():
         saved = torch.load(bank_file, weights_only=False)  # written below, by this script

@@ -62,17 +62,18 @@ def plan(split: str) -> list[Job]:
     """The jobs of `test`, `dev` or `quick`. The most informative ones come first, so a run stopped early leaves
     complete comparisons. Raises ValueError for another split."""
     reference, ours, per_frame = methods.REFERENCE, methods.OURS, methods.PER_FRAME
-    equal, short = (methods.EQUAL,), (methods.SHORT,)
+    equal = (methods.EQUAL,)
     if split == "quick":
         return _jobs(split, dict.fromkeys((reference, ours, methods.BLEND, "Vid2Vid-zero"), (methods.QUICK,)), seed=0)
     if split == "dev":
         compared = dict.fromkeys((ours, reference, per_frame, methods.KEY_FRAME, methods.DRAWN), equal)
-        everything = dict.fromkeys(METHODS, short) | compared | dict.fromkeys((ours, reference), equal + methods.SEARCH)
+        others = {name: equal for name in METHODS if name not in compared}
         clips = motions_first(clips_of(split))
-        jobs = _jobs(split, everything, 0, clips[: len(clips) // 3]) + _jobs(
-            split, compared, 0, clips[len(clips) // 3 :]
-        )
-        return sorted(jobs, key=lambda job: methods.EQUAL not in {case.budget for case in job.cases})
+        third, rest = clips[: len(clips) // 3], clips[len(clips) // 3 :]
+        searched = compared | dict.fromkeys((ours, reference), equal + methods.SEARCH)
+        slow = dict.fromkeys((ours, reference), methods.SLOW)
+        order = [(searched, third), (compared, rest), (slow, third), (others, third)]
+        return [job for budgets, some in order for job in _jobs(split, budgets, 0, some)]
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
     best = {name: (budget,) for name, budget in methods.BEST.items()}
