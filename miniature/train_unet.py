@@ -32,8 +32,8 @@ from comfy.sd1_clip import SD1Tokenizer
 
 FORM, FORM_SHARE = (300, 850), 0.75  # timesteps in which forms are decided, and their share of the training
 BINS = 50  # of noise levels, each with a typical loss
-SHAPES_SHARE = 0.8  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
-HARD, HARD_SHARE = ("square", "triangle", "heart"), 0.65  # shapes learned last, and their share of the shapes
+SHAPES_SHARE = 0.75  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
+HARD, HARD_SHARE = ("square", "triangle", "heart", "star"), 0.75  # shapes learned last, and their share of the shapes
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
 
 
