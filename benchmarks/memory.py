@@ -28,23 +28,26 @@ from devtools.environment import ROOT
 
 WORKS = ("tune", "tune, checkpointing", "invert", "edit")
 FRAMES = (8, 16, 24)
-PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512)}
+PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512), "sdxl": (768, 1024)}
 # Makes the C library return each tensor's memory at once, so the peak is memory in use. Otherwise
 # fragmentation would add up to half as much again.
 ENVIRONMENT = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536")
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
-    """A MODEL. SD1.5's weights are random; without `weights` it has none, which is enough for an estimate."""
+    """A MODEL. Stable Diffusion's weights are random; without `weights` it has none, which is enough for an
+    estimate."""
     import comfy.latent_formats
     import comfy.model_patcher
     import comfy.supported_models
 
     if name == "mini" and weights:
         return in_process.pack("host.miniature").load_miniature()[0]
-    config = comfy.supported_models.SD15({**UNETS["sd15"], "adm_in_channels": None})
+    layout = UNETS["sdxl" if name == "sdxl" else "sd15"]
+    kind = comfy.supported_models.SDXL if name == "sdxl" else comfy.supported_models.SD15
+    config = kind({"adm_in_channels": None, **layout})
     config.set_inference_dtype(dtype, None)
-    config.latent_format = comfy.latent_formats.SD15()
+    config.latent_format = comfy.latent_formats.SDXL() if name == "sdxl" else comfy.latent_formats.SD15()
     with torch.device("cpu" if weights else "meta"):
         model = config.get_model({}, "")
     if weights:
@@ -118,7 +121,7 @@ def _size(count: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py bench memory", description=__doc__)
-    parser.add_argument("--model", choices=PIXELS, default="mini", help="default: mini; sd15 has random weights")
+    parser.add_argument("--model", choices=PIXELS, default="mini", help="default: mini; the others have random weights")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, metavar="F")
     parser.add_argument("--pixels", type=int, nargs="+", metavar="P", help="sides of square frames")
