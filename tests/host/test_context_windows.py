@@ -1,44 +1,17 @@
-"""Long clips through the host's own context windows: what a window sees, what it shares, and that nothing stays."""
+"""Long clips through the host's own context windows: what a window sees, and what it shares with the others."""
 
 from __future__ import annotations
-
-import gc
-import weakref
 
 import pytest
 import torch
 
+from . import long_clip
+from .long_clip import ANCHORS, FRAMES, LENGTH, WINDOWS, watched
+
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
-FRAMES, LENGTH = 9, 4
-WINDOWS = [range(0, 4), range(3, 7), range(5, 9)]  # standard_static
-ANCHORS = [0, 4, 8]
+clip = long_clip.clip
 PYRAMID = torch.tensor([1.0, 2.0, 2.0, 1.0]).view(-1, 1, 1, 1)
-
-
-@pytest.fixture(scope="module")
-def clip(random_clip):
-    return random_clip(frames=FRAMES)
-
-
-@pytest.fixture(scope="module")
-def tuned(model, inflate, tune, clip):
-    """Tuned on windows, and what was learned."""
-    with torch.inference_mode():
-        return tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
-
-
-def watched(model, see):
-    """A clone whose UNet tells `see(options, x)` of each call."""
-    from comfy.patcher_extension import WrappersMP
-
-    def watch(executor, x, timesteps, context, *args, **kwargs):
-        see(kwargs.get("transformer_options") or args[2], x)
-        return executor(x, timesteps, context, *args, **kwargs)
-
-    clone = model.clone()
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", watch)
-    return clone
 
 
 def blended(windows, results: list[torch.Tensor]) -> torch.Tensor:
@@ -182,132 +155,3 @@ def test_every_frame_an_anchor_is_the_whole_clip(model, inflate, pack, windowed,
     whole.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, key)
     whole.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, AllAnchors(True))
     torch.testing.assert_close(evaluate(whole, clip, source), evaluate(inflated, clip, source), atol=1e-4, rtol=0)
-
-
-# inversion and sampling
-
-
-@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "looped_uniform", "batched"])
-def test_inversion_and_sampling_take_the_same_windows(schedule, tuned, windowed, invert, sample, source, clip):
-    seen: dict[float, list] = {}
-
-    def see(options, x):
-        seen.setdefault(round(float(options["sigmas"][0]), 4), []).append(tuple(options["context_window"].index_list))
-
-    model = windowed(watched(tuned[0], see), schedule=schedule)
-    inversion = invert(model, clip, source)[0]
-    there = dict(seen)
-    seen.clear()
-    sample(model, inversion, source, source)
-    assert seen == there and len(there) == 4
-    if "uniform" in schedule:
-        assert len(set(map(tuple, there.values()))) > 1
-
-
-def test_the_reconstruction_is_the_clip(pack, miniature, model, inflate, windowed, invert, sample, source):
-    clips, scene, psnr = pack("miniature.clips"), pack("miniature.scene"), pack("ei2.measures").psnr
-    frames = scene.render(clips.square_clip()[:6:2]).movedim(1, -1)
-    inflated, latents = windowed(inflate(model), 2, 1), miniature[2].encode(frames)
-    inversion = invert(inflated, latents, source, 16)[0]
-    restored = sample(inflated, inversion, source, source)
-    assert psnr(miniature[2].decode(restored).cpu().clamp(0, 1), frames) > 25
-
-
-def test_edit_sample_is_the_hosts_sampler_custom(tuned, windowed, invert, sample, source, encode, clip, host_node):
-    from comfy.samplers import sampler_object
-
-    model, prompt, empty = windowed(tuned[0]), encode("a red circle on a striped blue background"), encode("")
-    inversion, noise, sigmas, *_ = invert(model, clip, source)
-    inputs = (model, False, 1, 4.0, prompt, empty, sampler_object("ddim"), sigmas, noise)
-    expected = host_node("nodes_custom_sampler", "SamplerCustom", *inputs)[0]["samples"]
-    torch.testing.assert_close(sample(model, inversion, prompt, empty, 4.0), expected, atol=1e-5, rtol=0)
-
-
-# what stays behind
-
-
-class Cancelled(Exception):
-    pass
-
-
-def test_coarse_tokens_live_for_one_noise_level(model, inflate, windowed, invert, source, clip, pack):
-    """Each noise level has its own; behind it they are empty, and behind the sampling gone."""
-    name, stores, full = pack("host.windows").WHOLE_CLIP, [], []
-
-    def see(options, x):
-        store = options[name]
-        if store not in [known() for known in stores]:
-            assert all(known() is None or known().bytes == 0 for known in stores)
-            stores.append(weakref.ref(store))
-        if not store.recording:
-            full.append(store.bytes)
-
-    invert(windowed(watched(inflate(model), see)), clip, source, 4)
-    assert len(stores) == 4 and len(full) == 4 * len(WINDOWS) and min(full) == max(full) > 0
-    gc.collect()
-    assert all(store() is None for store in stores)
-
-
-def test_coarse_tokens_take_what_the_formula_says(model, inflate, windowed, evaluate, source, encode, clip, pack):
-    """Per prompt and block, keys and values of each anchor's ⌈h/2⌉ ⌈w/2⌉ tokens."""
-    name, found = pack("host.windows").WHOLE_CLIP, []
-    blocks = pack("host.unet").transformer_blocks(model.model.diffusion_model)
-    spy = watched(inflate(model), lambda options, x: found.append(options[name].bytes))
-    evaluate(windowed(spy), clip, source, encode(""), 3.0)
-    coarse = {1.0: 3 * 5, 2.0: 2 * 3, 4.0: 1 * 2}  # of 6 x 10, 3 x 5 and 2 x 3 tokens
-    expected = sum(2 * 2 * len(ANCHORS) * coarse[block.downsampling] * block.channels * 4 for block in blocks)
-    assert found[-1] == expected
-
-
-def test_cancelling_leaves_nothing(tuned, windowed, evaluate, source, clip, pack):
-    model, stores = windowed(tuned[0]), []
-    name = pack("host.windows").WHOLE_CLIP
-    expected = evaluate(model, clip, source)
-    handler = model.model_options["context_handler"]
-
-    def fail_at(call: int):
-        def see(options, x):
-            stores.append(options[name])
-            if len(stores) == call:
-                raise Cancelled
-
-        return see
-
-    for call in (1, 3):  # among the anchors, in the second window
-        stores.clear()
-        with pytest.raises(Cancelled):
-            evaluate(watched(model, fail_at(call)), clip, source)
-        assert len(stores) == call and stores[-1].bytes == 0
-    assert model.model_options["context_handler"] is handler and not handler.callbacks
-    assert name not in model.model_options["transformer_options"]
-    assert not any("forward" in vars(module) or module._forward_hooks for module in model.model.modules())
-    assert torch.equal(evaluate(model, clip, source), expected)
-
-
-def test_the_hosts_interruption_between_windows(tuned, windowed, invert, source, clip):
-    import comfy.model_management as management
-
-    model = windowed(tuned[0])
-    expected = invert(model, clip, source, 2)[0].noise
-    management.interrupt_current_processing(True)
-    with pytest.raises(management.InterruptProcessingException):
-        invert(model, clip, source, 2)
-    assert not management.processing_interrupted()
-    assert torch.equal(invert(model, clip, source, 2)[0].noise, expected)
-
-
-def test_memory_does_not_grow_with_the_clip(model, inflate, windowed, evaluate, source, encode, random_clip):
-    """Beyond the latents themselves, four times the frames need nothing more; all at once, far more."""
-    from benchmarks.longclips.scores import LiveTensors
-
-    def peak(model, frames: int) -> int:
-        with LiveTensors() as live:
-            evaluate(model, random_clip(frames, 4, 8), source, encode(""), 3.0)
-        return live.peak
-
-    inflated, latents = inflate(model), 4 * 4 * 8 * 4
-    evaluate(inflated, random_clip(2, 4, 8), source)  # loaded
-    short, long = (peak(windowed(inflated), frames) for frames in (8, 32))
-    assert long - short < 24 * 16 * latents
-    assert long - short < 0.25 * short
-    assert peak(inflated, 32) > 3 * short

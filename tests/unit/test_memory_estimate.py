@@ -1,4 +1,5 @@
-"""The memory estimate on a UNet small enough to be counted by hand. Against real runs: tests/host/test_memory.py."""
+"""The memory estimate on a UNet small enough to be counted by hand. Against real runs:
+`tests/host/test_memory_kept.py`."""
 
 from __future__ import annotations
 

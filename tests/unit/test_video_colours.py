@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 
@@ -61,3 +62,48 @@ def test_tagged_colours_come_back(tmp_path, matrix, full, suffix, size):
 def test_untagged_colours_follow_the_size(tmp_path, size, matrix, other):
     assert worst_error(write_colours(tmp_path / "a.mp4", matrix, False, False, size), width=32, height=32) <= 1.5
     assert worst_error(write_colours(tmp_path / "b.mp4", other, False, False, size), width=32, height=32) > 8
+
+
+def hdr_signal(light: np.ndarray, transfer: str) -> np.ndarray:
+    """cd/m² -> 0..1, by the definitions of BT.2100: PQ's inverse EOTF; HLG's inverse OOTF for greys, then its OETF."""
+    if transfer == "pq":
+        power = (light / 10000) ** (2610 / 16384)
+        return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    scene = (light / 1000) ** (1 / 1.2)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+
+
+@pytest.mark.parametrize("transfer, tag", [("pq", 16), ("hlg", 18)])
+def test_greys_of_hdr_become_those_of_sdr(tmp_path, transfer, tag):
+    grey = np.array([10, 40, 100, 160, 200])
+    linear = ((grey / 255 + 0.055) / 1.055) ** 2.4  # sRGB; 10 is above its straight part
+    codes = np.round(64 + 876 * hdr_signal(203 * linear, transfer)).astype(np.uint16)
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = tag, 9
+        stream.codec_context.colorspace, stream.codec_context.color_range = 9, 1
+        for code in codes:
+            frame = av.VideoFrame(64, 64, "yuv420p10le")
+            for plane, value in zip(frame.planes, (code, 512, 512)):
+                plane.update(np.full(plane.buffer_size // 2, value, "<u2").tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    clip = read_frames(tmp_path / "v.mkv")
+    assert clip.images[:, 32, 32].mul(255).flatten().tolist() == pytest.approx(np.repeat(grey, 3).tolist(), abs=2)
+    assert any("HDR" in one for one in clip.warnings)
+
+
+def test_wide_colours_of_sdr_become_those_of_bt709(tmp_path):
+    """A BT.709 red, written with BT.2020's primaries."""
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "bgr0"
+        stream.codec_context.color_primaries = 9
+        linear = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]) @ [1, 0, 0]
+        picture = np.tile(np.round(255 * linear ** (1 / 2.4)).astype(np.uint8), (64, 64, 1))
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode())
+    assert (read_frames(tmp_path / "v.mkv").images[0, 30, 30] - torch.tensor([1.0, 0.0, 0.0])).abs().max() < 0.12

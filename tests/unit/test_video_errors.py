@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from devtools.environment import ROOT
 from ei2.video import read_frames
 
-from .written_video import grey_frame, tone, write_video
+from .written_video import encoded, grey_frame, tone, write_video
 
 
 def no_file(folder: Path) -> Path:
@@ -118,3 +121,34 @@ def test_a_file_cut_off_after_its_index_names_the_readable_frames(tmp_path):
     assert read_frames(cut, max_frames=8).frame_count == 8  # what is there can be used
     with pytest.raises(ValueError, match=r"^'cut.mp4' is damaged or cut off after \d+ readable frames: "):
         read_frames(cut)
+
+
+def test_a_header_that_is_cut_off_is_refused_in_words(tmp_path):
+    data = (ROOT / "assets" / "quickstart.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[:400])
+    with pytest.raises(ValueError, match="^The video of 'cut.mp4' cannot be decoded: it is incomplete, damaged"):
+        read_frames(tmp_path / "cut.mp4")
+
+
+LIMITED = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from ei2.video import read_frames
+read_frames({path!r}, max_frames=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {room}, used + {room}))
+try:
+    read_frames({path!r}, width=1024, height=1024)
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's limit of a process's memory")
+@pytest.mark.parametrize("room", [4_000_000, 60_000_000, 200_000_000])
+def test_short_of_memory_is_said(tmp_path, room):
+    path = encoded(tmp_path / "v.mp4", "libx264", 60, size=(640, 480))
+    root = str(ROOT)
+    code = LIMITED.format(root=root, path=str(path), room=room)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("Memory ran out while 'v.mp4' was being read: lower max_frames"), done

@@ -72,3 +72,41 @@ def quadrants(index: int, width: int, height: int) -> np.ndarray:
     picture[: height // 2, width // 2 :] = (0, 255, 0)
     picture[height // 2 :, : width // 2] = (0, 0, 255)
     return picture
+
+
+def textured(index: int, width: int, height: int) -> np.ndarray:
+    """A picture that differs from all others and moves."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    colours = [(x * 3 + index * 5) % 256, (y * 4 + index * 3) % 256, (x + y + index * 7) % 256]
+    return np.stack(colours, 2).astype(np.uint8)
+
+
+def encoded(
+    path: Path,
+    codec: str,
+    frames: int,
+    options: dict | None = None,
+    shift=lambda index: 0,
+    rate=25,
+    size=(96, 64),
+    pixels="yuv420p",
+    picture=textured,
+    bframes: int = 0,
+) -> Path:
+    """A file whose time stamps, in frames, are moved by shift(index)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        if bframes:
+            stream.codec_context.max_b_frames = bframes
+        number = 0
+        for index in range(frames + 1):
+            frame = None
+            if index < frames:
+                frame = av.VideoFrame.from_ndarray(picture(index, *size), "rgb24").reformat(format=pixels)
+                frame.pts, frame.time_base = index, Fraction(1, rate)
+            for packet in stream.encode(frame):
+                ticks = round(shift(number) / rate / packet.time_base)
+                packet.pts, packet.dts, number = packet.pts + ticks, packet.dts + ticks, number + 1
+                container.mux(packet)
+    return path
