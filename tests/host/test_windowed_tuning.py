@@ -7,21 +7,12 @@ from random import Random
 import pytest
 import torch
 
+from . import long_clip
+from .long_clip import FRAMES, LENGTH
+
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
-FRAMES, LENGTH = 9, 4
-
-
-@pytest.fixture(scope="module")
-def clip(random_clip):
-    return random_clip(frames=FRAMES)
-
-
-@pytest.fixture(scope="module")
-def tuned(model, inflate, tune, clip):
-    """Tuned on windows, and what was learned."""
-    with torch.inference_mode():
-        return tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
+clip, tuned = long_clip.clip, long_clip.tuned
 
 
 def test_windows_are_learned_from(tuned, model, inflate, tune, clip):

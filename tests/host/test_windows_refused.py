@@ -5,21 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from . import long_clip
+
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
-FRAMES, LENGTH = 9, 4
-
-
-@pytest.fixture(scope="module")
-def clip(random_clip):
-    return random_clip(frames=FRAMES)
-
-
-@pytest.fixture(scope="module")
-def tuned(model, inflate, tune, clip):
-    """Tuned on windows, and what was learned."""
-    with torch.inference_mode():
-        return tune(inflate(model), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
+clip, tuned = long_clip.clip, long_clip.tuned
 
 
 def test_a_long_clip_without_windows_is_told_how(tuned, invert, source, clip):
