@@ -41,13 +41,15 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: bool):
     import comfy.model_patcher
     import comfy.supported_models
 
-    if name == "mini" and weights:
+    if name == "mini":
         return in_process.pack("host.miniature").load_miniature()[0]
-    layout = UNETS["sdxl" if name == "sdxl" else "sd15"]
-    kind = comfy.supported_models.SDXL if name == "sdxl" else comfy.supported_models.SD15
-    config = kind({"adm_in_channels": None, **layout})
+    kind, latents = {
+        "sd15": (comfy.supported_models.SD15, comfy.latent_formats.SD15),
+        "sdxl": (comfy.supported_models.SDXL, comfy.latent_formats.SDXL),
+    }[name]
+    config = kind({"adm_in_channels": None, **UNETS[name]})
     config.set_inference_dtype(dtype, None)
-    config.latent_format = comfy.latent_formats.SDXL() if name == "sdxl" else comfy.latent_formats.SD15()
+    config.latent_format = latents()
     with torch.device("cpu" if weights else "meta"):
         model = config.get_model({}, "")
     if weights:

@@ -77,7 +77,7 @@ def measure(bench: Bench, name: str, steps: None, stem: Path) -> Iterator[dict]:
         control = bench.attention_control(source, prompt(target[0]), blend_source=old, blend_target=new, **strength)
         sample, conds = pack("nodes.edit_sample").EditSample.execute, (control.target_conditioning, bench.empty)
         pictures = bench.decode(sample(model, inversion, *conds, recipe.cfg[MINIATURE], control).args[0]["samples"])
-        sheet[", ".join(filter(None, changes.values()))] = pictures[::EVERY]
+        sheet[", ".join(changes.values())] = pictures[::EVERY]
         about = {"clip": name, "recipe": recipe_name, "changes": changes, "source": source}
         yield {**about, "target": prompt(target[0]), "blend": [old, new], **score(bench, pictures, clip, target)}
     contact_sheet(sheet, stem.with_name(f"{stem.name}_{name}.png"))

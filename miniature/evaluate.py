@@ -141,14 +141,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="prompts with things; half as many with shapes")
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--checkpoints", type=Path, help="a training's folder; default: the bundled weights")
+    text = "for checkpoints: that of the autoencoder the UNet was trained on; default: the bundled one"
+    parser.add_argument("--vae", type=Path, help=text)
     parser.add_argument("--device", default="cpu", help="for checkpoints: cpu or cuda")
     args = parser.parse_args()
 
     judge = Judge.load()
     results: dict = {"guidance": args.guidance, "steps": len(TIMESTEPS)}
     if folder := args.checkpoints:
-        vae = folder / "vae" / "checkpoint.pt"
-        miniature = CheckpointMiniature(folder / "unet" / "checkpoint.pt", vae if vae.exists() else None, args.device)
+        miniature = CheckpointMiniature(folder / "unet" / "checkpoint.pt", args.vae, args.device)
         if (trained := folder / "judge" / FILE.name).exists():
             judge = Judge.load(trained)
         results["unet_steps"] = miniature.steps

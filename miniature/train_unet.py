@@ -33,7 +33,7 @@ from comfy.sd1_clip import SD1Tokenizer
 FORM, FORM_SHARE = (300, 850), 0.75  # timesteps in which forms are decided, and their share of the training
 BINS = 50  # of noise levels, each with a typical loss
 SHAPES_SHARE = 0.75  # of the pictures: shapes turn by any angle, which takes longer to learn than upright things
-HARD, HARD_SHARE = ("square", "triangle", "heart", "star"), 0.75  # shapes learned last, and their share of the shapes
+HARD, HARD_SHARE = ("square", "triangle", "heart", "star"), 0.75  # drawn more often, and their share of the shapes
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
 
 
@@ -181,6 +181,11 @@ def main() -> None:
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint, bank_file = args.run / "checkpoint.pt", args.run / "bank.pt"
     state = torch.load(checkpoint, map_location="cpu") if checkpoint.exists() else None
+    own_vae = args.vae and str(args.vae.resolve())
+    if state and state.get("vae") != own_vae:
+        parser.error(
+            f"This training learns the latents of {state.get('vae') or 'the bundled autoencoder'}: name it as --vae."
+        )
     first = state["steps"] if state else 0
     torch.manual_seed(args.seed + first)
     rng = random.Random(args.seed + 1 + first)
@@ -232,6 +237,7 @@ def main() -> None:
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "steps": step,
+                "vae": own_vae,
                 "shift": shift,
                 "scale": scale,
                 "tokens": tokens.used,

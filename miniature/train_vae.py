@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 
 from . import scene, world
-from .architecture import WEIGHTS
 from .optim import Optimizer, clock, rate, save_whole
 from .reconstruction import reconstruction_psnr
 
@@ -66,18 +65,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    from . import host_classes  # noqa: F401  (sets the host up first)
-    from comfy.taesd.taesd import TAESD
-    from safetensors.torch import load_file
+    from . import host_classes  # sets the host up
 
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint = args.run / "checkpoint.pt"
-    vae = TAESD()
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu")
-    else:
-        state = {"model": load_file(WEIGHTS / "vae.safetensors"), "steps": 0}
-    vae.load_state_dict({name: weight.float() for name, weight in state["model"].items()})
+    state = torch.load(checkpoint, map_location="cpu") if checkpoint.exists() else {"steps": 0}
+    vae = host_classes.load_vae(checkpoint if checkpoint.exists() else None)
     vae.to(args.device, memory_format=torch.channels_last)
     first = state["steps"]
     torch.manual_seed(args.seed + first)

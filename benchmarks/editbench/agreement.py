@@ -52,8 +52,8 @@ def regions(pictures: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
 
 def agreement(pictures: torch.Tensor, views: Sequence[View]) -> float:
     """The mean intersection over union of the object's regions in consecutive frames of `f 3 h w`, in a common pose;
-    1 for the correct result, by whose own value (sampling keeps it just below 1) it is divided. 0 if a frame shows
-    no object. NaN if no two consecutive frames show at least half of it."""
+    1 for the correct result, by whose own value (sampling keeps it just below 1) it is divided. A pair counts 0 if
+    one of its frames shows no object. NaN if no two consecutive frames show at least half of it."""
     truth = _mean_overlap(regions(render(views), views), views)
     return min(_mean_overlap(regions(pictures, views), views) / truth, 1.0) if truth else math.nan
 

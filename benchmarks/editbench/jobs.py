@@ -67,20 +67,17 @@ def plan(split: str) -> list[Job]:
         return _jobs(split, dict.fromkeys((reference, ours, methods.BLEND, "Vid2Vid-zero"), (methods.QUICK,)), seed=0)
     if split == "dev":
         compared = dict.fromkeys((ours, reference, per_frame, methods.KEY_FRAME, methods.DRAWN), equal)
-        others = {name: equal for name in METHODS if name not in compared}
-        clips = motions_first(clips_of(split))
-        third, rest = clips[: len(clips) // 3], clips[len(clips) // 3 :]
-        searched = compared | dict.fromkeys((ours, reference), equal + methods.SEARCH)
+        options = {name: equal for name in METHODS if name not in compared}
+        options |= dict.fromkeys((ours, reference), methods.SEARCH)
         slow = dict.fromkeys((ours, reference), methods.SLOW)
-        order = [(searched, third), (compared, rest), (slow, third), (others, third)]
+        clips = motions_first(clips_of(split))
+        third = clips[: len(clips) // 3]
+        order = [(compared, clips), (options, third), (slow, third)]  # a clip of the third is tuned on twice
         return [job for budgets, some in order for job in _jobs(split, budgets, 0, some)]
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
-    best = {name: (budget,) for name, budget in methods.BEST.items()}
-    main = {
-        name: equal + best.get(name, ())
-        for name in (ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference)
-    }
+    main = dict.fromkeys((ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference), equal)
+    main |= {name: equal + (budget,) for name, budget in methods.BEST.items()}
     others = {method.name: equal for method in methods.COMPARED if method.name not in main}
     ablations = {method.name: equal for method in methods.ABLATIONS}
     random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these

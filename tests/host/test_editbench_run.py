@@ -122,7 +122,8 @@ def test_the_plan_learns_once_what_can_be_shared():
             keys_learned = {methods.learning(methods.METHODS[case.method], case.budget) for case in job.cases}
             assert len(keys_learned) == 1
             learned[job.clip, job.seed] += keys_learned
-        assert all(len(keys) == len(set(keys)) for keys in learned.values())
+        twice = 2 if split == "dev" else 1  # for the comparison, which comes first, and for the options
+        assert all(keys.count(key) <= twice for keys in learned.values() for key in keys)
     shares = (
         len({job.clip for job in plan("dev") if "EI2 + control" in job.methods}),
         len({job.clip for job in plan("dev")}),
@@ -131,7 +132,6 @@ def test_the_plan_learns_once_what_can_be_shared():
     first = plan("test")[0]
     assert [(case.method, case.budget.name) for case in first.cases] == [
         ("EI2", "equal"),
-        ("EI2", "best"),
         ("EI2 + key frame", "equal"),
         ("EI2 + drawn frame", "equal"),
         ("EI2 + control", "equal"),
