@@ -214,12 +214,11 @@ def _by_input(graph: Graph, name: str) -> list[Place]:
     """The only node with an input of that name; if there are several, those that only the edit needs."""
     nodes = [node for node, entry in graph.items() if name in entry["inputs"]]
     if len(nodes) > 1:
-        kinds = of_class(graph, SAMPLE, CARRY)
-        edits = [node for node in kinds if node in nodes and not is_source(graph, node)]
-        if edits and set(nodes) <= set(kinds):
+        carriers, samplers = of_class(graph, CARRY), of_class(graph, SAMPLE)
+        nodes = [node for node in nodes if node not in carriers] or nodes  # these have a cfg of their own
+        edits = [node for node in samplers if node in nodes and not is_source(graph, node)]
+        if edits and set(nodes) <= set(samplers):
             nodes = edits
-            if len(set(edits) & set(of_class(graph, SAMPLE))) == 1:  # an edit and what carries it belong together
-                return [Place(node, name) for node in edits]
     if len(nodes) > 1 and all(is_link(graph[node]["inputs"][name]) for node in nodes):
         return []
     if len(nodes) > 1:

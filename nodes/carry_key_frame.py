@@ -41,11 +41,12 @@ class CarryKeyFrame(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE that encoded the clip."),
                 io.Float.Input(
                     "cfg",
-                    default=7.5,
+                    default=1.0,
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How strongly the prompt acts, as in EI2 Edit Sample.",
+                    tooltip="How strongly the prompt acts in the steps that are sampled again. 1 keeps the form of the "
+                    "key frame best and takes half as long: what the object is was decided in the edit.",
                 ),
                 io.Float.Input(
                     "denoise",

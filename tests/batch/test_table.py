@@ -61,7 +61,7 @@ def test_a_video_that_steers_the_edit_is_another_column():
 
 def test_columns_by_title_id_and_input(quickstart):
     assert places(quickstart, "seed") == [("8", "seed")]
-    assert places(quickstart, "cfg") == [("11", "cfg"), ("26", "cfg")]  # the edit's and its carrying's alone
+    assert places(quickstart, "cfg") == [("11", "cfg")]  # the edit's, not the reconstruction's or the carrying's
     assert places(quickstart, "9.steps") == places(quickstart, "Invert to noise.steps") == [("9", "steps")]
     assert places(quickstart, "negative prompt") == [("5", "text")]
     quickstart["30"] = {"class_type": "LoadImageMask", "inputs": {"image": "a.png", "channel": "red"}}

@@ -114,7 +114,7 @@ NODES = {
             "positive": "CONDITIONING",
             "negative": "CONDITIONING",
             "vae": "VAE",
-            "cfg": ("FLOAT", 7.5),
+            "cfg": ("FLOAT", 1.0),
             "denoise": ("FLOAT", 0.3),
             "key_frame_index": ("INT", -1),
         },
