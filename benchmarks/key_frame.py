@@ -32,13 +32,13 @@ from miniature.sheets import contact_sheet
 TUNING = {"steps": 50, "learning_rate": 3e-3, "precision": "bf16"}  # as in the workflows with fixed steps
 GUIDANCE = 3.0
 DENOISE = 0.3
-METHODS = {  # the key frame, and the cfg of the steps that are sampled again
+METHODS = {  # which frame is carried, and the cfg of the steps that are sampled again
     "edit": "edit alone",
     "pasted": "pasted only",
     "carried": "carried, cfg 1",
     "carried_guided": "carried, cfg 3",
-    "drawn": "drawn, carried, cfg 1",
-    "drawn_guided": "drawn, carried, cfg 3",
+    "drawn": "drawn, cfg 1",
+    "drawn_guided": "drawn, cfg 3",
 }
 SCORES = {
     "agreement": "{:.2f}",

@@ -175,9 +175,20 @@ class Work:
         model, inversion = self.invert(way).model, self.optimize(way, method.null_text, cfg)[0]
         middle = len(edit.views) // 2
         picture = render(edit.views[middle : middle + 1]).movedim(1, -1) if method.key_frame == "drawn" else None
-        denoise = next(field.default for field in node.define_schema().inputs if field.id == "denoise")
+        defaults = {field.id: getattr(field, "default", None) for field in node.define_schema().inputs}
         prompt, given = bench.encode(edit.target_prompt), {"samples": latents}
-        inputs = (model, inversion, given, prompt, bench.empty, bench.vae, cfg, denoise, -1, picture)
+        inputs = (
+            model,
+            inversion,
+            given,
+            prompt,
+            bench.empty,
+            bench.vae,
+            defaults["cfg"],
+            defaults["denoise"],
+            -1,
+            picture,
+        )
         carried = node.execute(*inputs, skip_unsuitable=True).args[0]
         return False if carried is given else carried["samples"]
 
