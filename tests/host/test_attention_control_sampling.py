@@ -84,7 +84,7 @@ def test_the_order_and_number_of_chunks_do_not_matter(pack, tuned, inversion, co
     split = tuned.clone()
     split.model_options["sampler_calc_cond_batch_function"] = one_by_one_backwards
     together, apart = edit(tuned, inversion, wanted), edit(split, inversion, wanted)
-    torch.testing.assert_close(apart.target, together.target, rtol=0, atol=3e-4)
+    torch.testing.assert_close(apart.target, together.target, rtol=0, atol=5e-4)
     torch.testing.assert_close(apart.maps, together.maps, rtol=0, atol=1e-5)
 
 
@@ -95,7 +95,7 @@ def test_prompts_of_other_lengths_beside_it(tuned, inversion, control, edit):
     found = edit(tuned, inversion, wanted, negative=long)
     split = tuned.clone()
     split.model_options["disable_cfg1_optimization"] = True  # the source gets its negative chunk, too
-    torch.testing.assert_close(edit(split, inversion, wanted, negative=long).target, found.target, rtol=0, atol=3e-4)
+    torch.testing.assert_close(edit(split, inversion, wanted, negative=long).target, found.target, rtol=0, atol=5e-4)
 
 
 def test_outside_the_blended_words_the_source_stays(tuned, inversion, control, edit):

@@ -18,8 +18,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 KINDS = ("epsilon", "v_prediction")
 PLAIN = 1e-5  # relative to the latents' spread; 1e-6 to 3e-6 were measured
-# Guidance multiplies rounding: the loop of `diffusers` itself moves by 1.4e-5 when both prompts go into one batch.
-GUIDED = 1.5e-4
+ROUNDING = 1e-6  # of the UNet's output, relative to its spread
 
 
 def predicting(model, prediction: str):
@@ -66,6 +65,18 @@ def start(random_clip, model):
 def difference(ours, theirs) -> float:
     """The largest one, relative to the latents' own spread."""
     return float((ours.cpu() - theirs.cpu()).abs().max() / theirs.std())
+
+
+def moved_by_rounding(sample, z: torch.Tensor, output) -> float:
+    """How far the loop of `diffusers`, `sample(output, z)`, itself moves if the UNet's output is a little different:
+    sampling, and guidance above all, multiplies rounding, the more so the more the model has learned."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rounded(*inputs):
+        found = output(*inputs)
+        return found + ROUNDING * found.std() * torch.randn(found.shape, generator=generator).to(found)
+
+    return difference(sample(rounded, z), sample(output, z))
 
 
 @pytest.mark.parametrize("zsnr", [False, True])
@@ -116,10 +127,14 @@ def test_sampling_is_that_of_diffusers(prediction, steps, cfg, model, pack, sour
     noise = start[0] / down.alphas_cumprod[down.timesteps[0]].sqrt()
     ours = pack("host.sampling").sample(patched, noise, source, negative, cfg, sigmas)
 
-    output, z = unet_of(patched, source, None if cfg == 1 else negative, cfg), start[1]
-    for t in down.timesteps.tolist():
-        z = down.step(output(z, t), t, z).prev_sample
-    assert difference(model.model.process_latent_in(ours), z) < (PLAIN if cfg == 1 else GUIDED)
+    def theirs(output, z):
+        for t in down.timesteps.tolist():
+            z = down.step(output(z, t), t, z).prev_sample
+        return z
+
+    output = unet_of(patched, source, None if cfg == 1 else negative, cfg)
+    bound = PLAIN + 10 * moved_by_rounding(theirs, start[1], output)
+    assert difference(model.model.process_latent_in(ours), theirs(output, start[1])) < bound < 2e-3
 
 
 @pytest.mark.parametrize("steps", [10, 15])
@@ -155,6 +170,11 @@ def test_an_inflated_model_inverts_and_samples_as_with_diffusers(model, inflate,
         z = up.step(output(z, t), t, z).prev_sample
     expected = z / up.alphas_cumprod[t].sqrt()
     assert difference(model.model.process_latent_in(noise), expected) < PLAIN
-    for t in down.timesteps.tolist():
-        z = down.step(output(z, t, negative, cfg), t, z).prev_sample
-    assert difference(model.model.process_latent_in(edit), z) < GUIDED
+
+    def theirs(output, z):
+        for t in down.timesteps.tolist():
+            z = down.step(output(z, t, negative, cfg), t, z).prev_sample
+        return z
+
+    bound = PLAIN + 10 * moved_by_rounding(theirs, z, output)
+    assert difference(model.model.process_latent_in(edit), theirs(output, z)) < bound < 2e-3
