@@ -84,9 +84,13 @@ class Bench:
     def attention_control(self, source: str, target: str, **options):
         """The node EI2 Attention Control for two prompts, with its defaults except for `options`."""
         node = pack("nodes.attention_control").AttentionControl
-        defaults = {field.id: getattr(field, "default", None) for field in node.define_schema().inputs}
         prompts = {"clip": self.clip_model, "source_prompt": source, "target_prompt": target}
-        return node.execute(**{**defaults, **prompts, **options}).args[0]
+        return node.execute(**{**defaults_of(node), **prompts, **options}).args[0]
+
+
+def defaults_of(node) -> dict:
+    """The defaults of a node's inputs by name; None for those without one."""
+    return {field.id: getattr(field, "default", None) for field in node.define_schema().inputs}
 
 
 class BenchClip:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.bench import Bench, BenchClip
+from benchmarks.bench import Bench, BenchClip, defaults_of
 from benchmarks.machine import peak_bytes, start_peak
 from devtools.in_process import pack
 from ei2.measures import PSNR_LIMIT, psnr
@@ -175,21 +175,10 @@ class Work:
         model, inversion = self.invert(way).model, self.optimize(way, method.null_text, cfg)[0]
         middle = len(edit.views) // 2
         picture = render(edit.views[middle : middle + 1]).movedim(1, -1) if method.key_frame == "drawn" else None
-        defaults = {field.id: getattr(field, "default", None) for field in node.define_schema().inputs}
         prompt, given = bench.encode(edit.target_prompt), {"samples": latents}
-        inputs = (
-            model,
-            inversion,
-            given,
-            prompt,
-            bench.empty,
-            bench.vae,
-            defaults["cfg"],
-            defaults["denoise"],
-            -1,
-            picture,
-        )
-        carried = node.execute(*inputs, skip_unsuitable=True).args[0]
+        connected = {"model": model, "inversion": inversion, "latent": given, "positive": prompt, "key_frame": picture}
+        connected |= {"negative": bench.empty, "vae": bench.vae, "skip_unsuitable": True}
+        carried = node.execute(**{**defaults_of(node), **connected}).args[0]
         return False if carried is given else carried["samples"]
 
     def _cost(self) -> Callable[[], Cost]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import weakref
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from devtools.environment import ROOT
+from tests import traces
 
 from . import memory_estimates
 from .memory_estimates import of_size
@@ -62,8 +64,10 @@ def test_onednn_is_on_again_after_a_product_without_memory(memory, error):
     assert torch.backends.mkldnn.enabled
 
 
-RUNS_OUT = """
-import gc, hashlib, resource, sys
+RUNS_OUT = (
+    inspect.getsource(traces)
+    + """
+import gc, resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -72,14 +76,6 @@ in_process.import_host("cpu"); in_process.import_pack(); pack = in_process.pack
 inflation, tuning, sampling = (pack("host." + name) for name in ("inflation", "tuning", "sampling"))
 nulls, OutOfMemory = pack("host.null_text"), pack("host.memory").OutOfMemory
 settings, prompts = pack("ei2.tuning").TuneSettings, pack("host.clip")
-
-def fingerprint():
-    state = model.model.state_dict()
-    return hashlib.sha1(b"".join(t.detach().cpu().numpy().tobytes() for t in state.values())).hexdigest()
-
-def leftovers():
-    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks")
-    return [n for n, m in model.model.named_modules() if "forward" in vars(m) or any(getattr(m, k) for k in kinds)]
 
 def tune(latents, choice):
     return tuning.tune_model(inflated, latents, source, settings(2, 1e-3), choice).losses
@@ -105,7 +101,7 @@ with torch.inference_mode():
     inflated = inflation.inflate(model, pack("ei2.settings").PRESETS["EI2"])
     generator = torch.Generator().manual_seed(0)
     small, big = (torch.randn(n, 4, e, e, generator=generator) for n, e in ((2, 8), (8, 48)))
-    expected, before = tune(small, "off"), fingerprint()
+    expected, before = tune(small, "off"), fingerprint(model)
     for run in (
         lambda: tune(big, "off"), lambda: tune(big, "on"), lambda: null_text(big, "off"),
         lambda: sampling.invert(inflated, big, source, 2, 0),
@@ -113,12 +109,13 @@ with torch.inference_mode():
     ):
         gc.collect()
         within(24 * 2**20, run)
-        assert not leftovers(), leftovers()
+        assert not leftovers(model), leftovers(model)
         assert not torch.is_grad_enabled() or torch.is_inference_mode_enabled()
-    assert fingerprint() == before
+    assert fingerprint(model) == before
     assert tune(small, "off") == expected
     print("AS BEFORE")
 """
+)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 import torch
 
 from benchmarks import stable_diffusion
+from tests.traces import fingerprint
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.usefixtures("inference_mode")]
 
@@ -19,14 +18,6 @@ def checkpoint(tmp_path_factory):
     stable_diffusion.write(path, "sd15", text_encoder=True)
     yield path
     path.unlink()
-
-
-def fingerprint(model) -> str:
-    digest = hashlib.sha1()
-    for name, tensor in model.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def test_inflates_with_the_sizes_of_the_method(checkpoint, pack, inflate, evaluate, random_clip):

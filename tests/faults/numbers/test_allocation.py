@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
 import pytest
 
 from devtools.environment import ROOT
+from tests import traces
 
 pytestmark = [
     pytest.mark.host,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space"),
 ]
 
-SCRIPT = """
-import gc, hashlib, resource, sys, tempfile
+SCRIPT = (
+    inspect.getsource(traces)
+    + """
+import gc, resource, sys, tempfile
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -27,14 +31,6 @@ temporary = tempfile.TemporaryDirectory()
 folder_paths.set_temp_directory(temporary.name)
 OutOfMemory = pack("host.memory").OutOfMemory
 rooms = [int(room) for room in sys.argv[1:]]
-
-def fingerprint():
-    state = model.model.state_dict()
-    return hashlib.sha1(b"".join(t.detach().cpu().numpy().tobytes() for t in state.values())).hexdigest()
-
-def leftovers():
-    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks")
-    return [n for n, m in model.model.named_modules() if "forward" in vars(m) or any(getattr(m, k) for k in kinds)]
 
 def within(room, run):
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -83,17 +79,18 @@ with torch.inference_mode():
         "metrics": lambda n: nodes["Metrics"].execute(video, video, mask=torch.zeros(8, 512, 512)),
         "check": lambda n: nodes["ReconstructionCheck"].execute(video, video),
     }
-    expected, before = tune(2), fingerprint()
+    expected, before = tune(2), fingerprint(model)
     for name, run in works.items():
         for room in rooms:
             gc.collect()
             print(name, room, within(room * 2**20, lambda: run(8)), flush=True)
-            assert not leftovers(), leftovers()
+            assert not leftovers(model), leftovers(model)
             assert torch.backends.mkldnn.enabled, name
-    assert fingerprint() == before
+    assert fingerprint(model) == before
     assert tune(2) == expected
     print("AS BEFORE")
 """
+)
 
 
 def test_allocations_that_fail(rounds):
