@@ -75,11 +75,13 @@ class Bench:
         """Pictures `f 3 h w` sampled from inverted noise, see `sample_latents`."""
         return self.decode(self.sample_latents(model, inversion, prompt, cfg, negative, kept))
 
-    def sample_latents(self, model, inversion, prompt: list, cfg: float, negative: list | None = None, kept=None):
+    def sample_latents(
+        self, model, inversion, prompt: list, cfg: float, negative: list | None = None, kept=None, guidance_end=1.0
+    ):
         """Latents `f c h w` sampled from inverted noise. `negative`: an empty prompt by default;
-        `kept`: keeps the clip outside a mask."""
+        `kept`: keeps the clip outside a mask; `guidance_end`: see there."""
         sample, noise, sigmas = pack("host.sampling").sample, inversion.noise, inversion.sigmas
-        return sample(model, noise, prompt, negative or self.empty, cfg, sigmas, kept)
+        return sample(model, noise, prompt, negative or self.empty, cfg, sigmas, kept, guidance_end)
 
     def attention_control(self, source: str, target: str, **options):
         """The node EI2 Attention Control for two prompts, with its defaults except for `options`."""

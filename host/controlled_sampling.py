@@ -22,7 +22,7 @@ from .inflation import require_inflation
 from .inputs import check_one_prompt, check_whole
 from .memory import sampling_within_memory
 from .null_text import scheduled_negative
-from .sampling import run, unguided
+from .sampling import last_guided, run, unguided
 from .unet import compute_dtype, require_unet, transformer_blocks
 
 
@@ -54,10 +54,10 @@ class ControlledGuider(comfy.samplers.CFGGuider):
     # the host looks under the name "positive" for what it shares with other prompts
     CONDS = {"source": ("source", "source negative"), "target": ("positive", "negative")}
 
-    def __init__(self, model, source: Guidance, target: Guidance, sigmas: torch.Tensor):
-        """`sigmas`: of the sampling."""
+    def __init__(self, model, source: Guidance, target: Guidance, sigmas: torch.Tensor, until: float):
+        """`sigmas`: of the sampling; `until`: the σ above which the target is guided."""
         super().__init__(model)
-        self.guidance, self.sigmas = {"source": source, "target": target}, sigmas
+        self.guidance, self.sigmas, self.until = {"source": source, "target": target}, sigmas, until
         conds = {}
         for name, (positive, negative) in self.CONDS.items():
             conds |= {positive: self.guidance[name].positive, negative: self.guidance[name].negative}
@@ -71,6 +71,9 @@ class ControlledGuider(comfy.samplers.CFGGuider):
             if name == "source":  # it retraces the inversion, which ran without other nodes' guidance
                 options = unguided(options)
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
+            cfg = self.guidance[name].cfg
+            if name == "target" and t.max() <= self.until:
+                cfg = 1.0
             denoised.append(
                 comfy.samplers.sampling_function(
                     self.inner_model,
@@ -78,7 +81,7 @@ class ControlledGuider(comfy.samplers.CFGGuider):
                     t,
                     self.conds[negative],
                     self.conds[positive],
-                    self.guidance[name].cfg,
+                    cfg,
                     model_options=options,
                     seed=seed,
                 )
@@ -95,12 +98,14 @@ def sample_controlled(
     negative: list,
     cfg: float,
     kept: KeptOutside | None = None,
+    guidance_end: float = 1.0,
 ) -> ControlledSample:
     """Deterministic DDIM of source and target from the same inverted noise `f c h w`.
 
     The source uses the inversion's null-text embeddings, if it has them, at the guidance they were optimised for;
-    otherwise no guidance, which retraces the inversion. The target uses `cfg`, and changes only where both LocalBlend
-    and `kept` allow it. Raises `ValueError` like `check_control`, and if the result is not finite.
+    otherwise no guidance, which retraces the inversion. The target uses `cfg` in the first `guidance_end` of the steps,
+    and changes only where both LocalBlend and `kept` allow it. Raises `ValueError` like `check_control`, and if the
+    result is not finite.
     """
     check_control(model, inversion, control, positive, negative)
     sigmas, steps = inversion.sigmas, len(inversion.sigmas) - 1
@@ -109,7 +114,7 @@ def sample_controlled(
     unet, stack = require_unet(model), require_inflation(model).stack
     controlled = ControlledUNet(control, steps, unet, stack, model.load_device)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
-    guider = ControlledGuider(clone, source, target, sigmas)
+    guider = ControlledGuider(clone, source, target, sigmas, last_guided(guidance_end, sigmas))
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
     itemsize = compute_dtype(model).itemsize
     held = lambda clip: controlled.kept_bytes(transformer_blocks(unet), clip, itemsize)

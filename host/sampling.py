@@ -93,19 +93,49 @@ def sample(
     cfg: float,
     sigmas: torch.Tensor,
     after_step: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
+    guidance_end: float = 1.0,
 ) -> torch.Tensor:
     """Deterministic DDIM from inverted noise `f c h w`, with classifier-free guidance; no noise is
-    added. `after_step`: as in `sample_ddim`."""
-    guider, sampler = plain_guider(model, positive, negative, cfg), comfy.samplers.sampler_object("ddim")
+    added. `after_step`: as in `sample_ddim`; `guidance_end`: the share of the steps, from the first, with guidance."""
+    guider = with_prompts(FirstStepsGuider(model, last_guided(guidance_end, sigmas)), positive, negative, cfg)
+    sampler = comfy.samplers.sampler_object("ddim")
     if after_step is not None:
         sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": after_step})
     with sampling_within_memory("sampling", model, noise, positive, guided=cfg != 1):
         return run(model, noise, guider, sampler, sigmas)
 
 
+def last_guided(share: float, sigmas: torch.Tensor) -> float:
+    """The σ above which steps are guided, if the first `share` of them are; `sigmas`: descending, one more than
+    steps."""
+    return sigmas[round(share * (len(sigmas) - 1))].item()
+
+
+class FirstStepsGuider(comfy.samplers.CFGGuider):
+    """The host's classifier-free guidance at noise levels above `until`; from there on the prompt runs alone, in half
+    the time. What an object looks like is decided in the first steps."""
+
+    def __init__(self, model, until: float):
+        super().__init__(model)
+        self.until = until
+
+    def predict_noise(self, x, timestep, *args, **options):
+        cfg = self.cfg
+        if timestep.max() <= self.until:
+            self.cfg = 1.0
+        try:
+            return super().predict_noise(x, timestep, *args, **options)
+        finally:
+            self.cfg = cfg
+
+
 def plain_guider(model, positive: list, negative: list | None, cfg: float) -> comfy.samplers.CFGGuider:
     """The host's own classifier-free guidance; no guidance without a negative prompt."""
-    guider = comfy.samplers.CFGGuider(model)
+    return with_prompts(comfy.samplers.CFGGuider(model), positive, negative, cfg)
+
+
+def with_prompts(guider: comfy.samplers.CFGGuider, positive: list, negative: list | None, cfg: float):
+    """The guider with its prompts and strength."""
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)
     return guider

@@ -64,6 +64,16 @@ class EditSample(io.ComfyNode):
                     "Decode. Needs trajectory on in EI2 Invert. With LocalBlend, only what both allow "
                     "changes.",
                 ),
+                io.Float.Input(
+                    "guidance_end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="The share of the steps, from the first, that cfg acts in. The other steps run with the "
+                    "prompt alone, which takes half as long: what an object looks like is decided in the first steps.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The edited clip, for VAE Decode."),
@@ -81,7 +91,9 @@ class EditSample(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, inversion, positive, negative, cfg, control=None, mask=None) -> io.NodeOutput:
+    def execute(
+        cls, model, inversion, positive, negative, cfg, control=None, mask=None, guidance_end=1.0
+    ) -> io.NodeOutput:
         require_inflation(model)
         noise = clip_latents(model, {"samples": inversion.noise})
         check_sampling(model, inversion, positive, negative)
@@ -91,10 +103,10 @@ class EditSample(io.ComfyNode):
         if control is None:
             if inversion.unconditional is not None:
                 negative = scheduled_negative(model, negative, inversion, positive=positive)
-            edited = sample(model, noise, positive, negative, cfg, inversion.sigmas, kept)
+            edited = sample(model, noise, positive, negative, cfg, inversion.sigmas, kept, guidance_end)
             nothing = ExecutionBlocker("Connect an EI2 Attention Control to EI2 Edit Sample for this output.")
             return io.NodeOutput({"samples": edited}, nothing, nothing)
-        edit = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept)
+        edit = sample_controlled(model, noise, inversion, control, positive, negative, cfg, kept, guidance_end)
         maps = drawn(lambda: draw_maps(edit.maps, list(control.target.texts)))
         advice = font_advice(list(control.target.texts))
         if advice:
