@@ -71,8 +71,8 @@ class EditSample(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip="The share of the steps, from the first, that cfg acts in. The other steps run with the "
-                    "prompt alone, which takes half as long: what an object looks like is decided in the first steps.",
+                    tooltip="cfg acts in this share of the steps, counted from the first. The rest run with the prompt "
+                    "alone, in half the time.",
                 ),
             ],
             outputs=[

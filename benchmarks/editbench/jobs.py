@@ -68,6 +68,7 @@ def plan(split: str) -> list[Job]:
     if split == "dev":
         compared = dict.fromkeys((ours, reference, per_frame, methods.KEY_FRAME, methods.DRAWN), equal)
         options = {name: equal for name in METHODS if name not in compared}
+        options |= dict.fromkeys((methods.CONTROL, methods.BLEND), (methods.EQUAL, methods.HALF_GUIDED))
         options |= dict.fromkeys((ours, reference), methods.SEARCH)
         slow = dict.fromkeys((ours, reference), methods.SLOW)
         clips = motions_first(clips_of(split))

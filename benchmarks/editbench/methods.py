@@ -132,7 +132,8 @@ METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOI
 
 @dataclass(frozen=True)
 class Budget:
-    """What a method may spend, and on what. `strength`: of the tune, see `TuneResult.scaled`."""
+    """What a method may spend, and on what. `strength`: of the tune, see `TuneResult.scaled`; `guidance_end`: the share
+    of the steps, from the first, with guidance."""
 
     name: str
     steps: int = 25
@@ -140,10 +141,13 @@ class Budget:
     cfg: float = 3.0
     strength: float = 1.0
     ddim_steps: int = 12
+    guidance_end: float = 1.0
 
     def settings(self, method: Method) -> dict[str, Any]:
         """The settings that a row records; a row with other settings is out of date."""
         spent = {key: value for key, value in asdict(self).items() if key != "name"}
+        if self.guidance_end == 1:  # as in rows that are older than this setting
+            del spent["guidance_end"]
         if not method.tuned:
             del spent["steps"], spent["learning_rate"], spent["strength"]
         return {**spent, "inflation": dict(method.inflation), **method.guidance}
@@ -156,11 +160,14 @@ def learning(method: Method, budget: Budget) -> tuple:
 
 
 EQUAL = Budget("equal")  # rate and guidance are those of the bundled workflows with fixed steps, half as many steps
+HALF_GUIDED = Budget("guidance in half of the steps", guidance_end=0.5)
 SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose from
     Budget("50 steps", steps=50),
     Budget("100 steps", steps=100),
     Budget("cfg 5", cfg=5.0),
     Budget("24 DDIM steps", ddim_steps=24),
+    HALF_GUIDED,
+    Budget("guidance in half of the steps, cfg 5", cfg=5.0, guidance_end=0.5),
 )
 SLOW = (  # the settings of earlier versions
     Budget("200 steps, rate 1e-3, 50 DDIM steps", steps=200, learning_rate=1e-3, ddim_steps=50),

@@ -44,6 +44,13 @@ class Way:
     ddim_steps: int
 
 
+class Guidance(NamedTuple):
+    """As EI2 Edit Sample has them."""
+
+    cfg: float
+    end: float
+
+
 class Inverted(NamedTuple):
     """`model`: to edit with; `inverter`: to invert with; `measured`: the part of a row that all edits share."""
 
@@ -72,10 +79,11 @@ class Work:
         method, budget, rows = METHODS[case.method], case.budget, []
         way = Way(method.inversion, method.inverted_with, budget.steps, budget.strength, budget.ddim_steps)
         inverted = self.invert(way)
-        _, optimizing = self.optimize(way, method.null_text, budget.cfg)
+        guidance = Guidance(budget.cfg, budget.guidance_end)
+        _, optimizing = self.optimize(way, method.null_text, guidance.cfg)
         tuning = self.learned[budget.steps][1] if method.tuned else Cost()
         for (*about, edit, seed), inputs in self.job.inputs_of(case).items():
-            pictures, scores, editing = self.edit(way, replace(method, name=""), budget.cfg, edit)
+            pictures, scores, editing = self.edit(way, replace(method, name=""), guidance, edit)
             row = {
                 "split": self.job.split,
                 **dict(zip(("method", "budget", "clip"), about)),
@@ -139,15 +147,16 @@ class Work:
         inputs = (inverted.inverter, inverted.inversion, self.video.source)
         return self.bench.with_null_text(*inputs, inner_steps, cfg), cost()
 
-    def _edit(self, way: Way, method: Method, cfg: float, kind: str) -> tuple:
+    def _edit(self, way: Way, method: Method, guidance: Guidance, kind: str) -> tuple:
         """The edited frames `f 3 h w`, their measures, and the cost."""
-        bench, model, (inversion, _) = self.bench, self.invert(way).model, self.optimize(way, method.null_text, cfg)
+        bench, model = self.bench, self.invert(way).model
+        inversion, _ = self.optimize(way, method.null_text, guidance.cfg)
         edit = next(edit for edit in self.clip.edits if edit.kind == kind)
         if method.control is None:
-            latents, spent = self.plain(way, method.null_text, cfg, kind)
+            latents, spent = self.plain(way, method.null_text, guidance, kind)
             cost, more = self._cost(), {}
             if method.key_frame:
-                carried = edit.changes.keys() <= OBJECT and self._carried(way, method, latents, cfg, edit)
+                carried = edit.changes.keys() <= OBJECT and self._carried(way, method, latents, guidance, edit)
                 more, latents = {"carried": carried is not False}, latents if carried is False else carried
             pictures, cost = bench.decode(latents), cost()
             cost = Cost(spent.seconds + cost.seconds, max(spent.peak, cost.peak))
@@ -157,22 +166,24 @@ class Work:
             controlled(bench, self.clip, edit, method.control),
             pack("host.controlled_sampling").sample_controlled,
         )
-        both = run(model, inversion.noise, inversion, guide, guide.target_conditioning, bench.empty, cfg)
+        options = guidance.cfg, None, guidance.end
+        both = run(model, inversion.noise, inversion, guide, guide.target_conditioning, bench.empty, *options)
         pictures, cost = bench.decode(both.target), cost()
         source = min(psnr(bench.decode(both.source), self.video.frames), PSNR_LIMIT)
         return pictures, {**score(pictures, self.clip, edit, bench.judge), "source_psnr": source}, cost
 
-    def _plain(self, way: Way, null_text: int, cfg: float, kind: str) -> tuple:
+    def _plain(self, way: Way, null_text: int, guidance: Guidance, kind: str) -> tuple:
         """The latents of an edit by guidance alone, and the cost."""
         edit = next(edit for edit in self.clip.edits if edit.kind == kind)
         prompt, cost = self.bench.encode(edit.target_prompt), self._cost()
-        latents = self.bench.sample_latents(self.invert(way).model, self.optimize(way, null_text, cfg)[0], prompt, cfg)
+        inputs = self.invert(way).model, self.optimize(way, null_text, guidance.cfg)[0], prompt, guidance.cfg
+        latents = self.bench.sample_latents(*inputs, guidance_end=guidance.end)
         return latents, cost()
 
-    def _carried(self, way: Way, method: Method, latents, cfg: float, edit: Edit):
+    def _carried(self, way: Way, method: Method, latents, guidance: Guidance, edit: Edit):
         """The edit's latents after EI2 Carry Key Frame; False if the edit changed too little, or too much, to carry."""
         bench, node = self.bench, pack("nodes.carry_key_frame").CarryKeyFrame
-        model, inversion = self.invert(way).model, self.optimize(way, method.null_text, cfg)[0]
+        model, inversion = self.invert(way).model, self.optimize(way, method.null_text, guidance.cfg)[0]
         middle = len(edit.views) // 2
         picture = render(edit.views[middle : middle + 1]).movedim(1, -1) if method.key_frame == "drawn" else None
         prompt, given = bench.encode(edit.target_prompt), {"samples": latents}

@@ -180,7 +180,7 @@ OPTIONAL = {
         "cache": "BOOLEAN",
         "trajectory": "BOOLEAN",
     },
-    "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK"},
+    "EI2_EditSample": {"control": "EI2_CONTROL", "mask": "MASK", "guidance_end": "FLOAT"},
     "EI2_CarryKeyFrame": {"key_frame": "IMAGE", "mask": "MASK", "skip_unsuitable": "BOOLEAN"},
     "EI2_ShiftProbe": {"compare_with": "MODEL"},
     "EI2_OneShotTune": {
