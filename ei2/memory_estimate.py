@@ -15,10 +15,10 @@ import torch
 
 from .attention import MAX_TOKENS
 from .ffam import frames_at_once, gathers_again
+from .optimizers import ADAMW, BYTES
 from .settings import InflationSettings
 
 FULL = 4  # bytes of float32
-LEARNED = 4 * FULL  # AdamW: a parameter, its gradient and two moments
 FEED_FORWARD = 12  # numbers per pixel and channel kept: both halves of the GEGLU's input, and the GELU
 RUNNING = 24  # the same at the GEGLU's product without gradients: its factors and the features around it
 SCRATCH = 1.2  # memory that a CPU's kernels allocate without gradients, relative to torch's tensors
@@ -93,7 +93,7 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Need:
-    """Memory in bytes. `weights`: the model's; `learned`: the trained parameters, with gradients and optimiser state;
+    """Memory in bytes. `weights`: the model's; `learned`: the trained parameters, with gradients and optimizer state;
     `kept`: activations kept for the backward pass; `working`: everything else at the peak."""
 
     weights: int
@@ -115,10 +115,10 @@ class Estimate:
     arithmetic: Arithmetic
     text: int = 77
 
-    def training(self, clip: Clip, checkpointing: bool, learns: bool = True) -> Need:
-        """The memory of a training step. `learns`: the temporal modules and the query projections are trained, as in
-        one-shot tuning; otherwise gradients only pass through, as in null-text optimisation."""
-        kept, largest, again, reached = 0.0, 0.0, 0.0, False
+    def training(self, clip: Clip, checkpointing: bool, optimizer: str | None = ADAMW) -> Need:
+        """The memory of a training step. `optimizer`: of the temporal modules and the query projections, as in one-shot
+        tuning; None if gradients only pass through, as in null-text optimisation."""
+        kept, largest, again, reached, learns = 0.0, 0.0, 0.0, False, optimizer is not None
         for layer in self.shape.layers:
             reached = reached or layer.kind == "transformer"  # no gradients pass the layers before the first one
             if reached:
@@ -126,7 +126,7 @@ class Estimate:
                 kept += around + layer.depth * (inputs if checkpointing else sum(modules))
                 largest = max(largest, *modules)
                 again = max(again, self._spatial(layer, clip)[1]) if layer.kind == "transformer" else again
-        learned = LEARNED * (self._temporal_weights() + 2 * self._squares()) * learns
+        learned = BYTES.get(optimizer, 0) * (self._temporal_weights() + 2 * self._squares())
         working = largest * (BACKWARD + checkpointing) + again
         return Need(self.shape.weight_bytes, learned, round(kept), round(working))
 

@@ -12,6 +12,7 @@ from . import PIXELS_PER_LATENT, tensor_file
 from .checked import Damaged, finite, made, numbers, same_shapes, tensor, value
 from .digest import digest
 from .model_identity import ModelIdentity, check_base
+from .optimizers import first_state
 from .settings import InflationSettings
 from .tuning import TrainingState, TuneSettings
 
@@ -106,16 +107,17 @@ def check_snapshot(path: Path) -> None:
     _read(path, look=True)
 
 
-def check_fits(state: TrainingState, weights: dict[str, torch.Tensor], parameters: list[torch.Tensor]) -> None:
+def check_fits(
+    state: TrainingState, weights: dict[str, torch.Tensor], parameters: list[torch.Tensor], optimizer: str
+) -> None:
     """Raises `BadFile` unless the state has everything needed to resume: tensors with the names and shapes of the
-    trained `weights`, and moments for each of the `parameters`."""
+    trained `weights`, and the moments that the `optimizer` of that name keeps of each of the `parameters`."""
     with tensor_file.making_sense(Path(state.file)):
         same_shapes(state.weights, weights, "its weights")
         if len(state.moments) != len(parameters):
             raise Damaged(f"it holds moments of {len(state.moments)} weights instead of {len(parameters)}")
         for moments, parameter in zip(state.moments, parameters):
-            expected = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-            same_shapes(moments, expected, "its moments")
+            same_shapes(moments, first_state(optimizer, parameter.to("meta")), "its moments")
 
 
 def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:

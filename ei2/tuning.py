@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 import torch
 
+from . import optimizers
 from .windows import draw_window
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, slice], torch.Tensor]
@@ -29,6 +30,7 @@ class TuneSettings:
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
     window_frames: int = 0  # frames per step, from a window anywhere in the clip; 0: the whole clip
+    optimizer: str = optimizers.ADAMW
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class TrainingState:
     """The state after a step; a run resumed from it gives the same result as an uninterrupted one. The tensors are
     those of the running training: write or copy them before the next step.
 
-    `losses` of the steps so far; `moments`: AdamW's state per parameter; `random`: the state of the noise
+    `losses` of the steps so far; `moments`: the optimizer's state per parameter; `random`: the state of the noise
     generator; `scaler`: the state of fp16's gradient scaler; `weights`: all trained tensors by name,
     including the singular vectors of the spectral norms, which the caller of `tune` fills in and restores;
     `file`: the name of the file it came from.
@@ -101,9 +103,7 @@ def tune(
     each loss one step late, and the weights at the end.
     """
     parameters, device = list(parameters), clean.device
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = optimizers.make(settings.optimizer, parameters, settings.learning_rate, settings.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     generator = torch.Generator("cpu").manual_seed(settings.seed)  # the same on every device
     draws = Random(settings.seed)  # a separate generator, so the noise does not depend on window_frames
@@ -121,8 +121,8 @@ def tune(
 
     if start:
         losses = [torch.tensor(loss, device=device) for loss in start.losses]
-        moments = {i: {name: value.clone() for name, value in moment.items()} for i, moment in enumerate(start.moments)}
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, moments in zip(parameters, start.moments, strict=True):  # `load_state_dict` would change types
+            optimizer.state[parameter] = {name: value.to(device, copy=True) for name, value in moments.items()}
         generator.set_state(start.random)
         scaler.load_state_dict(start.scaler)
         for _ in losses:

@@ -18,6 +18,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock,
 
 from ..ei2 import PIXELS_PER_LATENT
 from ..ei2.memory_estimate import Arithmetic, Clip, Estimate, Layer, Need, UNetShape
+from ..ei2.optimizers import ADAMW, FACTORED
 from ..ei2.settings import PRESETS
 from ..ei2.tuning import PRECISIONS
 from .inflation import inflation_of
@@ -25,6 +26,7 @@ from .unet import require_unet
 from .windows import context_windows
 
 FEWER = "fewer frames (max_frames of EI2 Load Video) or smaller ones (width and height)"
+WORTH = 0.95  # another optimizer is advised if it brings the need below this share
 MARGIN, CPU_MARGIN = 1.2, 1.5  # factors for heap fragmentation: torch's heap on a GPU has less of it than C's
 
 # Only CUDA has its own exception. These are the messages of other allocators: torch's for main memory (Linux, Windows),
@@ -128,16 +130,16 @@ class TrainingPlan:
 
 
 def plan_training(
-    doing: str, model, latents: torch.Tensor, choice: str, precision: str, prompt: list, learns: bool
+    doing: str, model, latents: torch.Tensor, choice: str, precision: str, prompt: list, optimizer: str | None
 ) -> TrainingPlan:
     """Plans work with gradients on `latents` `f c h w`, and logs the memory it needs and the free memory.
 
     `doing`: the work, as a noun; `choice`: checkpointing on, off, or auto (only if the work does not fit otherwise);
-    `precision`: of the arithmetic; `learns`: whether weights of the model are trained, not only the text. Raises
+    `precision`: of the arithmetic; `optimizer`: of the weights that are trained; None if only the text is. Raises
     `ValueError` if the device's total memory is too small.
     """
     estimate, clip = training_estimate(model, precision, prompt), clip_of(latents)
-    needs = {on: estimate.training(clip, on, learns) for on in (False, True)}
+    needs = {on: estimate.training(clip, on, optimizer) for on in (False, True)}
     device = model.load_device
     free, total = available_memory(device), total_memory(device)
     loaded = needs[True].weights if device.type == "cpu" else 0  # on a CPU, the model's weights are in memory already
@@ -146,14 +148,17 @@ def plan_training(
     need = needs[checkpointing]
     how = f" {'with' if checkpointing else 'without'} gradient checkpointing"
     _log(doing, latents, need, free + loaded, how, device)
+    lean = optimizer == ADAMW and estimate.training(clip, True, FACTORED).total < WORTH * needs[True].total
     if need.total <= total:
-        remedy = f"Set window_frames below {clip.frames}" if learns else ""
+        remedy = f"Set window_frames below {clip.frames}" if optimizer else ""
+        remedy = f"Set optimizer to {FACTORED}" if lean else remedy
         remedy = remedy if checkpointing else "Set gradient_checkpointing to on"
         return TrainingPlan(checkpointing, need.total - need.weights, remedy)
-    most = estimate.frames_that_fit(clip, total, lambda clip: estimate.training(clip, True, learns))
+    most = estimate.frames_that_fit(clip, total, lambda clip: estimate.training(clip, True, optimizer))
     remedy = "" if checkpointing else "set gradient_checkpointing to auto, "
-    remedy += "set precision to auto, " if learns and precision == "fp32" and device.type != "cpu" else ""
-    remedy += f"set window_frames to {most} or fewer, or " if learns and most > 1 else ""
+    remedy += f"set optimizer to {FACTORED}, " if lean else ""
+    remedy += "set precision to auto, " if optimizer and precision == "fp32" and device.type != "cpu" else ""
+    remedy += f"set window_frames to {most} or fewer, or " if optimizer and most > 1 else ""
     raise ValueError(_cannot_fit(doing, latents, need, total, remedy, most))
 
 

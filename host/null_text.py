@@ -54,7 +54,7 @@ def inverted_for_guidance(
     `positive`: for the inversion; `prompt`: for guided sampling; `keep`: whether to keep the trajectory."""
     precision = null_text_precision(model)
     # checks the memory first; the inversion alone might fit, and takes long
-    plan_training("null-text optimisation", model, source, "auto", precision, prompt, learns=False)
+    plan_training("null-text optimisation", model, source, "auto", precision, prompt, optimizer=None)
     trajectory, inner_steps = [], steps * settings.inner_steps
     on_latents = lambda latents: trajectory.append(latents.cpu())
     noise, sigmas = invert(model, source, positive, steps, refine, on_latents, inner_steps)
@@ -91,7 +91,7 @@ def null_text(
     """
     check_null_text(source, empty, settings)
     doing, latents = "null-text optimisation", trajectory[0]
-    plan = plan_training(doing, model, latents, checkpointing, precision, source, learns=False)
+    plan = plan_training(doing, model, latents, checkpointing, precision, source, optimizer=None)
     with explained_out_of_memory(doing, latents, ""), gradients():
         trajectory = [latents.clone() for latents in trajectory]
         inflation = inflation_of(model)

@@ -94,7 +94,8 @@ def tune_model(
     inflation = require_inflation(model)
     frames = min(settings.window_frames or len(latents), len(latents))  # per step
     seen = latents[:frames]
-    plan = plan_training("tuning", model, seen, gradient_checkpointing, settings.precision, positive, learns=True)
+    asked = gradient_checkpointing, settings.precision, positive, settings.optimizer
+    plan = plan_training("tuning", model, seen, *asked)
     about = {
         "frames": frames,
         "size": tuple(latents.shape[2:]),
@@ -104,7 +105,7 @@ def tune_model(
     }
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
-        trained = Trainable(model, start)
+        trained = Trainable(model, start, settings.optimizer)
         unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
         clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
         clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
@@ -188,9 +189,9 @@ def _denoiser(guider, total: int, options: dict) -> Denoise:
 
 class Trainable:
     """Float32 copies of the temporal modules, normalized during training, and additions to the q projections, initially
-    zero; both on the MODEL's device. `start`: the state of an earlier run."""
+    zero; both on the MODEL's device. `start`: the state of an earlier run; `optimizer`: that of the run."""
 
-    def __init__(self, model, start: TrainingState | None = None):
+    def __init__(self, model, start: TrainingState | None, optimizer: str):
         self.inflation, device = require_inflation(model), model.load_device
         blocks, settings = transformer_blocks(require_unet(model)), self.inflation.settings
         self.stack = TemporalStack.ordinary(model, settings, self.inflation.stack.state_dict()).train()
@@ -202,7 +203,7 @@ class Trainable:
         self.queries = {path: torch.nn.Parameter(weight) for path, weight in zeros.items()}
         if start:
             if start.file:
-                check_fits(start, self._state(), self.parameters())
+                check_fits(start, self._state(), self.parameters(), optimizer)
             self._restore(start.weights)
 
     def parameters(self) -> list[torch.nn.Parameter]:

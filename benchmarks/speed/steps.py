@@ -167,7 +167,7 @@ class Steps:
         plan = pack("host.memory").plan_training
         inputs = (self.inflated[OURS], place.latents(), "auto", self.precision, self.subject.prompt())
         try:
-            return plan("tuning", *inputs, learns=True).checkpointing
+            return plan("tuning", *inputs, pack("ei2.optimizers").ADAMW).checkpointing
         except ValueError:  # too large for the device; the run will report it
             return True
 

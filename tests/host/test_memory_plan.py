@@ -16,7 +16,7 @@ def test_auto_checkpoints_when_memory_is_short(model, inflate, source, estimates
     inflated = inflate(model)
 
     def plan(frames, choice="auto"):
-        return estimates.plan_training("tuning", inflated, of_size(frames), choice, "fp32", source, learns=True)
+        return estimates.plan_training("tuning", inflated, of_size(frames), choice, "fp32", source, "AdamW")
 
     estimate = estimates.training_estimate(inflated, "fp32", source)
     plain = lambda clip: estimate.training(clip, False)
@@ -37,7 +37,7 @@ def test_what_can_never_fit_is_refused_before_it_starts(model, inflate, tune, so
     fits = int(str(found.value).rsplit("about ", 1)[1].split()[0])
 
     def plan(frames):
-        return estimates.plan_training("tuning", inflated, of_size(frames), "on", "fp32", source, learns=True)
+        return estimates.plan_training("tuning", inflated, of_size(frames), "on", "fp32", source, "AdamW")
 
     assert plan(fits).checkpointing
     with pytest.raises(ValueError, match="would fit"):

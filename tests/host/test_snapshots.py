@@ -111,6 +111,17 @@ def test_a_cancelled_run_on_windows_goes_on_exactly(model, inflate, node, bar, f
         node(inflated, clip, window_frames=3, resume_from=file.name)
 
 
+def test_a_cancelled_run_of_the_other_optimizer_goes_on_exactly(model, inflate, node, bar, folder, random_clip):
+    inflated, clip = inflate(model), random_clip()
+    expected, _ = node(inflated, clip, optimizer="factored AdamW")
+    assert expected.losses != node(inflated, clip)[0].losses
+    cancelled_at(5, bar, node, inflated, clip, optimizer="factored AdamW", snapshot_every=EVERY)
+    (file,) = folder.iterdir()
+    assert_same(node(inflated, clip, optimizer="factored AdamW", resume_from=file.name)[0], expected)
+    with pytest.raises(ValueError, match="optimizer factored AdamW, but this tuning has AdamW"):
+        node(inflated, clip, resume_from=file.name)
+
+
 def test_a_finished_run_goes_on_with_more_steps(model, inflate, node, folder, random_clip):
     inflated, clip = inflate(model), random_clip()
     first, _ = node(inflated, clip, steps=3, snapshot_every=100)

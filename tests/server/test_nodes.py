@@ -188,6 +188,7 @@ OPTIONAL = {
         "resume_from": "COMBO",
         "preview_every": "INT",
         "window_frames": "INT",
+        "optimizer": "COMBO",
     },
     "EI2_SaveTune": {"prompt": "STRING"},
     "EI2_ReconstructionCheck": {"vae_only": "IMAGE"},

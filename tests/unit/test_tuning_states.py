@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 
+from ei2.optimizers import FACTORED
 from ei2.tuning import NonFiniteLoss, TrainingState, TuneSettings
 
 from .small_tuning import SCHEDULE, Denoiser, clip, run, tune
@@ -35,9 +36,13 @@ def stopped_after(done: int, settings: TuneSettings, every: int):
     return states
 
 
-@pytest.mark.parametrize("precision, window_frames", [("fp32", 0), ("bf16", 0), ("fp32", 2)])
-def test_a_resumed_run_ends_as_an_unbroken_one(precision, window_frames):
-    settings = TuneSettings(11, learning_rate=1e-2, seed=2, precision=precision, window_frames=window_frames)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"precision": "bf16"}, {"window_frames": 2}, {"optimizer": FACTORED}],
+    ids=lambda options: str(options),
+)
+def test_a_resumed_run_ends_as_an_unbroken_one(options):
+    settings = TuneSettings(11, learning_rate=1e-2, seed=2, **options)
     expected, losses = run(settings)
     states = stopped_after(8, settings, every=4)
     assert list(states) == [4, 8]  # the one of the step at which it is cancelled, too
