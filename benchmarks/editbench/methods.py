@@ -42,7 +42,7 @@ class Method:
     learns the clip; `inversion`: options of the model for inversion, if it is a different one; `inverted_with`:
     the prompt of the inversion, "source" or "empty"; `null_text`: inner steps of null-text optimisation, 0 for
     none; `control`: attention control, if any; `key_frame`: what EI2 Carry Key Frame carries, a frame of the edit
-    ("own") or the correct one ("drawn"), where only the object changes.
+    ("own") or the correct one ("drawn"), where only the object changes; `denoise`: of that node, if not its default.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Method:
     null_text: int = 0
     control: ControlSettings | None = None
     key_frame: str | None = None
+    denoise: float | None = None
 
     @property
     def guidance(self) -> dict[str, Any]:
@@ -63,6 +64,7 @@ class Method:
             "null_text": self.null_text or None,
             "control": self.control and asdict(self.control),
             "key_frame": self.key_frame,
+            "denoise": self.denoise,
         }
         return {name: part for name, part in parts.items() if part}
 
@@ -121,6 +123,8 @@ CHOICES = (  # other values for choices the paper leaves open, tried on the deve
     _changed("IC over channels", centering="channels"),
     _changed("strict normalization", normalization="strict"),
     _changed("normalized v and o", normalization_scope="vo"),
+    *(Method(f"{KEY_FRAME}, denoise {d:g}", key_frame="own", denoise=d) for d in (0.1, 0.2)),
+    *(Method(f"{DRAWN}, denoise {d:g}", key_frame="drawn", denoise=d) for d in (0.1, 0.2)),
 )
 CONTROL_CHOICES = (  # values of EI2's control, also tried on the development split only
     *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),
@@ -142,21 +146,23 @@ class Budget:
     strength: float = 1.0
     ddim_steps: int = 12
     guidance_end: float = 1.0
+    optimizer: str = "AdamW"
 
     def settings(self, method: Method) -> dict[str, Any]:
         """The settings that a row records; a row with other settings is out of date."""
         spent = {key: value for key, value in asdict(self).items() if key != "name"}
-        if self.guidance_end == 1:  # as in rows that are older than this setting
-            del spent["guidance_end"]
         if not method.tuned:
-            del spent["steps"], spent["learning_rate"], spent["strength"]
+            del spent["steps"], spent["learning_rate"], spent["strength"], spent["optimizer"]
+        for later, usual in {"guidance_end": 1.0, "optimizer": "AdamW"}.items():  # rows may be older than these
+            if spent.get(later) == usual:
+                del spent[later]
         return {**spent, "inflation": dict(method.inflation), **method.guidance}
 
 
 def learning(method: Method, budget: Budget) -> tuple:
     """What tuning depends on, apart from its number of steps: fewer steps are a snapshot of a longer run. Cases with
     the same value share a tuning; without tuning they share only the model."""
-    return method.preset, method.inflation, budget.learning_rate if method.tuned else None
+    return method.preset, method.inflation, (budget.learning_rate, budget.optimizer) if method.tuned else None
 
 
 EQUAL = Budget("equal")  # rate and guidance are those of the bundled workflows with fixed steps, half as many steps
@@ -168,6 +174,7 @@ SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose f
     Budget("24 DDIM steps", ddim_steps=24),
     HALF_GUIDED,
     Budget("guidance in half of the steps, cfg 5", cfg=5.0, guidance_end=0.5),
+    Budget("factored AdamW", optimizer="factored AdamW"),
 )
 SLOW = (  # the settings of earlier versions
     Budget("200 steps, rate 1e-3, 50 DDIM steps", steps=200, learning_rate=1e-3, ddim_steps=50),

@@ -27,7 +27,7 @@ PRECISION = "bf16"  # of the tuning, as on a GPU; also faster on CPUs with bf16 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, and the peak of the memory in bytes."""
+    """Seconds (of a CPU, or of the wall clock with a GPU), and the peak of the memory in bytes."""
 
     seconds: float = 0.0
     peak: int = 0
@@ -112,8 +112,9 @@ class Work:
                 if step.number in stops:
                     learned[step.number] = step.learned(), cost()
 
-        rate = self.job.cases[0].budget.learning_rate
-        settings = {"learning_rate": rate, "seed": self.job.seed, "precision": PRECISION}
+        budget = self.job.cases[0].budget
+        settings = {"learning_rate": budget.learning_rate, "optimizer": budget.optimizer}
+        settings |= {"seed": self.job.seed, "precision": PRECISION}
         self.bench.tune(self.inflated, self.video, max(stops), loop, **settings)
         return learned
 
@@ -189,14 +190,16 @@ class Work:
         prompt, given = bench.encode(edit.target_prompt), {"samples": latents}
         connected = {"model": model, "inversion": inversion, "latent": given, "positive": prompt, "key_frame": picture}
         connected |= {"negative": bench.empty, "vae": bench.vae, "skip_unsuitable": True}
+        connected |= {} if method.denoise is None else {"denoise": method.denoise}
         carried = node.execute(**{**defaults_of(node), **connected}).args[0]
         return False if carried is given else carried["samples"]
 
     def _cost(self) -> Callable[[], Cost]:
         """Starts to measure; the result returns the cost so far."""
         start_peak(self.bench.on_gpu)
-        begin = time.perf_counter()
-        return lambda: Cost(time.perf_counter() - begin, peak_bytes(self.bench.on_gpu))
+        clock = time.perf_counter if self.bench.on_gpu else time.process_time  # other processes may use a CPU, too
+        begin = clock()
+        return lambda: Cost(clock() - begin, peak_bytes(self.bench.on_gpu))
 
 
 def rounded(value: Any) -> Any:

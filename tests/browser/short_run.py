@@ -47,7 +47,8 @@ def run_short(editor: Editor, path: Path, folder: Path, timeout: float = 300) ->
 def shortened(workflow: dict) -> dict:
     """A copy of a workflow in the editor's format, to be opened in the editor."""
     workflow = copy.deepcopy(workflow)
-    windowed = any(node["type"] == "EI2_OneShotTune" and node["widgets_values"][-1] for node in workflow["nodes"])
+    tunes = [node for node in workflow["nodes"] if node["type"] == "EI2_OneShotTune"]
+    windowed = any(node["widgets_values"][widgets(node).index("window_frames")] for node in tunes)
     subgraphs = [subgraph["id"] for subgraph in workflow.get("definitions", {}).get("subgraphs", [])]
     for node in workflow["nodes"]:
         if node["type"] == CHECKPOINT:
@@ -62,9 +63,14 @@ def shortened(workflow: dict) -> dict:
     return workflow
 
 
+def widgets(node: dict) -> list[str]:
+    """The names of a node's widgets, in the order of its values."""
+    return [entry["name"] for entry in node.get("inputs", []) if "widget" in entry]
+
+
 def shorten(workflow: dict, node: dict, values: dict) -> None:
     """Sets a node's inputs, and takes off what is linked to them."""
-    names = [entry["name"] for entry in node.get("inputs", []) if "widget" in entry]
+    names = widgets(node)
     for entry in node.get("inputs", []):
         if entry["name"] in values and entry.get("link") is not None:
             remove_link(workflow, entry["link"])
