@@ -20,6 +20,7 @@ IN_THE_NAME = (
     "null_text",
     "control",
     "key_frame",
+    "denoise",
 )  # settings that the method's name implies
 
 
