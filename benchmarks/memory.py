@@ -26,7 +26,12 @@ from benchmarks.stable_diffusion import UNETS
 from devtools import in_process
 from devtools.environment import ROOT
 
-WORKS = ("tune", "tune, checkpointing", "invert", "edit")
+TUNINGS = {  # checkpointing, optimizer
+    "tune": (False, "AdamW"),
+    "tune, checkpointing": (True, "AdamW"),
+    "tune, checkpointing, factored AdamW": (True, "factored AdamW"),
+}
+WORKS = (*TUNINGS, "invert", "edit")
 FRAMES = (8, 16, 24)
 PIXELS = {"mini": (64, 128, 192), "sd15": (256, 384, 512), "sdxl": (768, 1024)}
 # Makes the C library return each tensor's memory at once, so the peak is memory in use. Otherwise
@@ -74,7 +79,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
             need = _estimate(estimates, *inputs, work, precision, device)
             peak = None
             if real:
-                way = Way(OURS, precision, {"tune": False, "tune, checkpointing": True}.get(work))
+                way = Way(OURS, precision, *TUNINGS.get(work, ()))
                 run = partial(steps.runner, work.partition(",")[0], way)
                 run(Place(2, 64, 64))(1)  # loads the model and warms up
                 peak = _peak(lambda: run(place)(1), need.weights, on_gpu)
@@ -93,8 +98,8 @@ def _peak(run, weights: int, on_gpu: bool) -> int:
 
 def _estimate(estimates, model, prompt, latents, work: str, precision: str, device: str):
     clip = estimates.clip_of(latents)
-    if work.startswith("tune"):
-        return estimates.training_estimate(model, precision, prompt).training(clip, work != "tune")
+    if work in TUNINGS:
+        return estimates.training_estimate(model, precision, prompt).training(clip, *TUNINGS[work])
     estimate = estimates.inference_estimate(model, prompt)
     if device != "cpu" and not uses_gpu(device):  # the host would compute there
         estimate = replace(estimate, arithmetic=replace(estimate.arithmetic, fused=True))

@@ -66,14 +66,14 @@ def plan(split: str) -> list[Job]:
     if split == "quick":
         return _jobs(split, dict.fromkeys((reference, ours, methods.BLEND, "Vid2Vid-zero"), (methods.QUICK,)), seed=0)
     if split == "dev":
-        compared = dict.fromkeys((ours, reference, per_frame, methods.KEY_FRAME, methods.DRAWN), equal)
-        options = {name: equal for name in METHODS if name not in compared}
-        options |= dict.fromkeys((methods.CONTROL, methods.BLEND), (methods.EQUAL, methods.HALF_GUIDED))
+        compared = dict.fromkeys((ours, reference, methods.KEY_FRAME, methods.DRAWN), equal)
+        options = {name: equal for name in METHODS if name not in (*compared, per_frame)}
+        options |= dict.fromkeys((methods.CONTROL, methods.BLEND), (methods.EQUAL, methods.GUIDED))
         options |= dict.fromkeys((ours, reference), methods.SEARCH)
         slow = dict.fromkeys((ours, reference), methods.SLOW)
         clips = motions_first(clips_of(split))
         third = clips[: len(clips) // 3]
-        order = [(compared, clips), (options, third), (slow, third)]  # a clip of the third is tuned on twice
+        order = [(compared, clips), (options, third), ({per_frame: equal}, clips), (slow, third)]
         return [job for budgets, some in order for job in _jobs(split, budgets, 0, some)]
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")

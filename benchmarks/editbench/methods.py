@@ -165,16 +165,15 @@ def learning(method: Method, budget: Budget) -> tuple:
     return method.preset, method.inflation, (budget.learning_rate, budget.optimizer) if method.tuned else None
 
 
-EQUAL = Budget("equal")  # rate and guidance are those of the bundled workflows with fixed steps, half as many steps
-HALF_GUIDED = Budget("guidance in half of the steps", guidance_end=0.5)
+EQUAL = Budget("equal", guidance_end=0.5)  # as in the bundled workflows
+GUIDED = replace(EQUAL, name="guidance in all steps", guidance_end=1.0)
 SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose from
-    Budget("50 steps", steps=50),
-    Budget("100 steps", steps=100),
-    Budget("cfg 5", cfg=5.0),
-    Budget("24 DDIM steps", ddim_steps=24),
-    HALF_GUIDED,
-    Budget("guidance in half of the steps, cfg 5", cfg=5.0, guidance_end=0.5),
-    Budget("factored AdamW", optimizer="factored AdamW"),
+    GUIDED,
+    replace(EQUAL, name="cfg 5", cfg=5.0),
+    replace(EQUAL, name="50 steps", steps=50),
+    replace(EQUAL, name="24 DDIM steps", ddim_steps=24),
+    replace(EQUAL, name="100 steps", steps=100),
+    replace(EQUAL, name="factored AdamW", optimizer="factored AdamW"),
 )
 SLOW = (  # the settings of earlier versions
     Budget("200 steps, rate 1e-3, 50 DDIM steps", steps=200, learning_rate=1e-3, ddim_steps=50),

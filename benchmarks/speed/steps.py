@@ -79,11 +79,12 @@ def load(name: str, device: str) -> Subject:
 @dataclass(frozen=True)
 class Way:
     """How a step is done. `method`: a preset of the pack, or one of `LITERALS`; `dtype`: of the arithmetic;
-    `checkpointing`: whether the backward pass recomputes activations, None if there is none."""
+    `checkpointing`: whether the backward pass recomputes activations, None if there is none; `optimizer`: of tuning."""
 
     method: str
     dtype: str
     checkpointing: bool | None = None
+    optimizer: str = "AdamW"
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,10 @@ class Steps:
             return True
 
     def _tune(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
-        settings, checkpointing = pack("ei2.tuning").TuneSettings(steps, precision=way.dtype), way.checkpointing
+        settings = pack("ei2.tuning").TuneSettings(steps, precision=way.dtype, optimizer=way.optimizer)
         inputs = (self.inflated[way.method], place.latents(), self.subject.prompt(), settings)
         tune, mark_each = pack("host.tuning").tune_model, lambda steps: [marks() for _ in steps]
-        tune(*inputs, "on" if checkpointing else "off", mark_each)
+        tune(*inputs, "on" if way.checkpointing else "off", mark_each)
 
     def _invert(self, way: Way, place: Place, steps: int, marks: Marks) -> None:
         self.sampling.invert(self.inflated[way.method], place.latents(), self.subject.prompt(), steps, 0, marks)
