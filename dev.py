@@ -22,6 +22,7 @@ CHECKS = {"public": "devtools.checks.public", "manager": "devtools.checks.manage
 BENCHMARKS = {
     "batch": "benchmarks.batch.run",
     "edit": "benchmarks.editbench.run",
+    "first-edit": "benchmarks.first_edit",
     "key-frame": "benchmarks.key_frame",
     "long": "benchmarks.longclips.run",
     "mask": "benchmarks.mask",

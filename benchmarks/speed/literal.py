@@ -167,16 +167,16 @@ class LiteralTuning:
 
     `autoencoder`: the host's, copied; `pixels`: `f 3 h w` in -1..1; `context`: `1 n c`; `half`: the dtype of the
     autocast, the autoencoder, latents and prompt, float32 for none; `once`: encodes the clip in the first step only,
-    the script in every step.
+    the script in every step; `rate`: the learning rate, by default the script's.
     """
 
-    def __init__(self, unet: LiteralUNet, autoencoder, pixels, context, half: torch.dtype, once: bool = False):
+    def __init__(self, unet: LiteralUNet, autoencoder, pixels, context, half: torch.dtype, once=False, rate=3e-5):
         device = next(unet.parameters()).device
         self.unet, self.half, self.once, self.latents = unet, half, once, None
         self.autoencoder = copy.deepcopy(autoencoder).to(device, half)
         self.pixels, self.context = pixels.to(device), context.to(device, half)
         self.alphas = alphas().to(device)
-        self.optimizer = torch.optim.AdamW(unet.trainable(), lr=3e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+        self.optimizer = torch.optim.AdamW(unet.trainable(), lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
 
     @torch.no_grad()
@@ -208,9 +208,9 @@ class LiteralTuning:
 
 @torch.no_grad()
 def ddim(unet: LiteralUNet, latents: torch.Tensor, context: torch.Tensor, guidance: float | None, steps: int, on_step):
-    """`steps` of 50 steps of DDIM from `latents` `f c h w`, of which only the time matters. With `guidance` they lead
-    down from noise, both prompts in one batch (`context`: `2 n c`); without it, up to noise (`1 n c`). `on_step()` is
-    called after each step."""
+    """The latents after the first `steps` of 50 steps of DDIM from `latents` `f c h w`. With `guidance` they lead down
+    from noise, both prompts in one batch (`context`: `2 n c`); without it, up to noise (`1 n c`). `on_step()` is called
+    after each step."""
     frames = len(latents)
     alpha = alphas().to(latents)
     grid = torch.arange(steps) * 20 + 1
