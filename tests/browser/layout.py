@@ -17,6 +17,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from batch.client import Client
+from tests.server.graphs import forget_results
+
 from .boxes import TITLE, places
 from .short_run import provide, run_short
 
@@ -117,9 +120,11 @@ def stack(block: Block) -> None:
     block.group["bounding"] = [left - PADDING, top - HEAD, right - left + 2 * PADDING, bottom - top + HEAD + PADDING]
 
 
-def measured(editor, path: Path, run: bool, folder: Path) -> dict[str, float]:
+def measured(editor, server, path: Path, run: bool, folder: Path) -> dict[str, float]:
     """The height of each node below its title, by its id, in the units of the workflow's file."""
     if run:
+        with Client(server.url) as client:  # nodes whose results the server remembers would not show their texts
+            forget_results(client)
         run_short(editor, path, folder)
     else:
         editor.load(path)
@@ -148,7 +153,7 @@ def main() -> int:
                 with Editor(server.url, settings=settings) as editor:
                     for path in contents:
                         for run in (False, True):
-                            for name, height in measured(editor, path, run, Path(folder)).items():
+                            for name, height in measured(editor, server, path, run, Path(folder)).items():
                                 heights[path][run][name] = max(height, heights[path][run].get(name, 0))
     for path, content in contents.items():
         text = json.dumps(arranged(content, *heights[path]), indent=2, ensure_ascii=False)
