@@ -169,6 +169,8 @@ EQUAL = Budget("equal", guidance_end=0.5)  # as in the bundled workflows
 GUIDED = replace(EQUAL, name="guidance in all steps", guidance_end=1.0)
 SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose from
     GUIDED,
+    replace(EQUAL, name="guidance in two thirds of the steps", guidance_end=0.67),
+    replace(EQUAL, name="cfg 4", cfg=4.0),
     replace(EQUAL, name="cfg 5", cfg=5.0),
     replace(EQUAL, name="50 steps", steps=50),
     replace(EQUAL, name="24 DDIM steps", ddim_steps=24),
