@@ -29,9 +29,9 @@ from miniature.motion import Clip
 from miniature.scene import View, prompt, render
 from miniature.sheets import contact_sheet
 
-TUNING = {"steps": 50, "learning_rate": 3e-3, "precision": "bf16"}  # as in the workflows with fixed steps
+TUNING = {"steps": 25, "learning_rate": 3e-3, "precision": "bf16"}  # as in the workflows with fixed steps
 GUIDANCE = 3.0
-DENOISE = 0.3
+DENOISE = 0.2
 METHODS = {  # which frame is carried, and the cfg of the steps that are sampled again
     "edit": "edit alone",
     "pasted": "pasted only",
@@ -135,4 +135,4 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run("key-frame", __doc__, "key_frame_{device}.json", CASES, measure, table, steps=16))
+    sys.exit(run("key-frame", __doc__, "key_frame_{device}.json", CASES, measure, table, steps=12))

@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from .object_motion import ALIKE, LOST
-from .warp import blurred, grown, moved, seen_at, shrinking
+from .warp import blurred, grown, moved, seen_at
 
 SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
 UNCHANGED, SURE = 0.03, 0.2  # differences of colours, in 0..1, that may be noise, and that are an edit
 WHOLE = 0.6  # share of the picture above which an edit is one of the whole picture
 EDGE = (0.6, 1.4)  # of the threshold: differences that count as unchanged, and as changed
 FOLLOWED = 0.4  # share found again from which a frame takes the key frame whole; below `LOST`, not at all
-COMPARED = 128  # pixels: frames are compared at this longer side
 
 
 @dataclass(frozen=True)
@@ -70,17 +68,16 @@ def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
     return ((difference - low) / (high - low)).clamp(0, 1)
 
 
-def typical_frame(edit: torch.Tensor, regions: torch.Tensor, motion: torch.Tensor) -> int:
-    """The frame whose edit is nearest to the mean of all, when all are moved to one place. `edit`: `f 3 h w`;
-    `regions`: `f 1 h w`; `motion`: as from `object_motion`, to any frame."""
-    size, to_small = shrinking(*edit.shape[2:], COMPARED)
-    small = to_small @ motion.double() @ to_small.inverse()
-    places = torch.cat([moved(matrix.inverse(), *size) for matrix in small]).float()
-    shown, where = (F.interpolate(x, size, mode="area") for x in (edit, regions))
-    posed, weight = seen_at(shown, places), seen_at(where, places, "zeros").mean(dim=0)
-    difference = ((posed - posed.mean(dim=0)).square() * weight).mean(dim=(1, 2, 3))
+def gain(prompted: torch.Tensor, plain: torch.Tensor, clean: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+    """By how much a prompt explains each frame's object, `f`: the share of the denoising error in its region that the
+    prompt takes away (a diffusion classifier, Li et al., ICCV 2023). Minus infinity without a region.
+
+    `prompted`, `plain`: `clean` `f c h w` with the same noise added, denoised with the prompt and without; `regions`:
+    `f 1 h w`.
+    """
+    with_it, without = (((x - clean).square() * regions).sum(dim=(1, 2, 3)) for x in (prompted, plain))
     empty = regions.sum(dim=(1, 2, 3)) == 0  # the object is not there
-    return int(difference.masked_fill(empty, torch.inf).argmin())
+    return (1 - with_it / without.clamp(min=1e-12)).masked_fill(empty, -torch.inf)
 
 
 def frame_of(source: torch.Tensor, picture: torch.Tensor) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from ..ei2.inverted_clip import Inversion
+from ..ei2.key_frame import gain
 from ..ei2.masks import KeptOutside
 from .inputs import check_video
 from .sampling import sample
 from .unet import check_finite
+
+JUDGED = (0.7, 1.0)  # σ at which frames are compared: the object's outline is left, its details are not
 
 
 def decoded(vae, latents: torch.Tensor, name: str) -> torch.Tensor:
@@ -28,6 +31,23 @@ def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         )
     check_finite(latents, "latents")
     return latents
+
+
+def best_frame(model, latents: torch.Tensor, regions: torch.Tensor, positive: list, negative: list) -> int:
+    """The frame whose object shows best what the prompt says: the one with the largest `gain`. `latents`: the edit's,
+    `f c h w` in the host's scale; `regions`: `f 1 h w` in 0..1, the object's, at the latents' size."""
+    to_model, to_host = model.model.process_latent_in, model.model.process_latent_out
+    clean = to_model(latents)
+    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(latents).to(latents)
+    gains = torch.zeros(len(latents))
+    for sigma in JUDGED:
+        start = to_host(clean + sigma * noise)
+        denoised = (
+            to_model(sample(model, start, prompt, negative, 1.0, torch.tensor([sigma, 0.0])).to(clean))
+            for prompt in (positive, negative)
+        )
+        gains += gain(*denoised, clean, regions.to(clean)).cpu()
+    return int(gains.argmax())
 
 
 def sample_again(

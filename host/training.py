@@ -32,7 +32,7 @@ from .windows import without_windows
 
 STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that skip steps similar to the last one
 NARROW = 256  # channels of the first level: Stable Diffusion has 320, the miniature 96
-NARROW_STEPS, NARROW_RATE = 100, 3e-3
+NARROW_STEPS, NARROW_RATE = 40, 3e-3
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 
 from ..ei2 import PIXELS_PER_LATENT
 from ..ei2.inverted_clip import Inversion
-from ..ei2.key_frame import WHOLE, Carried, KeyFrame, carried, edited_region, frame_of, typical_frame
+from ..ei2.key_frame import WHOLE, Carried, KeyFrame, carried, edited_region, frame_of
 from ..ei2.masks import frame_masks
 from ..ei2.object_motion import object_motion
 from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
 from ..host.inputs import check_sampling, check_video, clip_latents
-from ..host.key_frame import decoded, encoded, sample_again
+from ..host.key_frame import best_frame, decoded, encoded, sample_again
 from ..host.newer import ADVANCED, searchable
 from ..host.null_text import scheduled_negative
 from ..host.ui import progress, show_text
@@ -50,7 +52,7 @@ class CarryKeyFrame(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "denoise",
-                    default=0.3,
+                    default=0.2,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -62,8 +64,8 @@ class CarryKeyFrame(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=100_000,
-                    tooltip="Which frame to carry, counted from 0. -1 chooses: the frame of the edit that agrees best "
-                    "with the others or, with key_frame, the frame that it was made from.",
+                    tooltip="Which frame to carry, counted from 0. -1 chooses: the frame of the edit that shows best "
+                    "what the prompt says or, with key_frame, the frame that it was made from.",
                 ),
                 io.Image.Input(
                     "key_frame",
@@ -127,16 +129,16 @@ class CarryKeyFrame(io.ComfyNode):
         if inversion.unconditional is not None:
             negative = scheduled_negative(model, negative, inversion, positive=positive)
         source, pictures = decoded(vae, inversion.source, "the clip"), decoded(vae, edit, "the edit")
+        choose = lambda regions: best_frame(model, edit, _free(regions, edit), positive, negative)
         try:
-            numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index)
+            numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index, choose)
         except Unsuitable as reason:
             if not skip_unsuitable:
                 raise
             report = f"Not carried, the edit is passed on. {reason}"
             show_text(report)
             return io.NodeOutput(latent, pictures.movedim(1, -1), report)
-        free = (F.adaptive_max_pool2d(result.changed, edit.shape[2:]) > 0.01).float()
-        latents = encoded(vae, result.frames, edit)
+        latents, free = encoded(vae, result.frames, edit), (_free(result.changed, edit) > 0.01).float()
         sampled = sample_again(model, inversion, latents, edit, free, positive, negative, cfg, denoise)
         report = _report(result, numbers, drawn is not None)
         show_text(report)
@@ -147,11 +149,22 @@ class Unsuitable(ValueError):
     """The edit has no single object that could be carried."""
 
 
+def _free(regions: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Regions `f 1 h w` at the size of the latents: the largest value in each cell."""
+    return F.adaptive_max_pool2d(regions, latents.shape[2:])
+
+
 def _pasted(
-    source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None, drawn: torch.Tensor | None, index: int
+    source: torch.Tensor,
+    edit: torch.Tensor,
+    allowed: torch.Tensor | None,
+    drawn: torch.Tensor | None,
+    index: int,
+    choose: Callable[[torch.Tensor], int],
 ) -> tuple[list[int], Carried]:
     """The key frames' numbers, and the edit with them pasted. `source`, `edit`: `f 3 h w` in 0..1; `allowed`:
-    `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1."""
+    `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1;
+    `choose(regions)`: the number of the frame of the edit to carry."""
     regions = _region(source, edit, allowed)
     if not regions.any():
         raise Unsuitable(
@@ -169,11 +182,9 @@ def _pasted(
             f"Two pictures of key_frame seem to be made from the same frame (frames {_listed(numbers)}): give one per "
             "frame."
         )
-    # the motion is found from a frame that shows the object; any of those will do
-    reference = numbers[0] if numbers else int(regions.sum(dim=(1, 2, 3)).argmax())
+    numbers = numbers or [choose(regions)]
     advance = progress(2 * len(source) - 1)
-    motion = object_motion(source, regions, reference, advance)
-    numbers = numbers or [typical_frame(edit, regions, motion)]
+    motion = object_motion(source, regions, numbers[0], advance)
     keys = [KeyFrame(n, edit[n], regions[n]) for n in numbers]
     if drawn is not None:
         keys = [_drawn(n, picture, source, allowed) for n, picture in zip(numbers, drawn)]

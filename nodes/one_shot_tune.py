@@ -51,7 +51,7 @@ class OneShotTune(io.ComfyNode):
                     max=10_000,
                     tooltip="How long to train. Too few: the motion is lost. Too many: the source comes back whatever "
                     "the new prompt says; then try 200 to 300. 0: auto, until little more is learned, at most 500 (the "
-                    "miniature: 100).",
+                    "miniature: 40).",
                 ),
                 io.Float.Input(
                     "learning_rate",

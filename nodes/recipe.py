@@ -38,7 +38,7 @@ RECIPES = {
         "for a colour name the object in both",
         "the old colour shows through: raise cfg, then reweight the new word with 1.5 to 2; outlines drift: raise "
         "cross_replace; a style that needs other outlines (pixel art, cubism): use the recipe 'swap the object'",
-        (300, 50),
+        (300, 25),
         (7.5, 3.0),
         (0.6, 0.4),
     ),
@@ -49,7 +49,7 @@ RECIPES = {
         "the old shape comes back: lower cross_replace to 0, then tune with fewer steps; the new object strays or "
         "flickers: raise cross_replace; it cannot fill another outline (a bus for a bicycle): leave the blend words "
         "empty",
-        (300, 50),
+        (300, 25),
         (10.0, 3.0),
         (0.2, 0.2),
     ),
@@ -58,7 +58,7 @@ RECIPES = {
         "replace only the background's words; leave the blend words empty",
         "the old background's pattern comes back, because the inverted noise holds it: raise cfg, then tune with "
         "fewer steps; the object changes too: raise cross_replace, or describe it in more detail in both prompts",
-        (300, 50),
+        (300, 25),
         (10.0, 4.0),
         (0.4, 0.4),
     ),
@@ -67,7 +67,7 @@ RECIPES = {
         "change a single word, and name it (or what it belongs to) in both blend fields",
         "nothing changes: lower cross_replace in steps of 0.2, then raise cfg; too much changes: raise blend_threshold "
         "to 0.5 or 0.7",
-        (500, 50),
+        (500, 25),
         (7.5, 3.0),
         (0.8, 0.6),
     ),

@@ -42,7 +42,7 @@ class Method:
     learns the clip; `inversion`: options of the model for inversion, if it is a different one; `inverted_with`:
     the prompt of the inversion, "source" or "empty"; `null_text`: inner steps of null-text optimisation, 0 for
     none; `control`: attention control, if any; `key_frame`: what EI2 Carry Key Frame carries, a frame of the edit
-    ("own") or the correct one ("drawn"), where only the object changes; `denoise`: of that node, if not its default.
+    ("own") or the correct one ("drawn"), where only the object changes; `denoise`: of that node.
     """
 
     name: str
@@ -103,8 +103,8 @@ COMPARED = (
     Method(OURS),
     _controlled(CONTROL, CROSS_REPLACE, SELF_REPLACE),
     _controlled(BLEND, CROSS_REPLACE, SELF_REPLACE, THRESHOLD),
-    Method(KEY_FRAME, key_frame="own"),
-    Method(DRAWN, key_frame="drawn"),
+    Method(KEY_FRAME, key_frame="own", denoise=0.2),
+    Method(DRAWN, key_frame="drawn", denoise=0.2),
 )
 ABLATIONS = (  # EI2 with one part of it changed
     _changed("joint GroupNorm", group_norm="video"),
@@ -123,8 +123,8 @@ CHOICES = (  # other values for choices the paper leaves open, tried on the deve
     _changed("IC over channels", centering="channels"),
     _changed("strict normalization", normalization="strict"),
     _changed("normalized v and o", normalization_scope="vo"),
-    *(Method(f"{KEY_FRAME}, denoise {d:g}", key_frame="own", denoise=d) for d in (0.1, 0.2)),
-    *(Method(f"{DRAWN}, denoise {d:g}", key_frame="drawn", denoise=d) for d in (0.1, 0.2)),
+    *(Method(f"{KEY_FRAME}, denoise {d:g}", key_frame="own", denoise=d) for d in (0.1, 0.3)),
+    *(Method(f"{DRAWN}, denoise {d:g}", key_frame="drawn", denoise=d) for d in (0.1, 0.3)),
 )
 CONTROL_CHOICES = (  # values of EI2's control, also tried on the development split only
     *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),

@@ -82,6 +82,14 @@ def test_a_frame_of_the_edit_is_found_or_chosen(carry, pictures):
         assert (chosen[index] - own).abs().mean() < 0.01
 
 
+@pytest.mark.parametrize("number", [1, 4])
+def test_the_frame_that_shows_what_the_prompt_says_is_chosen(carry, latents, number):
+    """The others show a yellow star."""
+    edit = changed(CLIP, kind="star", color="yellow")
+    edit[number] = TRUTH[number]
+    assert carry(edit=latents(edit))[2].startswith(f"Frame {number} of the edit ")
+
+
 def test_several_key_frames_are_each_carried_to_their_neighbours(carry, pictures):
     frames = render([*TRUTH[:1], *changed(TRUTH[-1:], color="green")]).movedim(1, -1)
     _, pasted, report = carry(key_frame=frames)

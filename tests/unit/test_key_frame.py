@@ -54,13 +54,16 @@ def test_an_edit_of_everything_is_a_region_of_everything():
     assert key_frame.edited_region(SOURCE, elsewhere).mean() > key_frame.WHOLE
 
 
-def test_the_odd_frames_are_not_typical():
-    edit = TRUTH.clone()
-    odd = [0, 3, 4, 7, 9]
-    edit[odd] = render([CLIP[i].with_actor(kind="star", color="yellow", radius=26) for i in odd])
-    regions = key_frame.edited_region(SOURCE, edit)
-    motions = object_motion(SOURCE, regions, 6)
-    assert key_frame.typical_frame(edit, regions, motions) not in odd
+def test_gain():
+    """The prompt takes away half of the error inside the first frame's region, all of it in the second's, and adds to
+    that in the third; the fourth has no region. What lies outside the regions does not count."""
+    clean, regions = torch.zeros(4, 2, 4, 4), torch.zeros(4, 1, 4, 4)
+    regions[:3, :, 1:3, 1:3] = 1
+    plain, errors = clean + 1, torch.tensor([0.5, 0.0, 2.0, 0.0]).sqrt().view(4, 1, 1, 1)
+    prompted = torch.where(regions > 0, errors, 7.0)
+    found = key_frame.gain(prompted, plain, clean, regions)
+    torch.testing.assert_close(found[:3], torch.tensor([0.5, 1.0, -1.0]))
+    assert found[3] == -torch.inf
 
 
 def key_of(number: int, picture: torch.Tensor, source: torch.Tensor = SOURCE) -> key_frame.KeyFrame:
@@ -150,10 +153,3 @@ def test_each_frame_takes_the_nearest_key_frame_from_which_it_was_reached(found)
     result = key_frame.carried(SOURCE, edit, regions, [key_of(1, red[1]), key_of(10, green[10])], motions)
     middles = [result.frames[i, :, round(view.actors[0].y), round(view.actors[0].x)] for i, view in enumerate(CLIP)]
     assert [int(middle.argmax()) for middle in middles] == [0] * 6 + [1] * 6
-
-
-def test_a_frame_without_the_object_is_not_typical():
-    edit, regions = TRUTH.clone(), key_frame.edited_region(SOURCE, TRUTH)
-    regions[:7] = 0
-    motions = torch.eye(3).expand(len(edit), 3, 3)
-    assert key_frame.typical_frame(edit, regions, motions) >= 7
