@@ -84,18 +84,18 @@ def quickstart(bench: Bench, video: BenchClip, target: list, clock: Clock) -> to
     """EI2 with the settings of the quickstart: automatic steps and rate."""
     model, training = bench.inflate(), pack("host.training")
     steps, rate, stop_early = training.training_length(model, 0, 0)
-    return edited(bench, video, target, clock, model, steps, rate, 12, 0.5, stop_early)
+    return edited(bench, video, target, clock, model, steps, rate, 12, 4.0, 0.5, stop_early)
 
 
 def earlier(bench: Bench, video: BenchClip, target: list, clock: Clock) -> torch.Tensor:
     """EI2 with the settings of earlier versions, and today's arithmetic."""
-    return edited(bench, video, target, clock, bench.inflate(), SCRIPT_STEPS, SCRIPT_RATE, SCRIPT_DDIM_STEPS, 1.0)
+    return edited(bench, video, target, clock, bench.inflate(), SCRIPT_STEPS, SCRIPT_RATE, SCRIPT_DDIM_STEPS, CFG, 1.0)
 
 
 def edited(
-    bench: Bench, video: BenchClip, target: list, clock: Clock, model, steps, rate, ddim_steps, end, stop_early=False
+    bench: Bench, video: BenchClip, target: list, clock: Clock, model, steps, rate, ddim_steps, cfg, end, stop_early=False
 ) -> torch.Tensor:
-    """An edit by the pack; `end`: the share of the steps with guidance."""
+    """An edit by the pack; `end`: the share of the steps with guidance, of strength `cfg`."""
     precision = pack("host.training").training_precision(model, "auto")
     settings = pack("ei2.tuning").TuneSettings(steps, rate, precision=precision)
     tune = pack("host.tuning").tune_model
@@ -104,7 +104,7 @@ def edited(
     clock.lap("tune")
     inversion = bench.invert(tuned, video.latents, video.source, ddim_steps)
     clock.lap("invert")
-    pictures = bench.decode(bench.sample_latents(tuned, inversion, target, CFG, guidance_end=end))
+    pictures = bench.decode(bench.sample_latents(tuned, inversion, target, cfg, guidance_end=end))
     clock.lap("edit")
     return pictures
 

@@ -30,15 +30,15 @@ from miniature.scene import View, prompt, render
 from miniature.sheets import contact_sheet
 
 TUNING = {"steps": 25, "learning_rate": 3e-3, "precision": "bf16"}  # as in the workflows with fixed steps
-GUIDANCE = 3.0
+GUIDANCE = 4.0
 DENOISE = 0.2
 METHODS = {  # which frame is carried, and the cfg of the steps that are sampled again
     "edit": "edit alone",
     "pasted": "pasted only",
     "carried": "carried, cfg 1",
-    "carried_guided": "carried, cfg 3",
+    "carried_guided": "carried, cfg 4",
     "drawn": "drawn, cfg 1",
-    "drawn_guided": "drawn, cfg 3",
+    "drawn_guided": "drawn, cfg 4",
 }
 SCORES = {
     "agreement": "{:.2f}",
@@ -75,7 +75,7 @@ def measure(bench: Bench, case: Case, steps: int, stem: Path) -> Iterator[dict]:
     for target in case.targets:
         views = changed(clip, **target)
         truth, positive = render(views), bench.encode(prompt(views[0]))
-        latents, seconds = timed(lambda: bench.sample_latents(model, inversion, positive, GUIDANCE))
+        latents, seconds = timed(lambda: bench.sample_latents(model, inversion, positive, GUIDANCE, guidance_end=0.5))
         drawn = truth[KEY_FRAME : KEY_FRAME + 1].movedim(1, -1)
         results = {"edit": (latents, seconds)}
         for method, cfg, denoise, picture in (

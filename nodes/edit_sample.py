@@ -46,7 +46,7 @@ class EditSample(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     tooltip="How strongly the prompt acts. 1 with the source prompt gives the clip back; 7.5 to 12.5 "
-                    "edits (with the miniature 3). Too high burns colours.",
+                    "edits (with the miniature 4). Too high burns colours.",
                 ),
                 io.Custom("EI2_CONTROL").Input(
                     "control",

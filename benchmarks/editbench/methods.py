@@ -165,17 +165,18 @@ def learning(method: Method, budget: Budget) -> tuple:
     return method.preset, method.inflation, (budget.learning_rate, budget.optimizer) if method.tuned else None
 
 
-EQUAL = Budget("equal", guidance_end=0.5)  # as in the bundled workflows
-GUIDED = replace(EQUAL, name="guidance in all steps", guidance_end=1.0)
+EQUAL = Budget("equal", cfg=4.0, guidance_end=0.5)  # as in the bundled workflows
+CFG_3 = Budget("cfg 3", guidance_end=0.5)
+GUIDED = Budget("cfg 3, guidance in all steps")
 SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose from
+    CFG_3,
     GUIDED,
-    replace(EQUAL, name="guidance in two thirds of the steps", guidance_end=0.67),
-    replace(EQUAL, name="cfg 4", cfg=4.0),
+    replace(CFG_3, name="cfg 3, guidance in two thirds of the steps", guidance_end=0.67),
+    replace(CFG_3, name="cfg 3, 50 steps", steps=50),
+    replace(CFG_3, name="cfg 3, 100 steps", steps=100),
+    replace(CFG_3, name="cfg 3, 24 DDIM steps", ddim_steps=24),
+    replace(CFG_3, name="cfg 3, factored AdamW", optimizer="factored AdamW"),
     replace(EQUAL, name="cfg 5", cfg=5.0),
-    replace(EQUAL, name="50 steps", steps=50),
-    replace(EQUAL, name="24 DDIM steps", ddim_steps=24),
-    replace(EQUAL, name="100 steps", steps=100),
-    replace(EQUAL, name="factored AdamW", optimizer="factored AdamW"),
 )
 SLOW = (  # the settings of earlier versions
     Budget("200 steps, rate 1e-3, 50 DDIM steps", steps=200, learning_rate=1e-3, ddim_steps=50),
