@@ -12,13 +12,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.editbench.agreement import agreement
+from benchmarks.editbench.methods import EQUAL, SLOW, Budget
 from benchmarks.results import markdown_table
 from benchmarks.runner import run
 from benchmarks.speed.literal import LATENT_SCALE, LiteralTuning, LiteralUNet, ddim
@@ -82,29 +83,31 @@ def script(bench: Bench, video: BenchClip, target: list, clock: Clock, shipped: 
 
 def quickstart(bench: Bench, video: BenchClip, target: list, clock: Clock) -> torch.Tensor:
     """EI2 with the settings of the quickstart: automatic steps and rate."""
-    model, training = bench.inflate(), pack("host.training")
-    steps, rate, stop_early = training.training_length(model, 0, 0)
-    return edited(bench, video, target, clock, model, steps, rate, 12, 4.0, 0.5, stop_early)
+    steps, rate, stop_early = pack("host.training").training_length(bench.model, 0, 0)
+    settings = replace(EQUAL, steps=steps, learning_rate=rate)
+    return edited(bench, video, target, clock, settings, stop_early)
 
 
 def earlier(bench: Bench, video: BenchClip, target: list, clock: Clock) -> torch.Tensor:
     """EI2 with the settings of earlier versions, and today's arithmetic."""
-    return edited(bench, video, target, clock, bench.inflate(), SCRIPT_STEPS, SCRIPT_RATE, SCRIPT_DDIM_STEPS, CFG, 1.0)
+    return edited(bench, video, target, clock, *SLOW)
 
 
 def edited(
-    bench: Bench, video: BenchClip, target: list, clock: Clock, model, steps, rate, ddim_steps, cfg, end, stop_early=False
+    bench: Bench, video: BenchClip, target: list, clock: Clock, settings: Budget, stop_early: bool = False
 ) -> torch.Tensor:
-    """An edit by the pack; `end`: the share of the steps with guidance, of strength `cfg`."""
+    """An edit by the pack. `stop_early`: as in `tune_model`."""
+    model = bench.inflate()
     precision = pack("host.training").training_precision(model, "auto")
-    settings = pack("ei2.tuning").TuneSettings(steps, rate, precision=precision)
-    tune = pack("host.tuning").tune_model
-    learned = tune(model, video.latents, video.source, settings, "auto", stop_early=stop_early, measure_gain=stop_early)
+    training = pack("ei2.tuning").TuneSettings(settings.steps, settings.learning_rate, precision=precision)
+    tune, watched = pack("host.tuning").tune_model, {"stop_early": stop_early, "measure_gain": stop_early}
+    learned = tune(model, video.latents, video.source, training, "auto", **watched)
     tuned = bench.apply(model, learned)
     clock.lap("tune")
-    inversion = bench.invert(tuned, video.latents, video.source, ddim_steps)
+    inversion = bench.invert(tuned, video.latents, video.source, settings.ddim_steps)
     clock.lap("invert")
-    pictures = bench.decode(bench.sample_latents(tuned, inversion, target, cfg, guidance_end=end))
+    sampled = bench.sample_latents(tuned, inversion, target, settings.cfg, guidance_end=settings.guidance_end)
+    pictures = bench.decode(sampled)
     clock.lap("edit")
     return pictures
 
