@@ -31,7 +31,7 @@ from miniature.sheets import contact_sheet
 
 TUNING = {"steps": 25, "learning_rate": 3e-3, "precision": "bf16"}  # as in the workflows with fixed steps
 GUIDANCE = 4.0
-DENOISE = 0.2
+DENOISE = 0.3
 METHODS = {"edit": "edit alone", "pasted": "pasted only", "carried": "carried", "drawn": "drawn"}
 SCORES = {
     "agreement": "{:.2f}",

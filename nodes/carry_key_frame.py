@@ -52,7 +52,7 @@ class CarryKeyFrame(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "denoise",
-                    default=0.2,
+                    default=0.3,
                     min=0.0,
                     max=1.0,
                     step=0.05,

@@ -103,8 +103,8 @@ COMPARED = (
     Method(OURS),
     _controlled(CONTROL, CROSS_REPLACE, SELF_REPLACE),
     _controlled(BLEND, CROSS_REPLACE, SELF_REPLACE, THRESHOLD),
-    Method(KEY_FRAME, key_frame="own", denoise=0.2),
-    Method(DRAWN, key_frame="drawn", denoise=0.2),
+    Method(KEY_FRAME, key_frame="own", denoise=0.3),
+    Method(DRAWN, key_frame="drawn", denoise=0.3),
 )
 ABLATIONS = (  # EI2 with one part of it changed
     _changed("joint GroupNorm", group_norm="video"),
@@ -123,8 +123,8 @@ CHOICES = (  # other values for choices the paper leaves open, tried on the deve
     _changed("IC over channels", centering="channels"),
     _changed("strict normalization", normalization="strict"),
     _changed("normalized v and o", normalization_scope="vo"),
-    *(Method(f"{KEY_FRAME}, denoise {d:g}", key_frame="own", denoise=d) for d in (0.1, 0.3)),
-    *(Method(f"{DRAWN}, denoise {d:g}", key_frame="drawn", denoise=d) for d in (0.1, 0.3)),
+    *(Method(f"{KEY_FRAME}, denoise {d:g}", key_frame="own", denoise=d) for d in (0.1, 0.2)),
+    *(Method(f"{DRAWN}, denoise {d:g}", key_frame="drawn", denoise=d) for d in (0.1, 0.2)),
 )
 CONTROL_CHOICES = (  # values of EI2's control, also tried on the development split only
     *(_controlled(f"{OURS}, control {c:g} / 0.5", c, 0.5) for c in (0.0, 0.2, 0.4, 0.6, 0.8)),

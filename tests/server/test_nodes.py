@@ -115,7 +115,7 @@ NODES = {
             "negative": "CONDITIONING",
             "vae": "VAE",
             "cfg": ("FLOAT", 1.0),
-            "denoise": ("FLOAT", 0.2),
+            "denoise": ("FLOAT", 0.3),
             "key_frame_index": ("INT", -1),
         },
         {"latent": "LATENT", "pasted": "IMAGE", "report": "STRING"},
