@@ -129,7 +129,7 @@ def measure(bench: Bench, case: Case, _: None, stem: Path) -> Iterator[dict]:
     pictures = case.work(bench, video, target, clock)
     found = right(bench.judge, pictures, answers(views))
     contact_sheet(
-        {"source": video.frames, case.name: pictures, "right result": truth},
+        {"source": video.frames, "edit": pictures, "right result": truth},
         stem.with_name(f"{stem.name}_{case.short}.png"),
     )
     yield {
