@@ -90,7 +90,7 @@ def quickstart(bench: Bench, video: BenchClip, target: list, clock: Clock) -> to
 
 def earlier(bench: Bench, video: BenchClip, target: list, clock: Clock) -> torch.Tensor:
     """EI2 with the settings of earlier versions, and today's arithmetic."""
-    return edited(bench, video, target, clock, *SLOW)
+    return edited(bench, video, target, clock, SLOW[0])
 
 
 def edited(
@@ -122,6 +122,8 @@ CASES = (
 
 def measure(bench: Bench, case: Case, _: None, stem: Path) -> Iterator[dict]:
     """One row, and a contact sheet."""
+    if bench.on_gpu:
+        raise SystemExit("The script's way runs on the CPU only: add --device cpu.")
     torch.set_num_threads(1)
     clip, views = bundled_clip(), bundled_truth()
     video, truth, target = BenchClip(bench, clip, prompt(clip[0])), render(views), bench.encode(prompt(views[0]))

@@ -54,20 +54,24 @@ def prepare() -> None:
 
 
 def _has_font(family: str) -> bool:
-    listed = shutil.which("fc-list") and subprocess.run(["fc-list", family], capture_output=True, text=True).stdout
-    return bool(listed)
+    """Also where nothing can be asked, as on Windows."""
+    if shutil.which("fc-list") is None:
+        return program() is not None
+    return bool(subprocess.run(["fc-list", family], capture_output=True, text=True).stdout)
 
 
 def _install(packages: list[str]) -> None:
     """Installs Debian's packages in an automatic run; otherwise says how. Raises `SetupError` without a browser."""
-    how = f"apt-get install {' '.join(packages)}"
     try:
-        become = _right_to_install(how)
+        _install_as(_right_to_install(f"apt-get install {' '.join(packages)}"), packages)
     except SetupError as error:
         if program() is None:
             raise
-        say(f"{error} (the tests of layouts may fail without these fonts)")
-        return
+        say(f"{error}\n  The tests of layouts may fail without these fonts.")
+
+
+def _install_as(become: list[str], packages: list[str]) -> None:
+    """`become`: the words to put before apt-get. Raises `SetupError`."""
     say(f"  Installing {' and '.join(packages)} with apt-get, because CI is set ...", end="")
     start = time.monotonic()
     apt = [*become, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]

@@ -70,10 +70,11 @@ def edited_region(source: torch.Tensor, edit: torch.Tensor) -> torch.Tensor:
 
 def gain(prompted: torch.Tensor, plain: torch.Tensor, clean: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
     """By how much a prompt explains each frame's object, `f`: the share of the denoising error in its region that the
-    prompt takes away (a diffusion classifier, Li et al., ICCV 2023). Minus infinity without a region.
+    prompt takes away from that of another prompt (a diffusion classifier, Li et al., ICCV 2023). Minus infinity without
+    a region.
 
-    `prompted`, `plain`: `clean` `f c h w` with the same noise added, denoised with the prompt and without; `regions`:
-    `f 1 h w`.
+    `prompted`, `plain`: `clean` `f c h w` with the same noise added, denoised with the prompt and with the other one;
+    `regions`: `f 1 h w`.
     """
     with_it, without = (((x - clean).square() * regions).sum(dim=(1, 2, 3)) for x in (prompted, plain))
     empty = regions.sum(dim=(1, 2, 3)) == 0  # the object is not there

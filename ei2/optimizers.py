@@ -14,20 +14,20 @@ TINY = 1e-30  # keeps the mean of gradients that are all zero from dividing
 
 class FactoredAdamW(torch.optim.Optimizer):
     """AdamW whose second moment of a matrix is kept as its means over rows and over columns (Adafactor, Shazeer and
-    Stern, ICML 2018, section 3), and whose first moment is kept in bfloat16. The rates of AdamW stay right."""
+    Stern, ICML 2018, section 3), and whose first moment is kept in bfloat16. AdamW's learning rates still suit it."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float):
         super().__init__(parameters, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": weight_decay})
+        for group in self.param_groups:  # now, since a GradScaler may skip the first steps
+            for parameter in group["params"]:
+                self.state[parameter].update(first_state(FACTORED, parameter))
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    state = self.state[parameter]
-                    if not state:
-                        state.update(first_state(FACTORED, parameter))
-                    _update(parameter, state, group)
+                    _update(parameter, self.state[parameter], group)
 
 
 def make(name: str, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -122,7 +122,7 @@ def tune(
     if start:
         losses = [torch.tensor(loss, device=device) for loss in start.losses]
         for parameter, moments in zip(parameters, start.moments, strict=True):  # `load_state_dict` would change types
-            optimizer.state[parameter] = {name: value.to(device, copy=True) for name, value in moments.items()}
+            optimizer.state[parameter] = {key: value.to(parameter.device, copy=True) for key, value in moments.items()}
         generator.set_state(start.random)
         scaler.load_state_dict(start.scaler)
         for _ in losses:

@@ -34,8 +34,8 @@ def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def best_frame(model, latents: torch.Tensor, regions: torch.Tensor, positive: list, negative: list) -> int:
-    """The frame whose object shows best what the prompt says: the one with the largest `gain`. `latents`: the edit's,
-    `f c h w` in the host's scale; `regions`: `f 1 h w` in 0..1, the object's, at the latents' size."""
+    """The frame whose object shows best what the prompt says: the one with the largest `gain` over the negative prompt.
+    `latents`: the edit's, `f c h w` in the host's scale; `regions`: `f 1 h w` in 0..1, the object's, at their size."""
     to_model, to_host = model.model.process_latent_in, model.model.process_latent_out
     clean = to_model(latents)
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(latents).to(latents)

@@ -101,14 +101,15 @@ def sample(
     sampler = comfy.samplers.sampler_object("ddim")
     if after_step is not None:
         sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": after_step})
-    with sampling_within_memory("sampling", model, noise, positive, guided=cfg != 1):
+    with sampling_within_memory("sampling", model, noise, positive, guided=cfg != 1 and guidance_end > 0):
         return run(model, noise, guider, sampler, sigmas)
 
 
 def last_guided(share: float, sigmas: torch.Tensor) -> float:
-    """The σ above which steps are guided, if the first `share` of them are; `sigmas`: descending, one more than
-    steps."""
-    return sigmas[round(share * (len(sigmas) - 1))].item()
+    """The σ above which steps are guided, if the first `share` of them are, at least one unless it is 0; `sigmas`:
+    descending, one more than steps."""
+    steps = int(share * (len(sigmas) - 1) + 0.5)
+    return sigmas[max(steps, int(share > 0))].item()
 
 
 class FirstStepsGuider(comfy.samplers.CFGGuider):

@@ -72,7 +72,7 @@ class EditSample(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="cfg acts in this share of the steps, counted from the first. The rest run with the prompt "
-                    "alone, in half the time.",
+                    "alone, in half the time. Leave it at 1 with null_text.",
                 ),
             ],
             outputs=[

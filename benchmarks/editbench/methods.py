@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ei2.optimizers import ADAMW, FACTORED
+
 REFERENCE = "Tune-A-Video"
 OURS = "EI2"
 CONTROL, BLEND = f"{OURS} + control", f"{OURS} + control + blend"
@@ -137,7 +139,7 @@ METHODS = {method.name: method for method in (*COMPARED, *CHOICES, *CONTROL_CHOI
 @dataclass(frozen=True)
 class Budget:
     """What a method may spend, and on what. `strength`: of the tune, see `TuneResult.scaled`; `guidance_end`: the share
-    of the steps, from the first, with guidance."""
+    of the steps, from the first, with guidance; `optimizer`: of `ei2.optimizers`."""
 
     name: str
     steps: int = 25
@@ -146,14 +148,14 @@ class Budget:
     strength: float = 1.0
     ddim_steps: int = 12
     guidance_end: float = 1.0
-    optimizer: str = "AdamW"
+    optimizer: str = ADAMW
 
     def settings(self, method: Method) -> dict[str, Any]:
         """The settings that a row records; a row with other settings is out of date."""
         spent = {key: value for key, value in asdict(self).items() if key != "name"}
         if not method.tuned:
             del spent["steps"], spent["learning_rate"], spent["strength"], spent["optimizer"]
-        for later, usual in {"guidance_end": 1.0, "optimizer": "AdamW"}.items():  # rows may be older than these
+        for later, usual in {"guidance_end": 1.0, "optimizer": ADAMW}.items():  # rows may be older than these
             if spent.get(later) == usual:
                 del spent[later]
         return {**spent, "inflation": dict(method.inflation), **method.guidance}
@@ -175,7 +177,7 @@ SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose f
     replace(CFG_3, name="cfg 3, 50 steps", steps=50),
     replace(CFG_3, name="cfg 3, 100 steps", steps=100),
     replace(CFG_3, name="cfg 3, 24 DDIM steps", ddim_steps=24),
-    replace(CFG_3, name="cfg 3, factored AdamW", optimizer="factored AdamW"),
+    replace(CFG_3, name="cfg 3, factored AdamW", optimizer=FACTORED),
     replace(EQUAL, name="cfg 5", cfg=5.0),
 )
 SLOW = (  # the settings of earlier versions

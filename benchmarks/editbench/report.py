@@ -33,7 +33,7 @@ GOAL = [column for column in QUALITY if column.field not in ("psnr_object", "cen
 NOTES = f"""\
 In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and seed, with \
 its 95 % bootstrap interval over clips; bold where the interval does not hold "no difference". The intervals are not \
-corrected for their number. ↑: more is better, ↓: less is better. n: edits. Seconds are CPU seconds of one thread (of \
+corrected for their number. ↑: more is better, ↓: less is better. n: edits. Seconds are CPU seconds (of \
 the wall clock with a GPU), while other processes used the machine too. PSNR, background and flicker count the edits \
 with one correct picture: where an edit changes the place, the source does not show where in the new place the camera \
 stands. Agreement and centroid error count the edits that change only the object. Bars and bands in the plots are \

@@ -7,12 +7,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ...ei2.covariate_shift import CovariateShift
 
 BACKGROUND, INK, FAINT, ACCENT, RIVAL = "#202020", "#dddddd", "#555555", "#ffa64d", "#6fb7ff"
-SMOOTHING = 0.05  # share of the run that the running mean covers
+SMOOTHING, SMOOTHED = 0.05, 10  # what the running mean covers: a share of the run, and steps, at least
 MOST_NAMES = 24  # of blocks along an axis
 
 
@@ -22,7 +22,7 @@ def plot_losses(losses: list[float], gains: list[float] | None = None) -> torch.
     level; shown instead of the losses, in percent."""
     values = np.asarray(gains or losses, dtype=np.float64) * (100 if gains else 1)
     steps = np.arange(1, len(values) + 1)
-    window = max(1, round(SMOOTHING * len(values)))
+    window = min(len(values), max(SMOOTHED, round(SMOOTHING * len(values))))
     total = np.cumsum(np.insert(np.log(np.maximum(values, 1e-12)), 0, 0.0))
     first = np.maximum(steps - window, 0)
     mean = np.exp((total[steps] - total[first]) / (steps - first))
@@ -37,6 +37,7 @@ def plot_losses(losses: list[float], gains: list[float] | None = None) -> torch.
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 4.0, 6.0, 8.0)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g %%"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss" if not gains else "loss, of that before", color=INK)
     title = f"at the end {mean[-1]:.0f} % of the loss before" if gains else f"mean loss {mean[-1]:.4f} at the end"

@@ -47,6 +47,12 @@ def test_half_of_the_steps_is_the_hosts_sampler_twice(tuned, inversion, encode, 
     torch.testing.assert_close(edit(tuned, inversion, 0.5), latent["samples"], atol=1e-5, rtol=0)
 
 
+def test_any_share_guides_the_first_step(pack):
+    sigmas = torch.arange(6.0, -1, -1)
+    found = {share: pack("host.sampling").last_guided(share, sigmas) for share in (0.0, 0.01, 0.25, 0.5, 0.67, 1.0)}
+    assert found == {0.0: 6.0, 0.01: 5.0, 0.25: 4.0, 0.5: 3.0, 0.67: 2.0, 1.0: 0.0}
+
+
 @pytest.mark.parametrize("controlled", [False, True], ids=["plain", "controlled"])
 def test_the_other_steps_run_one_prompt(tuned, inversion, control, edit, controlled):
     """Counted in prompts that the UNet ran for the edit, whether they came in one batch or one after the other."""

@@ -72,6 +72,13 @@ def test_first_state_is_what_torch_keeps():
     }
 
 
+def test_a_state_is_there_before_the_first_step():
+    """A GradScaler skips first steps whose gradients overflow; a snapshot may be made then."""
+    parameter = torch.nn.Parameter(values(4, 6))
+    optimizer = make(FACTORED, [parameter], RATE, DECAY)
+    assert optimizer.state[parameter].keys() == first_state(FACTORED, parameter).keys()
+
+
 def test_another_name():
     with pytest.raises(KeyError, match="Adam"):
         make("Adam", [torch.nn.Parameter(values(2))], RATE, DECAY)
