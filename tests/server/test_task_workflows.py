@@ -105,7 +105,7 @@ def test_a_drawn_frame_is_carried_through_the_clip(client):
     assert result.outputs[f"{own}_report"]["text"][0].startswith("Frame ")
     pasted = result.pictures(f"{drawn}_pasted")
     drawn_object = object_mask(bundled_truth("key_frame")[KEY_FRAME : KEY_FRAME + 1])[0, 0] > 0.5
-    assert (pasted[KEY_FRAME] - bundled_key_frame())[drawn_object].abs().mean() < 0.03
+    assert (pasted[KEY_FRAME] - bundled_key_frame())[:, drawn_object].abs().mean() < 0.03
     assert (pasted - result.pictures(f"{own}_pasted")).abs().max() > 0.3
     for name in ("comparison", "carried"):
         assert len(frames_of(client, graph, result, f"EI2/key_frame_{name}")) == KEY_FRAME + 2
