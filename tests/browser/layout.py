@@ -4,7 +4,8 @@
 
 The editor shows each workflow in the classic renderer and in Nodes 2.0, as it is and after a short run, and tells how
 large every node then is. In each group the nodes move down until there is room for that, groups follow their nodes, and
-what lies below follows the groups. Nothing moves sideways, and no box shrinks.
+what lies below follows the groups. Nothing moves up or sideways, and no box shrinks, so that the layout can be made for
+several front ends in turn (COMFYUI_FRONT_END).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def arranged(workflow: dict, before: dict[str, float], after: dict[str, float]) 
     for i, block in enumerate(blocks):
         above = [other for other in blocks[:i] if beside(other.edges, block.edges)]
         if above:
-            block.shift(max(other.edges[3] for other in above) + BELOW - block.edges[1])
+            block.shift(max(0, max(other.edges[3] for other in above) + BELOW - block.edges[1]))
     for node in workflow["nodes"]:
         node["size"] = sizes[str(node["id"])]
     return workflow
@@ -112,12 +113,14 @@ def stack(block: Block) -> None:
         row = [node for node in waiting if node["pos"][1] - waiting[0]["pos"][1] < ROW]
         waiting = [node for node in waiting if node not in row]
         above = [edges(other)[3] + GAP for node in row for other in done if beside(edges(node), edges(other))]
+        lowest = max([*above, *(edges(node)[1] for node in row)])
         for node in row:
-            node["pos"][1] = max(above, default=top) + TITLE
+            node["pos"][1] = lowest + TITLE
         done += row
-    boxes = [edges(node) for node in block.nodes]
-    left, right, bottom = min(box[0] for box in boxes), max(box[2] for box in boxes), max(box[3] for box in boxes)
-    block.group["bounding"] = [left - PADDING, top - HEAD, right - left + 2 * PADDING, bottom - top + HEAD + PADDING]
+    boxes, end = [edges(node) for node in block.nodes], block.edges[3]
+    left, right = min(box[0] for box in boxes), max(box[2] for box in boxes)
+    bottom = max(end, *(box[3] + PADDING for box in boxes))
+    block.group["bounding"] = [left - PADDING, top - HEAD, right - left + 2 * PADDING, bottom - top + HEAD]
 
 
 def measured(editor, server, path: Path, run: bool, folder: Path) -> dict[str, float]:
