@@ -79,7 +79,7 @@ class Bench:
         self, model, inversion, prompt: list, cfg: float, negative: list | None = None, kept=None, guidance_end=1.0
     ):
         """Latents `f c h w` sampled from inverted noise. `negative`: an empty prompt by default;
-        `kept`: keeps the clip outside a mask; `guidance_end`: see there."""
+        `kept`: keeps the clip outside a mask; `guidance_end`: as in `host.sampling.sample`."""
         sample, noise, sigmas = pack("host.sampling").sample, inversion.noise, inversion.sigmas
         return sample(model, noise, prompt, negative or self.empty, cfg, sigmas, kept, guidance_end)
 

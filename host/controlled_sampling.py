@@ -22,7 +22,7 @@ from .inflation import require_inflation
 from .inputs import check_one_prompt, check_whole
 from .memory import sampling_within_memory
 from .null_text import scheduled_negative
-from .sampling import last_guided, run, unguided
+from .sampling import last_guided, run, strength_at, unguided
 from .unet import compute_dtype, require_unet, transformer_blocks
 
 
@@ -72,8 +72,7 @@ class ControlledGuider(comfy.samplers.CFGGuider):
                 options = unguided(options)
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             cfg = self.guidance[name].cfg
-            if name == "target" and t.max() <= self.until:
-                cfg = 1.0
+            cfg = strength_at(t, cfg, self.until) if name == "target" else cfg
             denoised.append(
                 comfy.samplers.sampling_function(
                     self.inner_model,

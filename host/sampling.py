@@ -112,6 +112,11 @@ def last_guided(share: float, sigmas: torch.Tensor) -> float:
     return sigmas[max(steps, int(share > 0))].item()
 
 
+def strength_at(sigma: torch.Tensor, cfg: float, until: float) -> float:
+    """`cfg` above `until`; from there on 1, with which the prompt runs alone. `sigma`: of each frame."""
+    return cfg if sigma.max() > until else 1.0
+
+
 class FirstStepsGuider(comfy.samplers.CFGGuider):
     """The host's classifier-free guidance at noise levels above `until`; from there on the prompt runs alone, in half
     the time. What an object looks like is decided in the first steps."""
@@ -122,8 +127,7 @@ class FirstStepsGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x, timestep, *args, **options):
         cfg = self.cfg
-        if timestep.max() <= self.until:
-            self.cfg = 1.0
+        self.cfg = strength_at(timestep, cfg, self.until)
         try:
             return super().predict_noise(x, timestep, *args, **options)
         finally:

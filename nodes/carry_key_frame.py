@@ -129,7 +129,7 @@ class CarryKeyFrame(io.ComfyNode):
         if inversion.unconditional is not None:
             negative = scheduled_negative(model, negative, inversion, positive=positive)
         source, pictures = decoded(vae, inversion.source, "the clip"), decoded(vae, edit, "the edit")
-        choose = lambda regions: best_frame(model, edit, _free(regions, edit), positive, negative)
+        choose = lambda regions: best_frame(model, edit, _on_latents(regions, edit), positive, negative)
         try:
             numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index, choose)
         except Unsuitable as reason:
@@ -138,7 +138,7 @@ class CarryKeyFrame(io.ComfyNode):
             report = f"Not carried, the edit is passed on. {reason}"
             show_text(report)
             return io.NodeOutput(latent, pictures.movedim(1, -1), report)
-        latents, free = encoded(vae, result.frames, edit), (_free(result.changed, edit) > 0.01).float()
+        latents, free = encoded(vae, result.frames, edit), (_on_latents(result.changed, edit) > 0.01).float()
         sampled = sample_again(model, inversion, latents, edit, free, positive, negative, cfg, denoise)
         report = _report(result, numbers, drawn is not None)
         show_text(report)
@@ -149,7 +149,7 @@ class Unsuitable(ValueError):
     """The edit has no single object that could be carried."""
 
 
-def _free(regions: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+def _on_latents(regions: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """Regions `f 1 h w` at the size of the latents: the largest value in each cell."""
     return F.adaptive_max_pool2d(regions, latents.shape[2:])
 

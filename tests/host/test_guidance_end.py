@@ -36,6 +36,16 @@ def test_all_steps_and_none(tuned, inversion, control, edit, controlled):
     assert (half - edit(tuned, inversion, 0.0, **options)).abs().max() > 1e-3
 
 
+@pytest.fixture
+def one_thread():
+    """Sums of several threads round differently, and sampling multiplies that."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_half_of_the_steps_is_the_hosts_sampler_twice(tuned, inversion, encode, edit, host_node):
     """First with guidance, then without."""
     from comfy.samplers import sampler_object
