@@ -98,7 +98,7 @@ def edited(
 ) -> torch.Tensor:
     """An edit by the pack. `stop_early`: as in `tune_model`."""
     model = bench.inflate()
-    precision = pack("host.training").training_precision(model, "auto")
+    precision = pack("host.precision").training_precision(model, "auto")
     training = pack("ei2.tuning").TuneSettings(settings.steps, settings.learning_rate, precision=precision)
     tune, watched = pack("host.tuning").tune_model, {"stop_early": stop_early, "measure_gain": stop_early}
     learned = tune(model, video.latents, video.source, training, "auto", **watched)

@@ -17,16 +17,18 @@ from .host import locate
 PACK = "ei2_pack"  # any name will do, because a user's folder may have any name
 
 
-def import_host(device: str = "auto", torch_attention: bool = False) -> None:
+def import_host(device: str = "auto", torch_attention: bool = False, exact: bool = False) -> None:
     """Makes ComfyUI's modules importable. `device`: `cpu`, or `auto` for a GPU if there is one; `torch_attention`: like
-    --use-pytorch-cross-attention, the default on most GPUs, and faster on CPUs. Call it before anything imports them.
-    Raises `SetupError` if ComfyUI is not found."""
+    --use-pytorch-cross-attention, the default on most GPUs, and faster on CPUs; `exact`: like --fp32-unet --fp32-vae.
+    Call it before anything imports them. Raises `SetupError` if ComfyUI is not found."""
     sys.path.insert(0, str(locate()))  # before the repository: `nodes` is the host's
     repair_torchvision()
     from comfy.cli_args import args
 
     args.cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     args.use_pytorch_cross_attention |= torch_attention
+    args.fp32_unet |= exact
+    args.fp32_vae |= exact
 
 
 def import_pack() -> None:

@@ -23,6 +23,7 @@ from .clip import same_text
 from .inflation import inflation_of
 from .inputs import check_one_prompt
 from .memory import explained_out_of_memory, plan_training
+from .precision import training_precision
 from .sampling import invert, work_on
 from .temporal_stack import TemporalStack
 from .training import (
@@ -30,7 +31,6 @@ from .training import (
     differentiable_clone,
     gradients,
     make_differentiable,
-    training_precision,
     without_inference_tensors,
 )
 from .ui import progress

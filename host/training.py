@@ -230,30 +230,9 @@ def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractCon
             module.forward = own
 
 
-def training_precision(model, choice: str) -> str:
-    """`auto` means bf16 where the device has units for it, fp16 on other GPUs, fp32 on other CPUs.
-
-    Raises `ValueError` for fp16 on a CPU."""
-    device = model.load_device
-    if choice == "fp16" and device.type == "cpu":
-        raise ValueError("fp16 training needs a GPU: choose precision auto, bf16 or fp32.")
-    if choice != "auto":
-        return choice
-    if device.type == "cpu":
-        return "bf16" if cpu_has_bf16() else "fp32"
-    return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"
-
-
 def training_length(model, steps: int, learning_rate: float) -> tuple[int, float, bool]:
     """Steps, learning rate, and whether to stop early; 0 means auto. Automatic steps are a limit for `EarlyStop`; the
     learning rate depends on the UNet's width, because narrow ones such as the miniature's learn faster."""
     narrow = require_unet(model).model_channels < NARROW
     most, rate = (NARROW_STEPS, NARROW_RATE) if narrow else (TuneSettings.steps, TuneSettings.learning_rate)
     return steps or most, learning_rate or rate, not steps
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in units of their own (AMX, AVX-512 BF16); older ones emulate it,
-    which takes longer than fp32. False on a torch that cannot tell."""
-    tests = (getattr(torch.cpu, name, bool) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(test() for test in tests)

@@ -15,8 +15,9 @@ from ..host.graph import warn_of_words
 from ..host.inflation import apply_tune, require_inflation
 from ..host.inputs import check_conditioning, clip_latents
 from ..host.newer import ADVANCED, check_static_clone, searchable
+from ..host.precision import training_precision
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
-from ..host.training import training_length, training_precision
+from ..host.training import training_length
 from ..host.tuning import TuningStep, tune_model
 from ..host.ui import drawn, progress, show_text, shown
 from .pictures.plots import plot_losses

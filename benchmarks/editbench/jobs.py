@@ -73,7 +73,7 @@ def plan(split: str) -> list[Job]:
         slow = dict.fromkeys((ours, reference), methods.SLOW)
         clips = motions_first(clips_of(split))
         third = clips[: len(clips) // 3]
-        order = [(compared, clips), (options, third), ({per_frame: equal}, clips), (slow, third)]
+        order = [(compared, clips), ({per_frame: equal}, clips), (options, third), (slow, third)]
         return [job for budgets, some in order for job in _jobs(split, budgets, 0, some)]
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")

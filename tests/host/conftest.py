@@ -13,7 +13,7 @@ from devtools.environment import SetupError
 from tests.small_control_net import small_control_net
 
 try:
-    in_process.import_host()
+    in_process.import_host(exact=True)
 except SetupError as error:
     raise pytest.UsageError(str(error)) from error
 in_process.import_pack()
@@ -200,7 +200,7 @@ def tune(pack, source):
     """What "EI2 One-Shot Tune" makes, a tuned MODEL and what was learned, without its plot:
     `tune(model, latents, steps=2, learning_rate=1e-3)`."""
     tuning, inflation = pack("host.tuning"), pack("host.inflation")
-    precision_of = pack("host.training").training_precision
+    precision_of = pack("host.precision").training_precision
 
     def tune(
         model,

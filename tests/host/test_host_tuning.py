@@ -158,14 +158,14 @@ def test_bf16_on_a_cpu(model, inflate, tune, random_clip):
 def test_auto_is_bf16_on_a_cpu_that_has_units_for_it(pack, model, monkeypatch, amx, avx, precision):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
-    assert pack("host.training").training_precision(model, "auto") == precision
+    assert pack("host.precision").training_precision(model, "auto") == precision
     assert pack("host.null_text").null_text_precision(model) == "fp32", "small gradients need it"
 
 
 def test_auto_is_fp32_on_a_cpu_whose_torch_cannot_tell(pack, model, monkeypatch):
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, name)
-    assert pack("host.training").training_precision(model, "auto") == "fp32"
+    assert pack("host.precision").training_precision(model, "auto") == "fp32"
 
 
 def test_fp16_on_a_cpu_is_refused(model, inflate, tune, random_clip):

@@ -1,0 +1,35 @@
+"""The arithmetic where the pack chooses it: of training, and of the miniature. Elsewhere the host chooses."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import torch
+from comfy.cli_args import args
+
+
+def training_precision(model, choice: str) -> str:
+    """`auto` means bf16 where the device has units for it, fp16 on other GPUs, fp32 on other CPUs.
+
+    Raises `ValueError` for fp16 on a CPU."""
+    device = model.load_device
+    if choice == "fp16" and device.type == "cpu":
+        raise ValueError("fp16 training needs a GPU: choose precision auto, bf16 or fp32.")
+    if choice != "auto":
+        return choice
+    if device.type == "cpu":
+        return "bf16" if cpu_has_bf16() else "fp32"
+    return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in units of their own (AMX, AVX-512 BF16); older ones emulate it,
+    which takes longer than fp32. False on a torch that cannot tell."""
+    tests = (getattr(torch.cpu, name, bool) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(test() for test in tests)
+
+
+def miniature_dtype(device: torch.device, exact: bool) -> torch.dtype | None:
+    """What a part of the miniature computes in: bf16 on a CPU with units for it, where the host would choose fp32; None
+    for the host's own choice. `exact`: whether the user asked for fp32 in this part."""
+    faster = device.type == "cpu" and cpu_has_bf16()
+    return torch.bfloat16 if faster and not exact and not args.force_fp32 else None
