@@ -73,9 +73,10 @@ def script(bench: Bench, video: BenchClip, target: list, clock: Clock, shipped: 
             tuning.step()
         clock.lap("tune")
         latents = video.latents.clone() * LATENT_SCALE
-        noise = ddim(unet, latents, source, None, SCRIPT_DDIM_STEPS, lambda: None)
-        clock.lap("invert")
-        edited = ddim(unet, noise, torch.cat([empty, edit]), CFG, SCRIPT_DDIM_STEPS, lambda: None)
+        with torch.autocast("cpu", half):  # in effect in the script, too, which wraps the UNet in it
+            noise = ddim(unet, latents, source, None, SCRIPT_DDIM_STEPS, lambda: None)
+            clock.lap("invert")
+            edited = ddim(unet, noise, torch.cat([empty, edit]), CFG, SCRIPT_DDIM_STEPS, lambda: None)
     pictures = bench.decode(edited / LATENT_SCALE)
     clock.lap("edit")
     return pictures

@@ -67,7 +67,7 @@ def measure(name: str, device: str, frames: int, pixels: int, works: list[str]) 
     """A row for each kind of work on one clip. `peak` is None if it cannot be measured here."""
     on_gpu = uses_gpu(device)
     real = device == "cpu" or on_gpu
-    in_process.import_host(device)
+    in_process.import_host(device, exact=device == "cpu")
     in_process.import_pack()
     estimates = in_process.pack("host.memory")
     precision, dtype = ("fp32", torch.float32) if device == "cpu" else ("bf16", torch.float16)

@@ -72,8 +72,8 @@ def plan(split: str) -> list[Job]:
         options |= dict.fromkeys((ours, reference), methods.SEARCH)
         slow = dict.fromkeys((ours, reference), methods.SLOW)
         clips = motions_first(clips_of(split))
-        third = clips[: len(clips) // 3]
-        order = [(compared, clips), ({per_frame: equal}, clips), (options, third), (slow, third)]
+        third, sixth = clips[: len(clips) // 3], clips[: len(clips) // 6]
+        order = [(compared, clips), ({per_frame: equal}, clips), (slow, sixth), (options, third)]
         return [job for budgets, some in order for job in _jobs(split, budgets, 0, some)]
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")

@@ -173,7 +173,7 @@ class LiteralTuning:
     def __init__(self, unet: LiteralUNet, autoencoder, pixels, context, half: torch.dtype, once=False, rate=3e-5):
         device = next(unet.parameters()).device
         self.unet, self.half, self.once, self.latents = unet, half, once, None
-        self.autoencoder = copy.deepcopy(autoencoder).to(device, half)
+        self.autoencoder = copy.deepcopy(autoencoder).to(device, half, memory_format=torch.contiguous_format)
         self.pixels, self.context = pixels.to(device), context.to(device, half)
         self.alphas = alphas().to(device)
         self.optimizer = torch.optim.AdamW(unet.trainable(), lr=rate, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)

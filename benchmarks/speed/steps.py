@@ -121,10 +121,9 @@ class Steps:
         rival's preset, in addition to the pack's own choice."""
         on_gpu = self.subject.on_gpu
         if what != "tune":
-            model = self.subject.model
-            own = SHORT.get(model.model.manual_cast_dtype or model.model_dtype(), "fp16")
+            own = SHORT.get(pack("host.unet").compute_dtype(self.subject.model), "fp16")
             ours = [Way(OURS, own)] + ([Way(RIVAL, own)] if full else [])
-            return [*ours, Way(LITERAL, "fp16" if on_gpu else "fp32")]
+            return [*ours, Way(LITERAL, "fp16" if on_gpu else own)]  # the script's half precision is in effect here too
         auto, half = self._recomputes(place), "fp16" if on_gpu else "bf16"
         ways = [Way(OURS, self.precision, auto)]
         if not auto and (full or on_gpu):

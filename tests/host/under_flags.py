@@ -17,7 +17,7 @@ import comfy.options
 
 comfy.options.enable_args_parsing()
 target = sys.argv.pop()
-in_process.import_host()
+in_process.import_host(exact="--force-fp32" not in sys.argv)  # so that this flag alone has to do the same
 in_process.import_pack()
 
 import torch
