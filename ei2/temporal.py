@@ -54,8 +54,10 @@ class TemporalModule(torch.nn.Module, ABC):
         """`(b f) d c` -> `(b f) d c`; `frames` is f. There is no position embedding, so
         permuting the frames permutes the output."""
         video = rearrange(x, "(b f) d c -> b f d c", f=frames)
-        tokens = rearrange(self.normalize(video), "b f d c -> (b d) f c")
-        mixed = attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.heads)
+        normed = self.normalize(video)
+        # projected before they are rearranged: torch multiplies strided tokens with a copy of the weights for each
+        q, k, v = (rearrange(to(normed), "b f d c -> (b d) f c") for to in (self.to_q, self.to_k, self.to_v))
+        mixed = attention(q, k, v, self.heads)
         change = rearrange(self.to_out(mixed), "(b d) f c -> (b f) d c", d=x.shape[1])
         return x + change.to(x.dtype)
 
