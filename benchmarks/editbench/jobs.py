@@ -80,9 +80,8 @@ def plan(split: str) -> list[Job]:
     main = dict.fromkeys((ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference), equal)
     main |= {name: equal + (budget,) for name, budget in methods.BEST.items()}
     others = {method.name: equal for method in methods.COMPARED if method.name not in main}
-    ablations = {method.name: equal for method in methods.ABLATIONS}
     random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these
-    order = [(main, 0), (others, 0), (main, 1), (random, 1), (ablations, 0), (ablations, 1)]
+    order = [(main, 0), (others, 0), (main, 1), (random, 1)]
     return [job for budgets, seed in order for job in _jobs(split, budgets, seed)]
 
 
