@@ -15,12 +15,12 @@ from miniature.scene import View, render
 
 
 class Bench:
-    """The models, loaded once per process."""
+    """The models, loaded once per process. `exact`: computes in fp32 everywhere."""
 
-    def __init__(self, device: str, threads: int | None = None):
+    def __init__(self, device: str, threads: int | None = None, exact: bool = False):
         torch.set_num_threads(threads or torch.get_num_threads())
         self.on_gpu = uses_gpu(device)
-        in_process.import_host(device)
+        in_process.import_host(device, exact=exact)
         in_process.import_pack()
         with torch.inference_mode():
             self.model, self.clip_model, self.vae = pack("host.miniature").load_miniature()

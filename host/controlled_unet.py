@@ -170,8 +170,7 @@ class ControlledUNet:
                 hooks.callback(attention.get_submodule(name).register_forward_hook(exchange).remove)
 
     def _exchange(self, layer, inputs, output, key, chunks: list[int], branch: Branch):
-        """The hook on a projection. Videos are consecutive in the batch, for
-        `(chunks f) d c` and for `(chunks d) f c`."""
+        """The hook on a projection, whose batch holds the chunks in turn: `(chunks f) d c` or `chunks f d c`."""
         parts = list(output.chunk(len(chunks)))
         chunk = chunks.index(POSITIVE)
         if branch.name == "source":

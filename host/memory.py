@@ -22,7 +22,7 @@ from ..ei2.optimizers import ADAMW, FACTORED
 from ..ei2.settings import PRESETS
 from ..ei2.tuning import PRECISIONS
 from .inflation import inflation_of
-from .unet import require_unet
+from .unet import compute_dtype, require_unet
 from .windows import context_windows
 
 FEWER = "fewer frames (max_frames of EI2 Load Video) or smaller ones (width and height)"
@@ -201,8 +201,8 @@ def inference_estimate(model, prompt: list) -> Estimate:
     """The estimate for calls of a MODEL without gradients, inflated or not."""
     management = comfy.model_management
     fused = management.pytorch_attention_enabled() or management.xformers_enabled()
-    dtype = model.get_model_object("manual_cast_dtype") or model.model_dtype()
-    return _estimate(model, Arithmetic(model.load_device, dtype.itemsize, dtype.itemsize, fused=fused), prompt)
+    size = compute_dtype(model).itemsize
+    return _estimate(model, Arithmetic(model.load_device, size, size, fused=fused), prompt)
 
 
 def clip_of(latents: torch.Tensor) -> Clip:

@@ -98,7 +98,7 @@ def _load_clip() -> comfy.sd.CLIP:
 
 def _load_vae() -> comfy.sd.VAE:
     device = comfy.model_management.vae_device()
-    dtype = miniature_dtype(device, args.fp32_vae)
+    dtype = miniature_dtype(device, args.fp32_vae or args.fp16_vae)
     vae = comfy.sd.VAE(sd=_float32(WEIGHTS / "vae.safetensors"), dtype=dtype)
     if device.type == "cpu":
         vae.first_stage_model.to(memory_format=torch.channels_last)  # a third faster there

@@ -26,13 +26,7 @@ from .memory import explained_out_of_memory, plan_training
 from .precision import training_precision
 from .sampling import invert, work_on
 from .temporal_stack import TemporalStack
-from .training import (
-    Differentiable,
-    differentiable_clone,
-    gradients,
-    make_differentiable,
-    without_inference_tensors,
-)
+from .training import Differentiable, differentiable_clone, gradients, make_differentiable, without_inference_tensors
 from .ui import progress
 from .unet import sigma_schedule
 

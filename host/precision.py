@@ -28,8 +28,8 @@ def cpu_has_bf16() -> bool:
     return any(test() for test in tests)
 
 
-def miniature_dtype(device: torch.device, exact: bool) -> torch.dtype | None:
+def miniature_dtype(device: torch.device, chosen: bool) -> torch.dtype | None:
     """What a part of the miniature computes in: bf16 on a CPU with units for it, where the host would choose fp32; None
-    for the host's own choice. `exact`: whether the user asked for fp32 in this part."""
+    for the host's own choice. `chosen`: whether the user chose for this part on the command line."""
     faster = device.type == "cpu" and cpu_has_bf16()
-    return torch.bfloat16 if faster and not exact and not args.force_fp32 else None
+    return torch.bfloat16 if faster and not chosen and not args.force_fp32 else None

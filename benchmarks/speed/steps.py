@@ -123,7 +123,8 @@ class Steps:
         if what != "tune":
             own = SHORT.get(pack("host.unet").compute_dtype(self.subject.model), "fp16")
             ours = [Way(OURS, own)] + ([Way(RIVAL, own)] if full else [])
-            return [*ours, Way(LITERAL, "fp16" if on_gpu else own)]  # the script's half precision is in effect here too
+            # half precision as in the script, here without autocast's casts, in its favour
+            return [*ours, Way(LITERAL, "fp16" if on_gpu else own)]
         auto, half = self._recomputes(place), "fp16" if on_gpu else "bf16"
         ways = [Way(OURS, self.precision, auto)]
         if not auto and (full or on_gpu):

@@ -13,7 +13,7 @@ from devtools.environment import SetupError
 from tests.small_control_net import small_control_net
 
 try:
-    in_process.import_host(exact=True)
+    in_process.import_host(exact=not torch.cuda.is_available())  # on a GPU the host's own choice, as users have it
 except SetupError as error:
     raise pytest.UsageError(str(error)) from error
 in_process.import_pack()

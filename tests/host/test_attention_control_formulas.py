@@ -47,6 +47,8 @@ class Spy:
     def _keep(self, name, value):
         if name == "to_q":
             self.calls.append({})
+        if value.ndim == 4:  # a temporal module's videos, frames and positions
+            value = rearrange(value, "b f d c -> (b d) f c")
         self.calls[-1][name] = value.clone()
 
     def __exit__(self, *_):

@@ -36,6 +36,22 @@ def test_it_is_an_ordinary_stable_diffusion_to_the_pack(model, pack):
     assert schedule[0] == pytest.approx(0.0292, abs=1e-4) and schedule[-1] == pytest.approx(14.615, abs=1e-2)
 
 
+@pytest.fixture
+def on_cpu(pack, monkeypatch):
+    """`on_cpu(units, *flags)`: the host as on a CPU with or without units for bf16, started with these flags."""
+    import comfy.model_management
+    from comfy.cli_args import args
+
+    def on_cpu(units: bool, *flags: str) -> None:
+        for device in ("get_torch_device", "vae_device"):
+            monkeypatch.setattr(comfy.model_management, device, lambda: torch.device("cpu"))
+        monkeypatch.setattr(pack("host.precision"), "cpu_has_bf16", lambda: units)
+        for flag in ("fp32_unet", "fp32_vae", "fp16_vae", "force_fp32"):
+            monkeypatch.setattr(args, flag, flag in flags)
+
+    return on_cpu
+
+
 @pytest.mark.parametrize(
     "units, asked_for, unet, vae",
     [
@@ -44,33 +60,31 @@ def test_it_is_an_ordinary_stable_diffusion_to_the_pack(model, pack):
         (True, ["fp32_unet"], torch.float32, torch.bfloat16),
         (True, ["fp32_vae"], torch.bfloat16, torch.float32),
         (True, ["force_fp32"], torch.float32, torch.float32),
+        (True, ["fp16_vae"], torch.bfloat16, torch.float16),
     ],
 )
-def test_it_computes_in_bf16_on_a_cpu_with_units_for_it(pack, monkeypatch, units, asked_for, unet, vae):
-    from comfy.cli_args import args
-
-    monkeypatch.setattr(pack("host.precision"), "cpu_has_bf16", lambda: units)
-    for flag in ("fp32_unet", "fp32_vae", "force_fp32"):
-        monkeypatch.setattr(args, flag, flag in asked_for)
+def test_it_computes_in_bf16_on_a_cpu_with_units_for_it(pack, on_cpu, units, asked_for, unet, vae):
+    on_cpu(units, *asked_for)
     model, _, autoencoder = pack("host.miniature").load_miniature()
     assert pack("host.unet").compute_dtype(model) == unet and autoencoder.vae_dtype == vae
     assert model.model_dtype() == torch.float32, "what is learned adds to weights in fp32"
 
 
-def test_a_bf16_edit_is_the_fp32_edit(pack, monkeypatch, miniature, frames, encode):
-    from comfy.cli_args import args
-
+def test_a_bf16_edit_is_the_fp32_edit(pack, on_cpu, frames, encode):
     def edit(model, vae):
         sampling, clip = pack("host.sampling"), vae.encode(frames)
-        inversion = sampling.inverted_clip(model, clip, encode("a blue square on a plain white background"), 4, 0, False)
+        inversion = sampling.inverted_clip(
+            model, clip, encode("a blue square on a plain white background"), 4, 0, False
+        )
         prompt = encode("a red circle on a plain white background")
         return vae.decode(sampling.sample(model, inversion.noise, prompt, encode(""), 3.0, inversion.sigmas)).cpu()
 
-    monkeypatch.setattr(pack("host.precision"), "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(args, "fp32_unet", False)
-    monkeypatch.setattr(args, "fp32_vae", False)
-    model, _, vae = pack("host.miniature").load_miniature()
-    exact, fast = edit(miniature[0], miniature[2]), edit(model, vae)
+    edits = []
+    for units in (False, True):
+        on_cpu(units)
+        model, _, vae = pack("host.miniature").load_miniature()
+        edits.append(edit(model, vae))
+    exact, fast = edits
     assert not torch.equal(exact, fast)
     assert pack("ei2.measures").psnr(exact.clamp(0, 1), fast.clamp(0, 1)) > 35
 

@@ -9,6 +9,7 @@ pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 # weights, arithmetic where it differs (the host's manual cast, as on a CPU), and how much worse a tuned model may be
 DTYPES = {
+    "fp32, computed in bf16": (torch.float32, torch.bfloat16, 0.03),  # the miniature on a CPU with bf16 units
     "fp16, computed in fp32": (torch.float16, torch.float32, 0.01),
     "bf16, computed in fp32": (torch.bfloat16, torch.float32, 0.015),
     "bf16": (torch.bfloat16, None, 0.03),
