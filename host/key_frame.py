@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import torch
 
 from ..ei2.inverted_clip import Inversion
 from ..ei2.key_frame import gain
 from ..ei2.masks import KeptOutside
 from .inputs import check_video
-from .sampling import sample
+from .memory import sampling_within_memory
+from .sampling import sample, without_guidance, work_on
 from .unet import check_finite
 
 JUDGED = (0.7, 1.0)  # σ at which frames are compared: the object's outline is left, its details are not
@@ -36,18 +38,26 @@ def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def best_frame(model, latents: torch.Tensor, regions: torch.Tensor, positive: list, negative: list) -> int:
     """The frame whose object shows best what the prompt says: the one with the largest `gain` over the negative prompt.
     `latents`: the edit's, `f c h w` in the host's scale; `regions`: `f 1 h w` in 0..1, the object's, at their size."""
-    to_model, to_host = model.model.process_latent_in, model.model.process_latent_out
-    clean = to_model(latents)
-    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(latents).to(latents)
-    gains = torch.zeros(len(latents))
-    for sigma in JUDGED:
-        start = to_host(clean + sigma * noise)
-        denoised = (
-            to_model(sample(model, start, prompt, negative, 1.0, torch.tensor([sigma, 0.0])).to(clean))
-            for prompt in (positive, negative)
-        )
-        gains += gain(*denoised, clean, regions.to(clean)).cpu()
-    return int(gains.argmax())
+    clean, model = model.model.process_latent_in(latents), without_guidance(model)
+    denoised = [_denoised(model, latents, prompt) for prompt in (positive, negative)]
+    return int(sum(gain(*pair, clean, regions.to(clean)).cpu() for pair in zip(*denoised)).argmax())
+
+
+def _denoised(model, latents: torch.Tensor, prompt: list) -> list[torch.Tensor]:
+    """The clip `f c h w` with the same noise in every frame, denoised at each of `JUDGED`, in the model's scale."""
+    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0))
+    found = []
+
+    @torch.no_grad()
+    def look(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
+        for sigma in sigmas:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            denoised = guider(clip + sigma * noise.to(clip), sigma * clip.new_ones(len(clip)), **options)
+            found.append(denoised.to(latents))
+
+    with sampling_within_memory("comparison", model, latents, prompt):
+        work_on(model, latents, {"positive": prompt}, torch.tensor(JUDGED), look)
+    return found
 
 
 def sample_again(
