@@ -24,7 +24,7 @@ from miniature.scene import Actor, View, object_mask, prompt, render, shape_view
 from miniature.sheets import contact_sheet
 
 RESTYLE, SWAP, PLACE, SUBTLE = "recolour / restyle", "swap the object", "new background", "subtle"
-STEPS = 16  # of DDIM, as in the workflows
+STEPS = 12  # of DDIM, as in the workflows
 MINIATURE = 1  # its place among the kinds of model in the recipes
 EVERY = 2  # the contact sheet shows every second frame
 CASES = {  # by clip: the recipe, the target's attributes, and the blend words of source and target
