@@ -101,7 +101,7 @@ def _load_vae() -> comfy.sd.VAE:
     dtype = miniature_dtype(device, args.fp32_vae or args.fp16_vae)
     vae = comfy.sd.VAE(sd=_float32(WEIGHTS / "vae.safetensors"), dtype=dtype)
     if device.type == "cpu":
-        vae.first_stage_model.to(memory_format=torch.channels_last)  # a third faster there
+        vae.first_stage_model.to(memory_format=torch.channels_last)  # a quarter faster there
     return vae
 
 
