@@ -34,11 +34,9 @@ LEFT_OUT = [
 
 @dataclass(frozen=True)
 class Cluster:
-    """`workers`: handles of actors; `gpus`: whether each has one; `dashboard`: an address, may be empty."""
+    """`workers`: handles of actors; `dashboard`: an address, may be empty."""
 
     workers: list
-    gpus: bool
-    cpus: int
     dashboard: str
 
 
@@ -100,7 +98,7 @@ def connect(options, setup: Setup, clips: int) -> Cluster:
     url = getattr(context, "dashboard_url", None) or ""
     setup = setup if gpus else replace(setup, threads=cpus)
     workers = make_workers([setup] * number, bool(gpus), cpus)
-    return Cluster(workers, bool(gpus), cpus, f"http://{url}" if url else "")
+    return Cluster(workers, f"http://{url}" if url else "")
 
 
 def _local_cpus(options) -> int:

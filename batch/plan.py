@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .binding import CARRY, CONTROL, INVERT, SAMPLE, TUNE, clip_place, is_source, source_text
-from .graph import Graph, ancestors, copy, descendants, is_link, key_of, new_node, of_class, only, relink, title
+from .graph import Graph, ancestors, copy, descendants, is_link, key_of, new_node, of_class, only, relink
 
 OWN = "batch_"  # prefix of the ids of added nodes
 TUNE_FILE = "batch-{}.safetensors"  # in models/ei2_tunes
@@ -276,8 +276,3 @@ def _notes(graph: Graph) -> set[str]:
         for node in graph
         if (picture := _pictures(graph, node)) and picture[1] == 2 and graph[picture[0]]["class_type"] == SAMPLE
     }
-
-
-def label(graph: Graph, node: str) -> str:
-    """A readable name of the node."""
-    return title(graph, node) if node in graph else node

@@ -1,8 +1,11 @@
 """The results: for each edit, a video and a record. The record is written last: an edit without one is not finished.
 
-clips/<clip>/source.mp4 the clip as it was loaded clips/<clip>/<edit>.mp4 the edit; more files of the workflow as
-<edit>.1.png … clips/<clip>/<edit>.json the record clips/<clip>/<edit>.failed.json why there is no edit work/ tunes and
-tuning snapshots of unfinished clips index.html, results.csv made from the records
+clips/<clip>/source.mp4          the clip as it was loaded
+clips/<clip>/<edit>.mp4          the edit; more files of the workflow as <edit>.1.png …
+clips/<clip>/<edit>.json         the record
+clips/<clip>/<edit>.failed.json  why there is no edit
+work/                            tunes and tuning snapshots of unfinished clips
+index.html, results.csv          made from the records
 """
 
 from __future__ import annotations

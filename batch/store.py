@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import BatchError
@@ -78,8 +79,13 @@ class UrlStore:
         path = self._path(name)
         self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
         part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        self.system.pipe_file(part, content)
-        self.system.mv(part, path)
+        try:
+            self.system.pipe_file(part, content)
+            self.system.mv(part, path)
+        except BaseException:
+            with suppress(Exception):
+                self.system.rm_file(part)
+            raise
 
     def read(self, name: str) -> bytes | None:
         """The content, or None if there is no such file."""

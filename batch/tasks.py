@@ -35,7 +35,8 @@ class Task:
     """A run of a workflow. `files`: the files needed in the server's base folder, by path in it: a URL, a list with a
     reference to bytes in Ray's store, or None if the worker already has it; `collect`: the nodes whose files to
     collect, by what these are; `texts`: the nodes whose text to collect; `tune`: the file in models/ei2_tunes to
-    return; `counted`: the nodes whose steps are counted."""
+    return; `models`: the model files that the graph names, whose fingerprints the record keeps; `scored`: whether
+    scoring nodes were added, whose failure does not affect the edit."""
 
     name: str
     graph: Graph

@@ -84,7 +84,7 @@ def script(bench: Bench, video: BenchClip, target: list, clock: Clock, shipped: 
 
 def quickstart(bench: Bench, video: BenchClip, target: list, clock: Clock) -> torch.Tensor:
     """EI2 with the settings of the quickstart: automatic steps and rate."""
-    steps, rate, stop_early = pack("host.training").training_length(bench.model, 0, 0)
+    steps, rate, stop_early = pack("host.automatic").training_length(bench.model, 0, 0)
     settings = replace(EQUAL, steps=steps, learning_rate=rate)
     return edited(bench, video, target, clock, settings, stop_early)
 
@@ -99,7 +99,7 @@ def edited(
 ) -> torch.Tensor:
     """An edit by the pack. `stop_early`: as in `tune_model`."""
     model = bench.inflate()
-    precision = pack("host.precision").training_precision(model, "auto")
+    precision = pack("host.automatic").training_precision(model, "auto")
     training = pack("ei2.tuning").TuneSettings(settings.steps, settings.learning_rate, precision=precision)
     tune, watched = pack("host.tuning").tune_model, {"stop_early": stop_early, "measure_gain": stop_early}
     learned = tune(model, video.latents, video.source, training, "auto", **watched)

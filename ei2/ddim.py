@@ -9,7 +9,8 @@ import torch
 
 
 def ddim_timesteps(steps: int, train_steps: int = 1000) -> torch.Tensor:
-    """The grid SD uses, ascending: 50 steps of 1000 give 1, 21, …, 981.
+    """The grid that diffusers calls "leading", ascending: 50 steps of 1000 give 1, 21, …, 981. Where the steps do not
+    divide 1000 it ends earlier: 201 give 1, 5, …, 801.
 
     Raises `ValueError` unless 1 <= steps < train_steps.
     """

@@ -18,7 +18,6 @@ from .warp import blurred, grown, moved, seen_at
 
 SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
 UNCHANGED, SURE = 0.03, 0.2  # differences of colours, in 0..1, that may be noise, and that are an edit
-WHOLE = 0.6  # share of the picture above which an edit is one of the whole picture
 EDGE = (0.6, 1.4)  # of the threshold: differences that count as unchanged, and as changed
 FOLLOWED = 0.4  # share found again from which a frame takes the key frame whole; below `LOST`, not at all
 

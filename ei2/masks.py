@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from .inverted_clip import Inversion
 
+MOST = 2.0  # values that resizing may give a mask; larger ones are on another scale
 PULL = 4  # how strongly partly masked cells are pulled back over all steps together
 
 
@@ -15,7 +16,8 @@ def frame_masks(mask: torch.Tensor, frames: int, height: int, width: int) -> tor
     own or another size, such as the latents'.
 
     `m` is 1, for all frames, or the number of frames. Downsampling takes the mean of each cell; upsampling interpolates
-    linearly. Raises `ValueError` for a different number of masks, a different aspect ratio, and values outside 0..1.
+    linearly. Values slightly outside 0..1, as resizing gives them, are clipped. Raises `ValueError` for a different
+    number of masks, a different aspect ratio, and values that are no mask's.
     """
     mask = _checked(mask, frames, height, width)
     if mask.shape[2] >= height and mask.shape[3] >= width:
@@ -68,6 +70,11 @@ def _checked(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.
             f"The mask is {wide} x {tall}, a different shape of picture than the frames' {width} x {height}: make it "
             "from the frames that are edited."
         )
-    if not torch.isfinite(mask).all() or mask.min() < 0 or mask.max() > 1:
-        raise ValueError("The mask holds values outside 0 to 1: 1 (white) is where the edit may change the clip.")
-    return mask.float().unsqueeze(1)
+    if not torch.isfinite(mask).all():
+        raise ValueError("The mask holds NaN or infinite values: make it again.")
+    if mask.min() < -MOST or mask.max() > MOST:
+        raise ValueError(
+            f"The mask holds values from {mask.min():g} to {mask.max():g}, but they should lie between 0 and 1, and 1 "
+            "(white) is where the edit may change the clip: divide it by its largest value."
+        )
+    return mask.float().clamp(0, 1).unsqueeze(1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-PSNR_LIMIT = 100.0  # dB: dB, used for an exact result: neither plots nor JSON can show infinity
+PSNR_LIMIT = 100.0  # dB, for an exact result: neither plots nor JSON can show infinity
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -26,7 +26,8 @@ class Run:
     """The identity of a tuning run; the number of steps is not part of it.
 
     `clip`: `f c h w`; `prompt`: text embeddings, one `b l c` per entry of the conditioning; `earlier`: digest of the
-    model's earlier training, empty if none.
+    model's earlier training, empty if none; `attached`: digest of what else steers the model, such as ControlNets and
+    other nodes' patches; None in files of earlier versions, which did not store it.
     """
 
     clip: torch.Tensor
@@ -35,13 +36,14 @@ class Run:
     inflation: InflationSettings
     base: ModelIdentity
     earlier: str = ""
+    attached: str | None = None
 
     @property
     def name(self) -> str:
         """A readable name, different for every run."""
         frames, _, height, width = self.clip.shape
         parts = [self.clip, self.prompt, self._settings(), self.base.family, self.base.sample, self.base.patches]
-        short = digest([*parts, self.earlier])[:10]
+        short = digest([*parts, self.earlier, self.attached])[:10]
         scale = PIXELS_PER_LATENT
         return f"{frames}f_{scale * width}x{scale * height}_seed{self.training.seed}_{short}"
 
@@ -69,6 +71,12 @@ class Run:
             raise ValueError(warning)
         if snapshot.earlier != self.earlier:
             raise ValueError(f"The snapshot {name} was made on a model with different earlier training: {remedy}")
+        if snapshot.attached not in (None, self.attached):
+            raise ValueError(
+                f"The snapshot {name} was made with other options on the source prompt (such as a ControlNet or an "
+                f"area), or with other nodes on the model: connect them as they were, or set resume_from to none to "
+                "start again."
+            )
 
     def _settings(self) -> dict:
         training = {key: value for key, value in asdict(self.training).items() if key != "steps"}
@@ -87,6 +95,7 @@ def save_snapshot(path: Path, run: Run, state: TrainingState) -> None:
         "inflation": run.inflation.to_dict(),
         "base": {key: value for key, value in vars(run.base).items() if key != "sample"},
         "earlier": run.earlier,
+        "attached": run.attached,
         "losses": state.losses,
         "scaler": state.scaler,
         "prompts": len(run.prompt),
@@ -135,6 +144,7 @@ def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
             inflation=made(InflationSettings, value(record, "inflation", dict)),
             base=made(ModelIdentity, value(record, "base", dict), sample=tensor(tensors, "base.sample", dims=1)),
             earlier=value(record, "earlier", str),
+            attached=value(record, "attached", str) if record.get("attached") is not None else None,
         )
         weights = tensor_file.part(tensors, "weight.")
         moments = [{} for _ in range(parameters)]

@@ -162,7 +162,11 @@ def _move_to_new(file: Path, path: Path) -> None:
         if error.errno not in NO_LINKS:
             raise
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # now it is ours
-        os.replace(file, path)
+        try:
+            os.replace(file, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def why_not_written(error: Exception) -> str:

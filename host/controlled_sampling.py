@@ -23,7 +23,9 @@ from .inputs import check_one_prompt, check_whole
 from .memory import sampling_within_memory
 from .null_text import scheduled_negative
 from .sampling import last_guided, run, strength_at, unguided
+from .step_caches import remove_step_caches
 from .unet import compute_dtype, require_unet, transformer_blocks
+from .windows import room_for
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def sample_controlled(
     clone = model.clone()
     unet, stack = require_unet(model), require_inflation(model).stack
     controlled = ControlledUNet(control, steps, unet, stack, model.load_device)
+    remove_step_caches(clone)  # they would skip the source's call and not the target's
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
+    clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, BRANCH, room_for(inversion.frames))  # one video at a time
     guider = ControlledGuider(clone, source, target, sigmas, last_guided(guidance_end, sigmas))
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
     itemsize = compute_dtype(model).itemsize

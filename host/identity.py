@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import torch
+from comfy.cli_args import args
+from comfy.controlnet import ControlBase
+from comfy.ldm.modules.attention import optimized_attention
 from comfy.weight_adapter import WeightAdapterBase
 
 from ..ei2 import VERSION
@@ -95,6 +98,7 @@ def inversion_key(model, parts: dict) -> str:
             "inflation": [inflation.settings.to_dict(), inflation.stack.state_dict()] if inflation else None,
             "schedule": [sigma_schedule(model), prediction(model)],
             "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
+            "kernels": [optimized_attention.__name__, sorted(feature.value for feature in args.fast)],
             "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
             "windows": _windows(model),
             "parts": parts,
@@ -102,12 +106,35 @@ def inversion_key(model, parts: dict) -> str:
     )
 
 
+def attachments(model, options: list[dict]) -> str:
+    """A digest of what steers a MODEL besides its weights and the prompt's text: the `options` of its conditionings
+    and what other nodes attach to it. Objects count by their class, a ControlNet also by its strength and range: the
+    same hints, found by another model or on another machine, differ in their last digits."""
+    steering = [{key: value for key, value in one.items() if key != "pooled_output"} for one in options]
+    return digest([steering, _hung_on_by_others(model)], foreign=_described)
+
+
+def _described(value) -> list | str:
+    if isinstance(value, ControlBase):
+        previous = value.previous_controlnet
+        kind = [type(value).__name__, float(value.strength), list(map(float, value.timestep_percent_range))]
+        return [*kind, previous and _described(previous)]
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
 def _refuse_what_others_hang_on(model) -> None:
+    for what, value in _hung_on_by_others(model).items():
+        if not _empty(value):
+            raise Unhashable(f"another node's {what} on the model")
+
+
+def _hung_on_by_others(model) -> dict:
+    """What other nodes attach to the MODEL apart from weights and context windows, by its name in the plural."""
     options = {key: value for key, value in model.model_options.items() if key != HANDLER}
     options["transformer_options"] = {
         key: value for key, value in options["transformer_options"].items() if key != WINDOWS
     }
-    carried = {
+    return {
         "options": options,
         "wrappers": [_of_others(found) for found in model.wrappers.values()],
         "callbacks": [_of_others(found) for found in model.callbacks.values()],
@@ -118,9 +145,6 @@ def _refuse_what_others_hang_on(model) -> None:
         "weight wrappers": model.weight_wrapper_patches,
         "object patches": {key: value for key, value in model.object_patches.items() if key not in COUNTED},
     }
-    for what, value in carried.items():
-        if not _empty(value):
-            raise Unhashable(f"another node's {what} on the model")
 
 
 def _of_others(entries: dict) -> dict:

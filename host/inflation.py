@@ -237,7 +237,7 @@ def _check_fits(model, tune: TuneResult) -> None:
     """Raises `ValueError` if the names or shapes of the weights are not the model's,
     which only happens with a damaged file."""
     blocks = transformer_blocks(require_unet(model))
-    layers = {f"{block.path}.{name}": block.module.get_submodule(name) for block in blocks for name in QUERIES}
+    layers = query_layers(blocks)
     stack = TemporalStack.build(blocks, tune.settings, partial(torch.nn.Linear, device="meta"))  # for its shapes
     try:
         same_shapes(tune.temporal, stack.state_dict(), "its temporal modules")
@@ -245,6 +245,11 @@ def _check_fits(model, tune: TuneResult) -> None:
     except Damaged as error:
         name = printable_name(tune.file) or "This tune"
         raise ValueError(f"{name} does not fit this model ({error}): tune again on this one.") from error
+
+
+def query_layers(blocks: list[Block]) -> dict[str, torch.nn.Module]:
+    """The q projections that tuning adds to, by their paths in the UNet."""
+    return {f"{block.path}.{name}": block.module.get_submodule(name) for block in blocks for name in QUERIES}
 
 
 def inflation_of(model) -> InflatedUNet | None:

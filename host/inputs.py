@@ -41,6 +41,8 @@ def clip_latents(model, latent: dict) -> torch.Tensor:
 def check_conditioning(conditioning: list, frames: int, name: str) -> None:
     """Raises `ValueError` unless there is one prompt for all frames or one per frame, and if at some noise levels no
     prompt covers the whole picture: the model would not be called there."""
+    if not conditioning:
+        raise ValueError(f"{name} holds no prompt: connect a CLIP Text Encode.")
     for tokens, _ in conditioning:
         if tokens.shape[0] not in (1, frames):
             raise ValueError(
@@ -53,8 +55,10 @@ def check_conditioning(conditioning: list, frames: int, name: str) -> None:
         if start <= reached:
             reached = max(reached, end)
     if reached < 1:
-        what = f", but has {', '.join(sorted(held))} set" if held else ", but is empty"
-        raise ValueError(f"{name} must cover the whole picture at every step{what}: give a prompt without that.")
+        raise ValueError(
+            f"{name} must cover the whole picture at every step, but has {', '.join(sorted(held))} set: give a prompt "
+            "without that."
+        )
 
 
 def check_one_prompt(conditioning: list, name: str, what: str) -> None:

@@ -127,12 +127,15 @@ def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor,
 
 
 def _store(key: str, inversion: Inversion, most: float) -> bool:
-    """Writes it, then makes room for it. Returns whether it fits."""
+    """Writes it, then makes room for it. Returns whether it is kept; one larger than `most` bytes is not written, and
+    drives out no other."""
     tensors, values = {}, {}
     for field in fields(inversion):
         value = getattr(inversion, field.name)
         if field.name != "source" and value is not None:  # the source is the input
             (tensors if isinstance(value, torch.Tensor) else values)[field.name] = value
+    if sum(tensor.nbytes for tensor in tensors.values()) > most:
+        return False
     tensor_file.write(_path(key), KIND, tensors, {"values": values})
     size = usage().size
     for _, length, path in sorted(_entries()):

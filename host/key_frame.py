@@ -11,7 +11,6 @@ from ..ei2.masks import KeptOutside
 from .inputs import check_video
 from .memory import sampling_within_memory
 from .sampling import sample, without_guidance, work_on
-from .unet import check_finite
 
 JUDGED = (0.7, 1.0)  # σ at which frames are compared: the object's outline is left, its details are not
 
@@ -31,7 +30,8 @@ def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
             f"vae gives latents of the shape {list(latents.shape)}, but the edit's have {list(like.shape)}: connect "
             "the VAE that encoded the clip."
         )
-    check_finite(latents, "latents")
+    if not torch.isfinite(latents).all():
+        raise ValueError("vae gave NaN or infinite latents: use another VAE, or start ComfyUI with --fp32-vae.")
     return latents
 
 

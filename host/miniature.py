@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ..miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
+from .automatic import miniature_dtype
 from .newer import core_patcher
-from .precision import miniature_dtype
 
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
 

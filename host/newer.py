@@ -46,6 +46,12 @@ def core_patcher(module, load_device, offload_device, static: bool = False):
     return kind(module, load_device, offload_device)
 
 
+def unpin(model) -> None:
+    """Gives back the MODEL's pinned main memory, which the host finds by its address: call it before weights are
+    replaced."""
+    getattr(model, "unpin_all_weights", lambda: None)()
+
+
 def is_dynamic(model) -> bool:
     """Whether the host pages the MODEL's weights."""
     return getattr(model, "is_dynamic", lambda: False)()

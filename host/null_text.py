@@ -19,11 +19,11 @@ from ..ei2.inverted_clip import Inversion
 from ..ei2.null_text import NullTextSettings, optimize_unconditional, step_ranges
 from ..ei2.settings import PRESETS
 from ..ei2.tuning import autocast
+from .automatic import training_precision
 from .clip import same_text
 from .inflation import inflation_of
 from .inputs import check_one_prompt
 from .memory import explained_out_of_memory, plan_training
-from .precision import training_precision
 from .sampling import invert, work_on
 from .temporal_stack import TemporalStack
 from .training import Differentiable, differentiable_clone, gradients, make_differentiable, without_inference_tensors

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..ei2.covariate_shift import CovariateShift, FeatureStatistics, feature_shift
 from .inflation import deflate, require_inflation
-from .sampling import work_on
+from .sampling import without_guidance, work_on
 from .unet import Block, check_finite, require_unet, sigma_schedule, transformer_blocks
 
 PROBE = "EI2 probe"
@@ -118,7 +118,7 @@ class FeatureTap:
 
 def _probe(model, tap: FeatureTap, latents, positive, timesteps, seed, on_step) -> list[dict]:
     """The tap's statistics per timestep; the host's guider runs the MODEL."""
-    clone = model.clone()
+    clone = without_guidance(model)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, PROBE, tap)
     generator = torch.Generator("cpu").manual_seed(seed)
     noises = torch.randn(len(timesteps), *latents.shape, generator=generator)

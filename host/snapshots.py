@@ -10,7 +10,7 @@ from ..ei2.digest import digest
 from ..ei2.snapshot_file import Run, load_snapshot, save_snapshot
 from ..ei2.tuning import TrainingState, TuneSettings
 from .folders import check_writable, resolve_snapshot, short_path, snapshot_path
-from .identity import identify
+from .identity import attachments, identify
 from .inflation import require_inflation
 from .ui import show_text, warn, warn_in_node
 
@@ -22,7 +22,8 @@ def describe_run(model, latents: torch.Tensor, positive: list, settings: TuneSet
     inflation = require_inflation(model)
     earlier = digest([inflation.tune.temporal, inflation.tune.query]) if inflation.tune else ""
     prompt = [text.detach().cpu() for text, _ in positive]
-    return Run(latents.detach().cpu(), prompt, settings, inflation.settings, identify(model), earlier)
+    attached = attachments(model, [options for _, options in positive])
+    return Run(latents.detach().cpu(), prompt, settings, inflation.settings, identify(model), earlier, attached)
 
 
 def resume(name: str, run: Run) -> TrainingState | None:

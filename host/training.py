@@ -8,7 +8,6 @@ clone, and hooks exist only during a call.
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -23,16 +22,13 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ei2.attention import attention
 from ..ei2.settings import InflationSettings
-from ..ei2.tuning import TuneSettings
 from .inflation import KEY, InflatedUNet, LayerHook, detach
-from .newer import static_clone
+from .newer import static_clone, unpin
 from .sampling import without_guidance
-from .unet import Call, compute_dtype, require_unet, res_blocks, transformer_blocks
+from .step_caches import remove_step_caches
+from .unet import Call, compute_dtype, res_blocks, transformer_blocks
 from .windows import without_windows
 
-STEP_CACHES = ("easycache", "lazycache")  # of the host's nodes that skip steps similar to the last one
-NARROW = 256  # channels of the first level: Stable Diffusion has 320, the miniature 96
-NARROW_STEPS, NARROW_RATE = 40, 3e-3
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 
@@ -98,8 +94,7 @@ def differentiable_clone(model, unet: Differentiable, precision: str, reserve: i
     `precision`: of the UNet's arithmetic; `reserve`: bytes that the host keeps free on the device next to it."""
     clone = without_guidance(static_clone(model))
     detach(clone)
-    for kind, key in itertools.product(clone.wrappers, STEP_CACHES):
-        clone.remove_wrappers_with_key(kind, key)
+    remove_step_caches(clone)
     dtype = compute_dtype(model)
     if precision == "fp32" and dtype != torch.float32:
         clone.set_model_compute_dtype(torch.float32)
@@ -116,6 +111,7 @@ def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
     """Replaces the UNet's inference tensors by ordinary ones without gradients; ControlNets do not change. Call it
     while the guider samples, after every load of the model, because loading may create new ones."""
     unet = guider.inner_model.diffusion_model
+    unpin(guider.model_patcher)
     for child in unet.modules():
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.is_inference():  # one at a time, so that no second copy of the model is needed
@@ -228,11 +224,3 @@ def _checkpointed(module: torch.nn.Module, recomputing: Callable[[], AbstractCon
             del module.forward
         else:
             module.forward = own
-
-
-def training_length(model, steps: int, learning_rate: float) -> tuple[int, float, bool]:
-    """Steps, learning rate, and whether to stop early; 0 means auto. Automatic steps are a limit for `EarlyStop`; the
-    learning rate depends on the UNet's width, because narrow ones such as the miniature's learn faster."""
-    narrow = require_unet(model).model_channels < NARROW
-    most, rate = (NARROW_STEPS, NARROW_RATE) if narrow else (TuneSettings.steps, TuneSettings.learning_rate)
-    return steps or most, learning_rate or rate, not steps

@@ -33,7 +33,7 @@ from ..ei2.tuning import (
     tune,
 )
 from .identity import identify
-from .inflation import KEY, QUERIES, LayerHook, require_inflation
+from .inflation import KEY, LayerHook, query_layers, require_inflation
 from .memory import explained_out_of_memory, plan_training
 from .sampling import work_on
 from .temporal_stack import TemporalStack, effective_state
@@ -198,7 +198,7 @@ class Trainable:
         for module in self.stack.values():
             if isinstance(module, STAM):
                 module.restrict(settings.normalization, settings.normalization_scope)
-        layers = {f"{block.path}.{name}": block.module.get_submodule(name) for block in blocks for name in QUERIES}
+        layers = query_layers(blocks)
         zeros = {path: torch.zeros(layer.weight.shape, device=device) for path, layer in layers.items()}
         self.queries = {path: torch.nn.Parameter(weight) for path, weight in zeros.items()}
         if start:

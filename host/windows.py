@@ -18,9 +18,12 @@ import comfy.context_windows
 import comfy.model_management
 import comfy.model_patcher
 import torch
+from comfy.controlnet import broadcast_image_to
 from comfy.patcher_extension import WrappersMP
+from comfy.utils import repeat_to_batch_size
 
 from ..ei2.windows import CoarseTokens, pyramid_weights, spread_frames, static_windows
+from .step_caches import without_step_caches
 from .unet import refuse_several_gpus
 
 WHOLE_CLIP = "EI2 whole clip"  # key of the `CoarseTokens` in the transformer options
@@ -182,7 +185,7 @@ class VideoWindows:
         if windows is None or len(x) <= windows.length:
             return executor(model, conds, x, timestep, model_options, *args, **kwargs)
         check_windows(windows)
-        own = dict(options)
+        own = without_step_caches(options)
 
         def run(window: list[int]) -> list[torch.Tensor]:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -238,19 +241,23 @@ def at_frames(conds: list[list[dict] | None], frames: Sequence[int], total: int)
 
 
 def control_at(control, frames: Sequence[int], total: int):
-    """A ControlNet or T2I adapter with the hints of some frames of a clip of `total` frames;
-    unchanged if it has one hint for all."""
+    """A ControlNet or T2I adapter with the hints of some frames of a clip of `total` frames; unchanged if it has one
+    hint for all. Too many hints are cut off, too few are repeated, as the host does for the whole clip."""
     if control is None:
         return None
     previous = control_at(control.previous_controlnet, frames, total)
     hint = control.cond_hint_original
-    per_frame = isinstance(hint, torch.Tensor) and len(hint) == total
-    if previous is control.previous_controlnet and not per_frame:
+    several = isinstance(hint, torch.Tensor) and len(hint) > 1
+    if previous is control.previous_controlnet and not several:
         return control
     control = copy.copy(control)  # keeps what the host prepared for this sampling; the host's copy() would not
     control.previous_controlnet = previous
-    if per_frame:
-        control.cond_hint_original, control.cond_hint = hint[list(frames)], None
+    if several:
+        some = list(frames)
+        control.cond_hint_original, control.cond_hint = broadcast_image_to(hint, total, 1)[some], None
+        control.extra_concat_orig = [  # masks of an inpainting ControlNet
+            mask if len(mask) == 1 else repeat_to_batch_size(mask, total)[some] for mask in control.extra_concat_orig
+        ]
     return control
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 
 from ..ei2 import PIXELS_PER_LATENT
+from ..ei2.carried_edit import Unsuitable, carried_edit, listed
 from ..ei2.inverted_clip import Inversion
-from ..ei2.key_frame import WHOLE, Carried, KeyFrame, carried, edited_region, frame_of
+from ..ei2.key_frame import Carried
 from ..ei2.masks import frame_masks
-from ..ei2.object_motion import object_motion
 from ..host.graph import warn_of_words
 from ..host.inflation import require_inflation
 from ..host.inputs import check_sampling, check_video, clip_latents
@@ -131,7 +129,8 @@ class CarryKeyFrame(io.ComfyNode):
         source, pictures = decoded(vae, inversion.source, "the clip"), decoded(vae, edit, "the edit")
         choose = lambda regions: best_frame(model, edit, _on_latents(regions, edit), positive, negative)
         try:
-            numbers, result = _pasted(source, pictures, allowed, drawn, key_frame_index, choose)
+            advance = progress(2 * len(source) - 1)
+            numbers, result = carried_edit(source, pictures, allowed, drawn, key_frame_index, choose, advance)
         except Unsuitable as reason:
             if not skip_unsuitable:
                 raise
@@ -145,73 +144,9 @@ class CarryKeyFrame(io.ComfyNode):
         return io.NodeOutput({"samples": sampled}, result.frames.movedim(1, -1), report)
 
 
-class Unsuitable(ValueError):
-    """The edit has no single object that could be carried."""
-
-
 def _on_latents(regions: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """Regions `f 1 h w` at the size of the latents: the largest value in each cell."""
     return F.adaptive_max_pool2d(regions, latents.shape[2:])
-
-
-def _pasted(
-    source: torch.Tensor,
-    edit: torch.Tensor,
-    allowed: torch.Tensor | None,
-    drawn: torch.Tensor | None,
-    index: int,
-    choose: Callable[[torch.Tensor], int],
-) -> tuple[list[int], Carried]:
-    """The key frames' numbers, and the edit with them pasted. `source`, `edit`: `f 3 h w` in 0..1; `allowed`:
-    `f 1 h w`, where the object is; `drawn`: the user's key frames `n 3 h w`; `index`: the number of one, or -1;
-    `choose(regions)`: the number of the frame of the edit to carry."""
-    regions = _region(source, edit, allowed)
-    if not regions.any():
-        raise Unsuitable(
-            "The edit hardly differs from its clip, so there is nothing to carry: raise cfg of EI2 Edit Sample."
-            if allowed is None
-            else "The edit changes nothing inside the mask: is it inverted?"
-        )
-    if regions.mean() > WHOLE:
-        raise Unsuitable(
-            "The edit changes nearly the whole picture, and only one object can be carried: connect a mask of it."
-        )
-    numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one) for one in drawn]
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(
-            f"Two pictures of key_frame seem to be made from the same frame (frames {_listed(numbers)}): give one per "
-            "frame."
-        )
-    numbers = numbers or [choose(regions)]
-    advance = progress(2 * len(source) - 1)
-    motion = object_motion(source, regions, numbers[0], advance)
-    keys = [KeyFrame(n, edit[n], regions[n]) for n in numbers]
-    if drawn is not None:
-        keys = [_drawn(n, picture, source, allowed) for n, picture in zip(numbers, drawn)]
-    return sorted(numbers), carried(source, edit, regions, keys, motion, restore=allowed is None, on_frame=advance)
-
-
-def _region(source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-    """Where they differ, inside the mask if there is one; all `f 3 h w` or `f 1 h w`."""
-    region = edited_region(source, edit)
-    return region if allowed is None else region * allowed
-
-
-def _drawn(number: int, picture: torch.Tensor, source: torch.Tensor, allowed: torch.Tensor | None) -> KeyFrame:
-    """The user's key frame `3 h w`. Raises `ValueError` if it shows no other object than the source."""
-    here = slice(number, number + 1)
-    region = _region(source[here], picture.unsqueeze(0), None if allowed is None else allowed[here])[0]
-    if not region.any():
-        raise ValueError(
-            f"key_frame hardly differs from frame {number} of the clip{'' if allowed is None else ' inside the mask'}: "
-            "connect the frame that you edited, or set key_frame_index."
-        )
-    if region.mean() > WHOLE:
-        raise ValueError(
-            f"key_frame differs nearly everywhere from frame {number} of the clip: edit only the object, or connect a "
-            "mask of it."
-        )
-    return KeyFrame(number, picture, region)
 
 
 def _check(edit: torch.Tensor, inversion: Inversion, index: int) -> None:
@@ -244,17 +179,13 @@ def _pictures(image: torch.Tensor, height: int, width: int, index: int) -> torch
 
 def _report(result: Carried, numbers: list[int], drawn: bool) -> str:
     count, total = len(result.frames) - len(result.lost), len(result.frames)
-    which = ("frames " if len(numbers) > 1 else "frame ") + _listed(numbers)
+    which = ("frames " if len(numbers) > 1 else "frame ") + listed(numbers)
     verb = "were" if len(numbers) > 1 else "was"
     what = f"Your {which}" if drawn else f"{which.capitalize()} of the edit"
     text = f"{what} {verb} carried to {count} of {total} frames."
     if not result.lost:
         return text
     return (
-        f"{text} The object could not be followed to frames {_listed(result.lost)}: it is hidden there or changes its "
+        f"{text} The object could not be followed to frames {listed(result.lost)}: it is hidden there or changes its "
         "form. These frames keep their own edit."
     )
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

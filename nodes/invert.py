@@ -7,6 +7,7 @@ from dataclasses import asdict
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..ei2.ddim import ddim_timesteps
 from ..ei2.null_text import NullTextSettings
 from ..host.inputs import check_conditioning, check_frames, check_whole, clip_latents
 from ..host.inversion_cache import cached_inversion
@@ -16,6 +17,7 @@ from ..host.sampling import inverted_clip
 from ..host.ui import shown, warn
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
+MANY, NOISY = 100, 900  # the grid's timesteps are whole numbers apart: up to 100 steps it always ends above 900
 ONE_STEP = "With 1 step the clip gets hardly any noise, so no edit can change anything: set steps to 12 or more."
 
 
@@ -174,8 +176,21 @@ class Invert(io.ComfyNode):
             negative = scheduled_negative(model, empty, inversion)
         else:
             negative = ExecutionBlocker(NO_NEGATIVE) if empty is None else empty
-        if steps == 1:
-            how += f"\n{ONE_STEP}"
-            warn(ONE_STEP)
+        if advice := _advice(steps):
+            how += f"\n{advice}"
+            warn(advice)
         latent = {"samples": inversion.noise}
         return io.NodeOutput(inversion, latent, inversion.sigmas, negative, ui=shown(cls, text=how))
+
+
+def _advice(steps: int) -> str:
+    """What to say about a number of steps that suits no edit; empty for others."""
+    last = int(ddim_timesteps(steps)[-1])
+    if steps == 1:
+        return ONE_STEP
+    if steps > MANY and last < NOISY:
+        return (
+            f"{steps} steps end at timestep {last} of 1000, with little noise, so edits change little: set steps to "
+            "50, 100, 200 or 250."
+        )
+    return ""

@@ -10,14 +10,13 @@ from comfy_api.latest import io
 from ..ei2.optimizers import ADAMW, BYTES
 from ..ei2.snapshot_file import check_snapshot
 from ..ei2.tuning import TuneSettings
+from ..host.automatic import training_length, training_precision
 from ..host.folders import list_snapshots, resolve_snapshot, snapshot_path
 from ..host.graph import warn_of_words
 from ..host.inflation import apply_tune, require_inflation
 from ..host.inputs import check_conditioning, clip_latents
 from ..host.newer import ADVANCED, check_static_clone, searchable
-from ..host.precision import training_precision
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
-from ..host.training import training_length
 from ..host.tuning import TuningStep, tune_model
 from ..host.ui import drawn, progress, show_text, shown
 from .pictures.plots import plot_losses

@@ -111,7 +111,7 @@ class Steps:
 
     def __init__(self, subject: Subject):
         self.subject, self.sampling = subject, pack("host.sampling")
-        self.precision = pack("host.precision").training_precision(subject.model, "auto")
+        self.precision = pack("host.automatic").training_precision(subject.model, "auto")
         inflate, presets = pack("host.inflation").inflate, pack("ei2.settings").PRESETS
         with torch.inference_mode():
             self.inflated = {name: inflate(subject.model, presets[name]) for name in (OURS, RIVAL)}

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import av
 
-GIB = 2**30
-
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[av.container.InputContainer]:

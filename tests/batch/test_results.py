@@ -69,6 +69,18 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, rows, monkeypatch):
     assert not [path for path in store.root.rglob("*") if path.is_file()] and not results.records
 
 
+def test_a_move_that_fails_at_a_url_leaves_nothing(tmp_path, monkeypatch):
+    store = open_store(f"local://{tmp_path / 'out'}")
+
+    def gone(*paths):
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(store.system, "mv", gone)
+    with pytest.raises(OSError, match="connection lost"):
+        store.write("a/b.json", b"1")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_what_a_killed_run_left_goes(tmp_path):
     store = LocalStore(str(tmp_path / "out"))
     (store.root / ".a.mp4.part").write_bytes(b"half")

@@ -200,7 +200,7 @@ def tune(pack, source):
     """What "EI2 One-Shot Tune" makes, a tuned MODEL and what was learned, without its plot:
     `tune(model, latents, steps=2, learning_rate=1e-3)`."""
     tuning, inflation = pack("host.tuning"), pack("host.inflation")
-    precision_of = pack("host.precision").training_precision
+    precision_of = pack("host.automatic").training_precision
 
     def tune(
         model,

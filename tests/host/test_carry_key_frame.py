@@ -189,6 +189,21 @@ def test_what_cannot_be_carried_is_passed_on_if_wished(carry):
     assert report.startswith("Not carried, the edit is passed on. The edit hardly differs from its clip")
 
 
+def test_a_frame_without_the_object_is_said_before_long_work(carry, latents, monkeypatch, pack):
+    edit = latents(TRUTH)
+    edit[3] = carry.inversion.source[3]
+    monkeypatch.setattr(pack("ei2.carried_edit"), "object_motion", None)
+    with pytest.raises(ValueError, match="Frame 3 of the edit equals the clip.*set key_frame_index to a frame"):
+        carry(edit=edit, index=3)
+
+
+def test_an_autoencoder_that_fails_is_named(carry, miniature, monkeypatch):
+    encode = type(miniature[2]).encode
+    monkeypatch.setattr(type(miniature[2]), "encode", lambda *args: encode(*args) * float("nan"))
+    with pytest.raises(ValueError, match="vae gave NaN or infinite latents: use another VAE"):
+        carry()
+
+
 def test_cancelling_leaves_nothing(carry, monkeypatch):
     import comfy.model_management as management
 

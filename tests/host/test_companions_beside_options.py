@@ -5,12 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import companions
+from . import companions, controlled_edit
 from .companions import COMPANIONS
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
 tuned = companions.tuned
+control, edit = controlled_edit.control, controlled_edit.edit
+
+
+@pytest.fixture
+def inversion(pack, tuned, random_clip, source):
+    return pack("nodes.invert").Invert.execute(tuned[0], {"samples": random_clip(2, 8, 8)}, source, 4, 0).args[0]
 
 
 @pytest.mark.parametrize("name", ["LoRA", "IP-Adapter as attn2 patch", "FreeU_V2", "HyperTile", "SAG", "EasyCache"])
@@ -60,6 +66,30 @@ def test_attention_control_gives_the_source_back_in_spite_of_it(
     if name != "SAG":
         assert (sources[0] - sources[1]).abs().max() <= 1e-4
     assert torch.isfinite(sources[1]).all()
+
+
+CACHES = ["EasyCacheNode", "LazyCacheNode"]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_caches_that_skip_steps_are_off_under_attention_control(
+    cache, tuned, pack, edit, control, inversion, host_node
+):
+    """They would skip the source's call and not the target's."""
+    cached = host_node("nodes_easycache", cache, tuned[0], 0.5, 0.0, 1.0, False)[0]
+    controlled = control(cross_replace=0.5, self_replace=0.5)
+    found, plain = (edit(model, inversion, controlled) for model in (cached, tuned[0]))
+    assert torch.equal(found.target, plain.target) and torch.equal(found.source, plain.source)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_caches_that_skip_steps_do_not_mix_windows(cache, pack, model, inflate, source, encode, random_clip, host_node):
+    windowed = pack("nodes.context_windows").ContextWindows.execute(inflate(model), 4, 1).args[0]
+    cached = host_node("nodes_easycache", cache, windowed, 0.5, 0.0, 1.0, False)[0]
+    sample, sigmas = pack("host.sampling").sample, torch.tensor([3.0, 2.0, 1.5, 1.0, 0.0])
+    clip = random_clip(frames=7)
+    found, plain = (sample(one, clip, source, encode(""), 4.0, sigmas) for one in (cached, windowed))
+    assert torch.isfinite(found).all() and (cache == "LazyCacheNode" or torch.equal(found, plain))
 
 
 def test_another_packs_own_forward_of_a_block_stays(model, inflate, tune, random_clip):

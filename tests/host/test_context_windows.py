@@ -75,6 +75,18 @@ def test_a_controlnets_hints_go_with_their_frames(
     assert (first[4:] - found[4:]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("count", [5, 7, 9])
+def test_too_few_and_too_many_hints_go_with_their_frames_as_without_windows(
+    count, model, inflate, windowed, evaluate, control_net, source, encode, random_clip
+):
+    """The host repeats or cuts off a ControlNet's pictures. Per frame, windows then change nothing."""
+    inflated, clip = inflate(model, "Per-frame"), random_clip(frames=8)
+    hints = torch.rand(count, 48, 80, 3, generator=torch.Generator().manual_seed(1))
+    prompts = control_net[1](source, encode(""), hints)
+    found = evaluate(windowed(inflated, 4, 0, "batched"), clip, *prompts, 3.0)
+    torch.testing.assert_close(found, evaluate(inflated, clip, *prompts, 3.0), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("overlap", [0, 1, 3])
 def test_our_node_gives_what_the_hosts_does(overlap, pack, model, inflate, windowed, evaluate, source, encode, clip):
     inflated = inflate(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,14 +159,25 @@ def test_bf16_on_a_cpu(model, inflate, tune, random_clip):
 def test_auto_is_bf16_on_a_cpu_that_has_units_for_it(pack, model, monkeypatch, amx, avx, precision):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
-    assert pack("host.precision").training_precision(model, "auto") == precision
+    assert pack("host.automatic").training_precision(model, "auto") == precision
     assert pack("host.null_text").null_text_precision(model) == "fp32", "small gradients need it"
 
 
 def test_auto_is_fp32_on_a_cpu_whose_torch_cannot_tell(pack, model, monkeypatch):
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, name)
-    assert pack("host.precision").training_precision(model, "auto") == "fp32"
+    assert pack("host.automatic").training_precision(model, "auto") == "fp32"
+
+
+@pytest.mark.parametrize("bf16, fp16, precision", [(True, True, "bf16"), (False, True, "fp16"), (False, False, "fp32")])
+def test_auto_on_a_gpu_is_what_the_host_trusts(pack, monkeypatch, bf16, fp16, precision):
+    """Some GPUs compute fp16 wrongly: the host knows which."""
+    import comfy.model_management as management
+
+    monkeypatch.setattr(management, "should_use_bf16", lambda *_, **__: bf16)
+    monkeypatch.setattr(management, "should_use_fp16", lambda *_, **__: fp16)
+    gpu = SimpleNamespace(load_device=torch.device("cuda"))
+    assert pack("host.automatic").training_precision(gpu, "auto") == precision
 
 
 def test_fp16_on_a_cpu_is_refused(model, inflate, tune, random_clip):

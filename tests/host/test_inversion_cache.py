@@ -217,3 +217,32 @@ def test_the_size_of_the_key_is_no_matter_of_the_models(pack, model):
     weights = identity.unpatched_weights(model)
     sample = identity.weight_sample(weights, identity.VALUES_OF_INVERTED)
     assert sample.numel() == 64 * len(weights) < 0.01 * sum(weight.numel() for weight in weights.values())
+
+
+def test_one_too_large_drives_out_no_other(model, inflate, invert, random_clip, cache, monkeypatch):
+    inflated = inflate(model)
+    kept = invert(inflated, random_clip())[1]
+    monkeypatch.setenv(cache.LIMIT_VARIABLE, str(cache.usage().size * 1.5 / 1e6))
+    large = random_clip(frames=8, height=32, width=32)
+    assert kept.startswith(KEPT) and invert(inflated, large)[1] == "computed, not kept: larger than the cache"
+    assert cache.usage().entries == 1 and invert(inflated, random_clip())[1].startswith(FOUND)
+
+
+def test_what_the_command_line_computes_with_counts(pack, model, inflate, monkeypatch):
+    """Other kernels give another inversion."""
+    identity, inflated = pack("host.identity"), inflate(model)
+    before = identity.inversion_key(inflated, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "optimized_attention", lambda q, k, v, heads: q)
+        assert identity.inversion_key(inflated, {}) != before
+    from comfy.cli_args import PerformanceFeature
+
+    monkeypatch.setattr(identity.args, "fast", {PerformanceFeature.Fp16Accumulation})
+    assert identity.inversion_key(inflated, {}) != before
+
+
+@pytest.mark.parametrize("steps, last", [(201, 801), (150, 895)])
+def test_steps_that_end_with_little_noise_are_said(steps, last, pack):
+    advice = pack("nodes.invert")._advice
+    assert f"{steps} steps end at timestep {last} of 1000" in advice(steps)
+    assert not any(advice(good) for good in (2, 12, 25, 50, 67, 100, 125, 200, 250))

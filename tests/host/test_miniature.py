@@ -45,7 +45,7 @@ def on_cpu(pack, monkeypatch):
     def on_cpu(units: bool, *flags: str) -> None:
         for device in ("get_torch_device", "vae_device"):
             monkeypatch.setattr(comfy.model_management, device, lambda: torch.device("cpu"))
-        monkeypatch.setattr(pack("host.precision"), "cpu_has_bf16", lambda: units)
+        monkeypatch.setattr(pack("host.automatic"), "cpu_has_bf16", lambda: units)
         for flag in ("fp32_unet", "fp32_vae", "fp16_vae", "force_fp32"):
             monkeypatch.setattr(args, flag, flag in flags)
 

@@ -31,7 +31,7 @@ def test_inflates_with_the_sizes_of_the_method(checkpoint, pack, inflate, evalua
     widths = sorted(module.to_q.weight.shape[0] for module in stack.values())
     assert widths == [320] * 5 + [640] * 5 + [1280] * 6
     assert {module.heads for module in stack.values()} == {8}
-    length = pack("host.training").training_length
+    length = pack("host.automatic").training_length
     assert length(model, 0, 0) == (500, 3e-5, True) and length(model, 7, 1e-4) == (7, 1e-4, False)
 
     temporal = sum(parameter.numel() for parameter in stack.parameters())

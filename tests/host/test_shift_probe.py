@@ -139,6 +139,13 @@ def test_stam_shifts_less_than_temporal_attention(covariate_shift, model, inflat
     assert shifts["stam"].average("mean") < shifts["attention"].average("mean")
 
 
+def test_other_nodes_guidance_is_off(covariate_shift, model, inflate, tune, source, random_clip, host_node):
+    tuned, _ = tune(inflate(model), random_clip(), learning_rate=1e-2)
+    guided = host_node("nodes_pag", "PerturbedAttentionGuidance", tuned, 3.0)[0]
+    found, plain = (covariate_shift(one, random_clip(), source, [200, 800]) for one in (guided, tuned))
+    assert found.mean == plain.mean and found.log_std == plain.log_std
+
+
 def test_the_seed_decides_the_noise(covariate_shift, model, inflate, source, random_clip):
     look = lambda seed: covariate_shift(inflate(model), random_clip(), source, [900], seed)
     assert look(3) == look(3) != look(4)

@@ -226,3 +226,22 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_tuning(model, inflat
     folder.write_text("a file in the folder's place")
     tune, told = node(inflate(model), random_clip(), steps=2, snapshot_every=1)
     assert len(tune.losses) == 2 and "no snapshot at step 2, tuning continues: " in told
+
+
+def test_what_else_steers_the_model_is_part_of_the_run(pack, model, inflate, source, random_clip):
+    """Other options on the prompt or other nodes on the model: another file, and no resuming from it."""
+    describe, settings = pack("host.snapshots").describe_run, pack("ei2.tuning").TuneSettings(2)
+    inflated, patched = inflate(model), inflate(model)
+    patched.set_model_output_block_patch(lambda h, hsp, options: (1.1 * h, hsp))
+    with_options = lambda **options: [[text, {**more, **options}] for text, more in source]
+    area = with_options(area=(4, 4, 0, 0), strength=0.5)
+    plain = describe(inflated, random_clip(), source, settings)
+    for other in (
+        describe(inflated, random_clip(), area, settings),
+        describe(patched, random_clip(), source, settings),
+    ):
+        assert other.name != plain.name
+        with pytest.raises(ValueError, match="other options on the source prompt.*or with other nodes on the model"):
+            plain.check(other, "s")
+    pooled = describe(inflated, random_clip(), with_options(pooled_output=torch.zeros(1, 8)), settings)
+    assert pooled.name == plain.name  # the text itself counts

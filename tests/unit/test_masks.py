@@ -29,14 +29,24 @@ def test_scaled_down_it_covers_in_part():
     [
         (torch.zeros(2, 8, 12), "There are 3 frames, but the mask has 2: give one mask, or one per frame"),
         (torch.zeros(1, 12, 12), "The mask is 12 x 12, a different shape of picture than the frames' 12 x 8"),
-        (torch.full((1, 8, 12), 1.5), "values outside 0 to 1"),
-        (torch.full((1, 8, 12), float("nan")), "values outside 0 to 1"),
+        (torch.full((1, 8, 12), 255.0), "values from 255 to 255, but they should lie between 0 and 1"),
+        (torch.full((1, 8, 12), float("nan")), "NaN or infinite"),
         (torch.zeros(1, 1, 8, 12), "give one mask, or one per frame"),
     ],
 )
 def test_refuses_what_does_not_fit(mask, message):
     with pytest.raises(ValueError, match=message):
         frame_masks(mask, 3, 8, 12)
+
+
+def test_what_resizing_adds_is_clipped():
+    """Bicubic interpolation overshoots at edges."""
+    mask = torch.zeros(1, 1, 8, 12)
+    mask[..., 6:] = 1
+    larger = torch.nn.functional.interpolate(mask, scale_factor=2, mode="bicubic")[0]
+    assert larger.max() > 1.05 and larger.min() < -0.05
+    found = frame_masks(larger, 3, 16, 24)
+    assert found.max() == 1 and found.min() == 0
 
 
 def test_a_cell_has_the_mean_of_what_it_covers():

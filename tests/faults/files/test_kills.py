@@ -149,6 +149,20 @@ def test_where_files_cannot_be_linked(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_where_files_cannot_be_linked_a_failed_move_leaves_no_empty_tune(tmp_path, monkeypatch):
+    def no_links(*paths):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def full(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="disk is full"):
+        save_new_tune(iter([tmp_path / "a.safetensors"]), a_tune(), "")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["overwritten", "snapshots", "inversions"])
 def test_several_processes_replace_one_file_at_once(kind, tmp_path, writers, rounds):
     made = writers(kind)

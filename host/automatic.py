@@ -1,4 +1,4 @@
-"""The arithmetic where the pack chooses it: of training, and of the miniature. Elsewhere the host chooses."""
+"""What "auto" means in training, and the miniature's arithmetic. Elsewhere the host chooses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ import comfy.model_management
 import torch
 from comfy.cli_args import args
 
+from ..ei2.tuning import TuneSettings
+from .unet import require_unet
+
+NARROW = 256  # channels of the first level: Stable Diffusion has 320, the miniature 96
+NARROW_STEPS, NARROW_RATE = 40, 3e-3
+
+
+def training_length(model, steps: int, learning_rate: float) -> tuple[int, float, bool]:
+    """Steps, learning rate, and whether to stop early; 0 means auto. Automatic steps are a limit for `EarlyStop`; the
+    learning rate depends on the UNet's width, because narrow ones such as the miniature's learn faster."""
+    narrow = require_unet(model).model_channels < NARROW
+    most, rate = (NARROW_STEPS, NARROW_RATE) if narrow else (TuneSettings.steps, TuneSettings.learning_rate)
+    return steps or most, learning_rate or rate, not steps
+
 
 def training_precision(model, choice: str) -> str:
-    """`auto` means bf16 where the device has units for it, fp16 on other GPUs, fp32 on other CPUs.
+    """`auto` means bf16 where the device has units for it, fp16 on other GPUs where the host trusts it, otherwise fp32.
 
     Raises `ValueError` for fp16 on a CPU."""
     device = model.load_device
@@ -18,7 +32,9 @@ def training_precision(model, choice: str) -> str:
         return choice
     if device.type == "cpu":
         return "bf16" if cpu_has_bf16() else "fp32"
-    return "bf16" if comfy.model_management.should_use_bf16(device) else "fp16"
+    if comfy.model_management.should_use_bf16(device):
+        return "bf16"
+    return "fp16" if comfy.model_management.should_use_fp16(device) else "fp32"
 
 
 def cpu_has_bf16() -> bool:

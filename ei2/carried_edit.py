@@ -1,0 +1,98 @@
+"""An edit with one form of its object: finds the object and the key frame, and carries it through the clip.
+
+`key_frame.py` moves and pastes; this file decides what is moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .key_frame import Carried, KeyFrame, carried, edited_region, frame_of
+from .object_motion import object_motion
+
+WHOLE = 0.6  # share of the picture above which an edit is one of the whole picture
+
+
+class Unsuitable(ValueError):
+    """The edit has no single object that could be carried."""
+
+
+def carried_edit(
+    source: torch.Tensor,
+    edit: torch.Tensor,
+    allowed: torch.Tensor | None,
+    drawn: torch.Tensor | None,
+    index: int,
+    choose: Callable[[torch.Tensor], int],
+    on_frame: Callable[[], None] = lambda: None,
+) -> tuple[list[int], Carried]:
+    """The key frames' numbers, ascending, and the edit with them pasted.
+
+    `source`, `edit`: `f 3 h w` in 0..1; `allowed`: `f 1 h w`, where the object is, None for everywhere; `drawn`: the
+    user's key frames `n 3 h w`, None to carry a frame of the edit; `index`: the number of the key frame, -1 to find it;
+    `choose(regions)`: the number of the frame of the edit to carry, if it has to be found. `on_frame` is called
+    2 f - 1 times. Raises `Unsuitable`, and `ValueError` for key frames that do not fit.
+    """
+    regions = _region(source, edit, allowed)
+    if not regions.any():
+        raise Unsuitable(
+            "The edit hardly differs from its clip, so there is nothing to carry: raise cfg of EI2 Edit Sample."
+            if allowed is None
+            else "The edit changes nothing inside the mask: is it inverted?"
+        )
+    if regions.mean() > WHOLE:
+        raise Unsuitable(
+            "The edit changes nearly the whole picture, and only one object can be carried: connect a mask of it."
+        )
+    numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one) for one in drawn]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"Two pictures of key_frame seem to be made from the same frame (frames {listed(numbers)}): give one per "
+            "frame."
+        )
+    numbers = numbers or [choose(regions)]
+    if drawn is None:
+        keys = [_of_edit(n, edit, regions) for n in numbers]
+    else:
+        keys = [_drawn(n, picture, source, allowed) for n, picture in zip(numbers, drawn)]
+    motion = object_motion(source, regions, numbers[0], on_frame)
+    return sorted(numbers), carried(source, edit, regions, keys, motion, restore=allowed is None, on_frame=on_frame)
+
+
+def listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _region(source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+    """Where they differ, inside the mask if there is one; all `f 3 h w` or `f 1 h w`."""
+    region = edited_region(source, edit)
+    return region if allowed is None else region * allowed
+
+
+def _of_edit(number: int, edit: torch.Tensor, regions: torch.Tensor) -> KeyFrame:
+    """A frame of the edit. Raises `ValueError` if the object is not in it."""
+    if not regions[number].any():
+        raise ValueError(
+            f"Frame {number} of the edit equals the clip, so it has no object to carry: set key_frame_index to a frame "
+            "that shows the new object, or to -1."
+        )
+    return KeyFrame(number, edit[number], regions[number])
+
+
+def _drawn(number: int, picture: torch.Tensor, source: torch.Tensor, allowed: torch.Tensor | None) -> KeyFrame:
+    """The user's key frame `3 h w`. Raises `ValueError` if it shows no other object than the source."""
+    here = slice(number, number + 1)
+    region = _region(source[here], picture.unsqueeze(0), None if allowed is None else allowed[here])[0]
+    if not region.any():
+        raise ValueError(
+            f"key_frame hardly differs from frame {number} of the clip{'' if allowed is None else ' inside the mask'}: "
+            "connect the frame that you edited, or set key_frame_index."
+        )
+    if region.mean() > WHOLE:
+        raise ValueError(
+            f"key_frame differs nearly everywhere from frame {number} of the clip: edit only the object, or connect a "
+            "mask of it."
+        )
+    return KeyFrame(number, picture, region)
