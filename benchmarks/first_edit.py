@@ -1,10 +1,10 @@
 """From a clip to its first edit, and to the next one: EI2 against Tune-A-Video's public script, end to end.
 
 The quickstart's clip and edit prompt, on one thread. The script's way is the literal implementation of the speed
-benchmark (`speed/literal.py`), with its 200 tuning steps, 50 steps of inversion and 50 guided steps; the rate and the
-strength of guidance are the miniature's. EI2 runs with the quickstart's settings, and with those of earlier versions.
-CPU seconds without loading models and without the judge; in how many frames the judge sees what the prompt says; PSNR
-to the right result in dB; agreement of frames.
+benchmark (`speed/literal.py`), with 200 tuning steps (its default is 500), its 50 steps of inversion and 50 guided
+steps; the rate and the strength of guidance are the miniature's. EI2 runs with the quickstart's settings, and with
+those of earlier versions. CPU seconds without loading models and without the judge; in how many frames the judge sees
+what the prompt says; PSNR to the right result in dB; agreement of frames.
 """
 
 from __future__ import annotations

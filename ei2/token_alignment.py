@@ -253,7 +253,7 @@ def parse_reweight(text: str) -> list[tuple[str, float]]:
                 word = ""
         if word.strip():
             raise ValueError(
-                f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, as "red: 2".'
+                f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, such as "red: 2".'
             )
     check_count([word for word, _ in pairs], "reweight")
     return pairs

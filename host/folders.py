@@ -150,7 +150,7 @@ def new_tune_paths(prefix: str) -> Iterator[Path]:
         folder, name, first, _, _ = folder_paths.get_save_image_path(prefix, root)
     except OSError as error:
         raise NotWritten(
-            f"There can be no folder for '{prefix}' in models/{TUNES}: {why_not_written(error)}"
+            f"The folder for '{prefix}' cannot be made in models/{TUNES}: {why_not_written(error)}"
         ) from error
     return (Path(folder) / f"{name}_{number:05}_{EXTENSION}" for number in itertools.count(first))
 

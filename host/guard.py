@@ -190,7 +190,7 @@ def _number(widget, value) -> int | float:
 
 def _check_text(name: str, value) -> None:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {short(value)}: it must be a text.")
+        raise ValueError(f"{name} is {short(value)}: it must be text.")
     if len(value) > MOST_LETTERS:
         raise ValueError(
             f"{name} is a text of {len(value)} characters, {short(value)}: it must have at most {MOST_LETTERS}."

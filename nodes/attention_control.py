@@ -79,7 +79,7 @@ class AttentionControl(io.ComfyNode):
                     options=list(SELF_MAPS),
                     default="temporal",
                     tooltip="Which maps self_replace takes from the source. temporal: attention between frames, its "
-                    "motion. spatial: attention within a frame, its layout. both: both.",
+                    "motion. spatial: attention within a frame, its layout. both: the two together.",
                 ),
                 io.String.Input(
                     "reweight",

@@ -45,7 +45,7 @@ class EditSample(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="How strongly the prompt acts. 1 with the source prompt gives the clip back; 7.5 to 12.5 "
+                    tooltip="How strongly the prompt acts. 1 with the source prompt reproduces the clip; 7.5 to 12.5 "
                     "edits (with the miniature 4). Too high burns colours.",
                 ),
                 io.Custom("EI2_CONTROL").Input(

@@ -32,8 +32,8 @@ class InversionCache(io.ComfyNode):
                     label_on="delete all",
                     label_off="only look",
                     tooltip="Deletes all kept inversions, and leftovers of inversions, tunes and snapshots whose "
-                    "writing was cut off when ComfyUI was killed. While it is on, every run that finds any "
-                    "deletes them.",
+                    'writing was cut off when ComfyUI was killed. While it is set to "delete all", every run '
+                    "deletes whatever it finds.",
                 )
             ],
             outputs=[io.String.Output(display_name="report", tooltip="Number, size and folder.")],

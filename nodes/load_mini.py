@@ -26,9 +26,11 @@ class LoadMini(io.ComfyNode):
             **searchable("demo model, tiny model, test model"),
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The UNet."),
-                io.Clip.Output(display_name="clip", tooltip="The text encoder."),
-                io.Vae.Output(display_name="vae", tooltip="The autoencoder."),
+                io.Model.Output(display_name="model", tooltip="For EI2 Inflate UNet."),
+                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode and EI2 Attention Control."),
+                io.Vae.Output(
+                    display_name="vae", tooltip="For VAE Encode and VAE Decode; use no other VAE with this model."
+                ),
             ],
         )
 

@@ -44,7 +44,8 @@ class LoadVideo(io.ComfyNode):
                     step=PIXELS_PER_LATENT,
                     tooltip="Width of the frames in pixels, a multiple of 8. 0: follow height and the video's shape. "
                     "If both are 0: the video's own size, with its edges cut to a multiple of 8. Use the size "
-                    "the model was made for: 512 for SD 1.5, 768 for SD 2, 1024 for SDXL.",
+                    "the model was made for: 512 for SD 1.5, 768 for SD 2, 1024 for SDXL, 128 for the bundled "
+                    "miniature.",
                 ),
                 io.Int.Input(
                     "height",

@@ -49,9 +49,9 @@ class OneShotTune(io.ComfyNode):
                     default=TuneSettings.steps,
                     min=0,
                     max=10_000,
-                    tooltip="How long to train. Too few: the motion is lost. Too many: the source comes back whatever "
-                    "the new prompt says; then try 200 to 300. 0: auto, until little more is learned, at most 500 (the "
-                    "miniature: 40).",
+                    tooltip="How long to train: 300 to 500 for Stable Diffusion, 25 for the miniature. Too few: the "
+                    "motion is lost. Too many: the source comes back whatever the new prompt says. 0: auto, until "
+                    "little more is learned, at most 500 (the miniature: 40).",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -85,8 +85,8 @@ class OneShotTune(io.ComfyNode):
                     options=list(CHECKPOINTING),
                     default="auto",
                     **ADVANCED,
-                    tooltip="Saves memory by computing activations twice; about a third slower. auto: only when "
-                    "memory is short.",
+                    tooltip="Saves memory by computing activations twice; a step then takes about half as long again. "
+                    "auto: only when memory is short.",
                 ),
                 io.Int.Input(
                     "snapshot_every",

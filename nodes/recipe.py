@@ -28,7 +28,8 @@ class Recipe:
 
 
 # The miniature's learning rate and steps are those of the workflows with fixed steps; Stable Diffusion's are within the
-# ranges of README.md; cross_replace is between Video-P2P's (0.2) and Vid2Vid-zero's (0.8). See docs/choices.md.
+# range of EI2 One-Shot Tune's help page; cross_replace is between Video-P2P's (0.2) and Vid2Vid-zero's (0.8). See
+# docs/choices.md.
 LEARNING_RATE = (3e-5, 3e-3)
 SELF_REPLACE = 0.5  # Video-P2P's; it acts on the temporal maps, which carry the motion
 RECIPES = {
@@ -103,7 +104,9 @@ class RecipeNode(io.ComfyNode):
                 io.Int.Output(display_name="steps", tooltip="For steps of EI2 One-Shot Tune."),
                 io.Float.Output(display_name="learning_rate", tooltip="For learning_rate of EI2 One-Shot Tune."),
                 io.Float.Output(
-                    display_name="cfg", tooltip="For cfg of EI2 Edit Sample, of the edit, and of EI2 Carry Key Frame."
+                    display_name="cfg",
+                    tooltip="For cfg of EI2 Edit Sample, of the edit. The reconstruction and EI2 Carry Key Frame keep "
+                    "cfg 1.",
                 ),
                 io.Float.Output(display_name="cross_replace", tooltip="For cross_replace of EI2 Attention Control."),
                 io.Float.Output(display_name="self_replace", tooltip="For self_replace of EI2 Attention Control."),

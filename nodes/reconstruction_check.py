@@ -1,4 +1,4 @@
-"""The node that checks before editing whether an inversion gives its clip back."""
+"""The node that checks before editing whether an inversion reproduces its clip."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def advice(score: float, reachable: float | None = None) -> str:
             return f"{lost}: good enough for most edits; for more detail {better}."
         return f"{lost}: {better}."
     if score >= GOOD:
-        return "The inversion gives the clip back: continue with the edit."
+        return "The inversion reproduces the clip: continue with the edit."
     if score >= FAIR:
         return f"Good enough for most edits, but fine detail will differ: for more {better}, {or_vae}."
     return f"The edit would lose the clip's detail: {better}, {or_vae}."

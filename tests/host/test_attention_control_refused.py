@@ -33,7 +33,7 @@ def validated(node, **changes):
         ({"blend_start": float("nan")}, "blend_start is nan: it must be a number from 0 to 0.99."),
         (
             {"reweight": "circle: 2\nred = 3"},
-            "Line 2 of reweight is 'red = 3': write a word and a factor, as \"red: 2\".",
+            "Line 2 of reweight is 'red = 3': write a word and a factor, such as \"red: 2\".",
         ),
         (
             {"blend_source": "red, square"},

@@ -46,7 +46,7 @@ def test_an_exact_reconstruction(check, clip):
 
 @pytest.mark.parametrize(
     "reachable, start",
-    [(None, "The inversion gives"), (30.5, "The inversion loses 0.5 dB"), (29.0, "The inversion loses 0.0 dB")],
+    [(None, "The inversion reproduces"), (30.5, "The inversion loses 0.5 dB"), (29.0, "The inversion loses 0.0 dB")],
 )
 def test_good(pack, reachable, start):
     text = pack("nodes.reconstruction_check").advice(30.0, reachable)
