@@ -98,7 +98,7 @@ def inversion_key(model, parts: dict) -> str:
             "inflation": [inflation.settings.to_dict(), inflation.stack.state_dict()] if inflation else None,
             "schedule": [sigma_schedule(model), prediction(model)],
             "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
-            "kernels": [optimized_attention.__name__, sorted(feature.value for feature in args.fast)],
+            "kernels": [_plain(optimized_attention), sorted(feature.value for feature in args.fast)],
             "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
             "windows": _windows(model),
             "parts": parts,

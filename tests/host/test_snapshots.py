@@ -142,10 +142,10 @@ def test_steps_and_rate_on_auto(pack, model, inflate, node, folder, random_clip)
     """A clip of noise holds little to learn, so the tuning ends before its limit. A number for steps is kept to."""
     inflated, clip = inflate(model), random_clip(frames=2)
     tune, told = node(inflated, clip, steps=0, learning_rate=0)
-    most = pack("host.training").NARROW_STEPS
+    most = pack("host.automatic").NARROW_STEPS
     done = len(tune.losses)
     assert done % (most // pack("ei2.early_stop").CHECKS) == 0 and done < most
-    assert tune.training.learning_rate == pack("host.training").NARROW_RATE
+    assert tune.training.learning_rate == pack("host.automatic").NARROW_RATE
     assert told == f"{done} steps, then little more was learned\nlearning rate 0.003"
     same, told = node(inflated, clip, steps=done, learning_rate=0)
     assert_same(same, tune)
@@ -162,7 +162,7 @@ def test_an_early_end_is_snapshot_and_fills_the_bar(pack, model, inflate, node, 
     tune, _ = node(inflated, clip, steps=0, learning_rate=0, window_frames=2, snapshot_every=1000)
     (file,) = folder.iterdir()
     done = len(tune.losses)
-    assert done < pack("host.training").NARROW_STEPS and bar.seen[-1] == done
+    assert done < pack("host.automatic").NARROW_STEPS and bar.seen[-1] == done
     again, told = node(inflated, clip, steps=done, learning_rate=0, window_frames=2, resume_from=file.name)
     assert_same(again, tune)
     further, _ = node(inflated, clip, steps=0, learning_rate=0, window_frames=2, resume_from=file.name)
