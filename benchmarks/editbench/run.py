@@ -28,7 +28,7 @@ from devtools.host import locate
 from . import report, sheets
 from .clips import clips_of
 from .jobs import INPUTS, Job, plan
-from .rows import identity, load, select
+from .rows import identity, known, load, select
 from .work import Work
 
 STRIPS = DEV / "editbench"
@@ -137,7 +137,7 @@ def execute(jobs: list[Job], file: Path, strips: Path, device: str, workers: int
 def print_scores(job: Job, rows: list[dict]) -> None:
     for case in job.cases:
         own = select(rows, method=case.method, budget=case.budget.name)
-        values = ", ".join(f"{row['edit']} {row['success']:.0%}" for row in own)
+        values = ", ".join(f"{row['edit']} {row['success']:.0%}" for row in own if known(row, "success"))
         print(f"    {case.method}, {case.budget.name}: success {values}", flush=True)
 
 

@@ -21,7 +21,8 @@ LOST = SIZE / 2  # pixels: the largest centroid error, also that of a frame with
 def score(edited: torch.Tensor, clip: Clip, edit: Edit, judge: Judge) -> dict[str, float]:
     """The measures of an edited clip `f 3 128 128` in 0..1:
 
-    * `success`: the share of frames in which the judge sees the target value of everything that the edit changes;
+    * `success`: the share of frames in which the judge sees the target value of everything that the edit changes; NaN
+      where it cannot (it has no word for the colour of one of two things);
     * `preservation`: the share of the other attributes, over frames, that the judge sees unchanged;
     * `agreement`: how well the object's form agrees from frame to frame, see `agreement.agreement`;
     * `psnr`: in dB against the correct result, over all frames, at most 100;
@@ -65,9 +66,10 @@ def judged(
     success, kept = [], []
     for old, new, found in zip(before, after, right(judge, edited[numbers], after)):
         changed = {_question(name, new) for name in new if name not in old or new[name] != old[name]}
-        success.append(all(found[question] for question in changed))
+        success += [all(found[question] for question in changed)] if changed else []
         kept += [is_right for question, is_right in found.items() if question not in changed]
-    return {"success": sum(success) / len(success), "preservation": sum(kept) / len(kept)}
+    share = sum(success) / len(success) if success else math.nan
+    return {"success": share, "preservation": sum(kept) / len(kept)}
 
 
 def _question(name: str, answer: dict) -> str:

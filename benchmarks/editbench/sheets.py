@@ -102,7 +102,8 @@ def same_case(row: dict, other: dict) -> bool:
 def label(row: dict) -> str:
     """A method's name and scores, in lines that fit the sheet's margin."""
     name = textwrap.fill(row["method"], 14, break_on_hyphens=False)
-    shares = f"success {100 * row['success']:.0f} %\nkept {100 * row['preservation']:.0f} %"
+    success = f"success {100 * row['success']:.0f} %\n" if known(row, "success") else ""
+    shares = f"{success}kept {100 * row['preservation']:.0f} %"
     psnr = f"\n{row['psnr']:.1f} dB" if known(row, "psnr") else ""
     return f"{name}\n{shares}{psnr}"
 
