@@ -68,6 +68,7 @@ def script(bench: Bench, video: BenchClip, target: list, clock: Clock, shipped: 
         unet = LiteralUNet(dict(model.model.model_config.unet_config), weights, torch.float32, torch.device("cpu"))
         unet.shipped = shipped
         clip = video.frames.clone() * 2 - 1
+        torch.manual_seed(0)
         tuning = LiteralTuning(unet, bench.vae.first_stage_model, clip, source, half, rate=SCRIPT_RATE)
         for _ in range(SCRIPT_STEPS):
             tuning.step()

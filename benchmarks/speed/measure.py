@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from . import attention
 from .attention import Attentions
-from .steps import LITERAL, WHAT, Place, Steps, Way
-from .timing import LONG, arithmetic, datasheet, measured_peak, race, summary
+from .steps import ENCODED_ONCE, LITERAL, MEANT_ONCE, WHAT, Place, Steps, Way
+from .timing import LONG, arithmetic, count_flops, datasheet, measured_peak, race, summary
 
 MEASURED = "checkpointing seconds steps_timed peak_bytes tflop tflops share_of_peak ratio_to_literal memory_to_literal"
 
@@ -105,8 +105,14 @@ class Measurement:
         key = (what, way.method, place.width, place.height)
         if key not in self.arithmetic:
             plain = way if way.checkpointing is None else replace(way, checkpointing=False)
-            step = lambda frames: self.steps.runner(what, plain, replace(place, frames=frames))(0)
-            self.arithmetic[key] = arithmetic(step)
+            once = way.method in (ENCODED_ONCE, MEANT_ONCE)
+
+            def count(frames: int) -> int:
+                run = self.steps.runner(what, plain, replace(place, frames=frames))
+                first = count_flops(lambda: run(0))
+                return count_flops(lambda: run(1)) - first if once else first  # only the first step encodes the clip
+
+            self.arithmetic[key] = arithmetic(count)
             self.steps.leave()
         return float(self.arithmetic[key](place.frames))
 

@@ -108,14 +108,14 @@ def count_flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def arithmetic(step: Callable[[int], object]) -> np.poly1d:
+def arithmetic(count: Callable[[int], int]) -> np.poly1d:
     """The floating-point operations of a step by its number of frames.
 
-    `step(frames)` does one step without checkpointing. It is counted at 2, 3 and 4 frames, which is quick. All parts of
-    a step grow as 1, f or f², so the parabola through three counts is exact.
+    `count(frames)`: those of one step without checkpointing. It is called with 2, 3 and 4 frames, which is quick. All
+    parts of a step grow as 1, f or f², so the parabola through three counts is exact.
     """
     frames = (2, 3, 4)
-    return np.poly1d(np.polyfit(frames, [count_flops(lambda: step(count)) for count in frames], 2))
+    return np.poly1d(np.polyfit(frames, [count(number) for number in frames], 2))
 
 
 def measured_peak(dtype: torch.dtype, device: torch.device, seconds: float) -> float:

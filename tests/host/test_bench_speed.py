@@ -14,6 +14,7 @@ from benchmarks.machine import CLEAR
 from benchmarks.speed import attention, report, run, steps, timing
 from benchmarks.speed.attention import Attentions
 from benchmarks.speed.literal import LiteralTuning, LiteralUNet
+from benchmarks.speed.measure import Measurement
 from benchmarks.speed.steps import Place, Steps
 from benchmarks.speed.timing import Contender, arithmetic, count_flops, race, summary
 from devtools.environment import ROOT
@@ -177,9 +178,16 @@ def test_the_literal_attention_is_ffam(pack):
 
 def test_the_parabola_gives_the_arithmetic_of_any_number_of_frames(subject):
     of_subject, way = Steps(subject), steps.Way("EI2", "fp32", False)
-    step = lambda frames: of_subject.runner("tune", way, Place(frames, 32, 32))(0)
+    count = lambda frames: count_flops(lambda: of_subject.runner("tune", way, Place(frames, 32, 32))(0))
     # what is done once per run, such as the picture of the clip, counts too, but hardly
-    assert arithmetic(step)(6) == pytest.approx(count_flops(lambda: step(6)), rel=1e-4)
+    assert arithmetic(count)(6) == pytest.approx(count(6), rel=1e-4)
+
+
+def test_encoding_once_is_no_part_of_every_step(subject):
+    measurement, place = Measurement(Steps(subject), run.QUICK), Place(4, 32, 32)
+    names = (steps.MEANT, steps.MEANT_ONCE)
+    each, once = (measurement._flops("tune", steps.Way(name, "fp32", False), place) for name in names)
+    assert once < 0.5 * each
 
 
 @pytest.mark.parametrize("kind", attention.KINDS)
