@@ -2,12 +2,14 @@
 
     opening     the file, its tracks, and what is wrong with it
     packets     the times of all packets, read without decoding
+    cut_off     whether the file ends too early
     timing      which frame is shown when, at an even rate
     decoding    packets into frames; broken ones are skipped
     interlacing, picture, hdr, sizes    a frame into RGB of the requested size
     span, request    the kept frames; the request and the result
     film, animation  the frames of a film; of an animated WebP, PNG or GIF
     frames, sound    the functions that the rest of the pack calls
+    wording     numbers in messages
 
 Pictures are made by FFmpeg's filters (`bwdif`, `premultiply`, `scale`, `crop`, `pad`, `transpose`, `hflip`, `vflip`),
 the sound by its `aresample` and `aformat`; animated pictures are read by imageio's `pillow` plugin. Films are read

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from .opening import check_file
-from .request import Request, VideoClip, beyond_end, evened, uneven_warnings, video_clip
+from .request import Request, VideoClip, beyond_end, evened, transparency_warnings, uneven_warnings, video_clip
 from .span import Span
-from .timing import even_rate
+from .timing import GIF_ROUNDING, even_rate, unrounded
 
 SIGNATURES = (b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")  # only these: Pillow starts other programs for some formats
 SHORTEST, INSTEAD = 0.011, 0.1  # seconds: browsers show frames with a shorter duration for `INSTEAD`
@@ -33,16 +33,20 @@ def is_animation(path: Path) -> bool:
     """Whether the file is a WebP, PNG or GIF, by its first bytes."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        head = file.read(16)
+    head = _head(path)
     return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-class Animation:
-    """An open animation: `count` frames, each with its duration."""
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
-    def __init__(self, file):
-        self._file = file
+
+class Animation:
+    """An open animation: `count` frames, each with its duration, a multiple of `rounding` (seconds; 0: any)."""
+
+    def __init__(self, file, rounding: float):
+        self._file, self.rounding = file, rounding
         self.count = file.properties(index=...).n_images or 1
 
     def frame(self, index: int) -> tuple[av.VideoFrame, float] | None:
@@ -85,7 +89,7 @@ def opened_animation(path: Path) -> Iterator[Animation]:
     check_file(path)
     try:
         file = iio.imopen(path, "r", plugin="pillow", legacy_mode=False)
-        animation = Animation(file)
+        animation = Animation(file, GIF_ROUNDING if _head(path).startswith(b"GIF8") else 0.0)
     except MemoryError:
         raise
     except ERRORS as error:
@@ -101,6 +105,8 @@ def read_animation(request: Request) -> VideoClip:
             count = min(needed or animation.count, animation.count)
             durations, total = animation.durations(count, request.tick), animation.count
         times = [sum(durations[:index]) for index in range(len(durations))]
+        if animation.rounding:
+            times = unrounded(times, animation.rounding)
         even, base = evened(request, times, [], durations[-1])
         ticks = max(0, request.most - 1) * request.stride + 1
         if count == total or len(durations) < count or (even and even.end >= ticks):
@@ -111,7 +117,7 @@ def read_animation(request: Request) -> VideoClip:
     span = Span(even, request.stride, request.most, lambda frame: request.pictures(frame, None), request.room)
     with opened_animation(request.path) as animation:  # again: Pillow 13 fails when it seeks back in a PNG
         _collect(request, animation, span)
-    warnings = uneven_warnings(request, even, span)
+    warnings = uneven_warnings(request, even, span) + transparency_warnings(request, span)
     if len(durations) < count:
         warnings.append(
             f"'{request.path.name}' is damaged from frame {len(durations)} on; the frames before were loaded."

@@ -26,9 +26,8 @@ class Damage:
         return bool(self.broken or self.patched)
 
     @property
-    def packets(self) -> str:
-        count = self.broken + self.patched
-        return f"{count} packet{'s' * (count > 1)}"
+    def packets(self) -> int:
+        return self.broken + self.patched
 
 
 def decoder_of(stream: av.stream.Stream) -> av.CodecContext:

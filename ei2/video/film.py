@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
 
+from .cut_off import SLACK
 from .decoding import Damage, decoded, decoder_of, last_key, packets_from
 from .interlacing import deinterlaced
 from .opening import audio_stream, opened, undecodable, video_stream
 from .packets import Packets, read_packets
-from .request import Request, VideoClip, beyond_end, evened, no_frames, uneven_warnings, video_clip
+from .picture import AlphaUsed
+from .request import (
+    Request,
+    VideoClip,
+    beyond_end,
+    evened,
+    no_frames,
+    transparency_warnings,
+    uneven_warnings,
+    video_clip,
+)
 from .span import Span
 from .timing import Even, even_out, even_rate
+from .wording import plural, was
 
 READABLE = 0.9  # of the requested frames: a truncated file with fewer is refused
+# In raw pictures the fourth byte of a pixel is often unused, and these codecs store it as it is.
+UNUSED_ALPHA_CODECS = {"rawvideo", "huffyuv", "ffvhuff", "utvideo"}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to read the file. hidden: time stamps of packets that give no frame. timed: the frames are found by their
+    time stamps. seek: seeking is exact. alpha: the alpha is used although it is 0 at first."""
+
+    hidden: frozenset[int] = frozenset()
+    timed: bool = True
+    seek: bool = True
+    alpha: bool = False
 
 
 class _Replan(Exception):
-    """Decoding gave other frames than the packets promised. Read again with these corrections."""
+    """Decoding gave other frames than the packets promised. Read again with this plan."""
 
-    def __init__(self, hidden: frozenset[int] = frozenset(), timed: bool = True, seek: bool = True):
-        self.hidden, self.timed, self.seek = hidden, timed, seek
+    def __init__(self, plan: _Plan):
+        self.plan = plan
 
 
 def read_film(request: Request) -> VideoClip:
-    plan = _Replan()
+    plan = _Plan()
     while True:
         try:
             packets, even, base = _plan(request, plan)
             return _decode_film(request, packets, even, base, plan)
         except _Replan as other:
-            plan = other
+            plan = other.plan
+        except AlphaUsed:
+            plan = replace(plan, alpha=True)
 
 
-def _plan(request: Request, plan: _Replan) -> tuple[Packets, Even | None, float]:
-    """What is known before decoding: the packets, the span's even rate (None: frames are
-    only counted) and its start in seconds."""
+def _plan(request: Request, plan: _Plan) -> tuple[Packets, Even | None, float]:
+    """What is known before decoding: the packets, the span's even rate (None: there are no times) and its start in
+    seconds."""
     ticks = request.start + max(0, request.most - 1) * request.stride + 1 if request.most else 0
     count = ticks
     while True:
@@ -46,9 +75,9 @@ def _plan(request: Request, plan: _Replan) -> tuple[Packets, Even | None, float]
             with opened(request.path) as container:
                 video_stream(container, request.path)
             raise no_frames(request)
-        if not packets.timed:
+        if not packets.times:
             return packets, None, 0.0
-        even, base = evened(request, packets.times, packets.rates, None)
+        even, base = evened(request, packets.times, packets.rates, None, packets.known)
         covered = even.end if even else 0
         last_tick = max(0, request.most - 1) * request.stride + 1
         if packets.whole or not request.most or (even and covered >= last_tick):
@@ -58,23 +87,24 @@ def _plan(request: Request, plan: _Replan) -> tuple[Packets, Even | None, float]
         count *= 2
 
 
-def _decode_film(request: Request, packets: Packets, even: Even | None, base: float, plan: _Replan) -> VideoClip:
-    path, counted = request.path, even is None
+def _decode_film(request: Request, packets: Packets, even: Even | None, base: float, plan: _Plan) -> VideoClip:
+    path, counted = request.path, not packets.timed
     with opened(path) as container:
         stream = video_stream(container, path)
         sound = audio_stream(container)
         rate = request.rate or (even.rate if even else _stated(packets))
-        if counted:
-            even = _counted(request, packets, rate)
+        if even is None:
+            even, base = _counted(request, packets, rate), float(request.start / rate)
         aspect = stream.sample_aspect_ratio
-        make = lambda frame: request.pictures(frame, aspect)
+        doubtful = stream.codec_context.name in UNUSED_ALPHA_CODECS and not plan.alpha
+        make = lambda frame: request.pictures(frame, aspect, doubtful)
         span = Span(even, request.stride, request.most, make, request.room, _sound_bytes(sound, rate / request.stride))
         first = next((n for n, slot in enumerate(even.slots) if slot >= 0), len(even.slots))
         first = max(0, first - 1) if even.slots[first : first + 1] != [0] else first  # the frame shown at the start
         key = last_key(packets, first) if plan.seek else (0, 0, 0)
         source = packets_from(container, stream, packets, key)
         if source is None:
-            raise _Replan(plan.hidden, plan.timed, seek=False)
+            raise _Replan(replace(plan, seek=False))
         damage, seen = Damage(), _Seen(packets, counted, key, plan)
         frames = seen.numbered(decoded(source, decoder_of(stream), damage), damage, first)
         expected = max(1, span.last + 1 - key[1])
@@ -87,23 +117,20 @@ def _decode_film(request: Request, packets: Packets, even: Even | None, base: fl
                 request.on_frame(done, max(expected, done))
             if span.full:
                 break
-        else:
-            if not counted:
-                seen.check_complete(damage, first, span.last)
-                span.finish()
+        if not counted:
+            seen.check_complete(damage, first, seen.last if span.full else span.last)
+            span.finish()
         if seen.count == 0:
             raise undecodable(path) if damage else no_frames(request)
         if span.count == 0:
             raise beyond_end(request, [index / rate for index in range(seen.last + 1)], [rate])
         _check_cut_off(request, packets, seen, span)
-    if counted:
-        base = float(request.start / rate)
-    warnings = _warnings(request, packets, span, damage, counted)
+    warnings = _warnings(request, packets, span, damage)
     return video_clip(
         span,
         float(rate / request.stride),
         base,
-        float(rate if counted else even_rate(packets.times, packets.rates)),
+        float(even_rate(packets.times[: packets.known], packets.rates) if packets.times else _stated(packets)),
         warnings,
         tuple(packets.starts),
     )
@@ -112,7 +139,7 @@ def _decode_film(request: Request, packets: Packets, even: Even | None, base: fl
 class _Seen:
     """Assigns each decoded frame its number in the file, and notices when the packets promised something else."""
 
-    def __init__(self, packets: Packets, counted: bool, key: tuple[int, int, int], plan: _Replan):
+    def __init__(self, packets: Packets, counted: bool, key: tuple[int, int, int], plan: _Plan):
         self.packets, self.counted, self.key, self.plan = packets, counted, key, plan
         self.count, self.last = 0, key[1] - 1
         self.numbers: set[int] = set()
@@ -134,26 +161,36 @@ class _Seen:
                     continue  # shown before the requested frame
                 if not self.packets.whole and frame.pts is not None and frame.pts > max(self.packets.stamps):
                     return
-                raise _Replan(self.plan.hidden, timed=False, seek=False)
+                raise _Replan(replace(self.plan, timed=False, seek=False))
             if self.count == 0 and not self.counted and number > self.key[1] and not damage:
                 if self.key[0] and number > first:
-                    raise _Replan(self.plan.hidden, True, seek=False)
+                    raise _Replan(replace(self.plan, seek=False))
                 if not self.key[0]:  # undecodable frames at the start
-                    raise _Replan(self.plan.hidden | set(self.packets.stamps[:number]), True, self.plan.seek)
+                    raise _Replan(replace(self.plan, hidden=self.plan.hidden | set(self.packets.stamps[:number])))
             self.count += 1
             self.last = number
             self.numbers.add(number)
             yield number, frame
 
     def check_complete(self, damage: Damage, first: int, last: int) -> None:
-        """Intact packets that give no frame do not count as frames (VP8's hidden ones, second fields)."""
+        """Intact packets that give no frame do not count as frames (VP8's hidden ones, second fields). If there are
+        few of them up to number `last`, or only at the end, they may also be lost frames, which leave a gap."""
         if damage or self.count == 0:
             return
         missing = [n for n in range(max(first, self.key[1]), last + 1) if n not in self.numbers]
-        if len(missing) > max(2, 0.05 * (last + 1 - first)):
-            hidden = self.plan.hidden | {self.packets.stamps[n] for n in missing}
-            if hidden != self.plan.hidden:
-                raise _Replan(hidden, True, self.plan.seek)
+        if sum(n < self.last for n in missing) <= max(2, 0.05 * (last + 1 - first)):
+            missing = self._without_gap(missing)
+        hidden = self.plan.hidden | {self.packets.stamps[n] for n in missing}
+        if hidden != self.plan.hidden:
+            raise _Replan(replace(self.plan, hidden=hidden))
+
+    def _without_gap(self, missing: list[int]) -> list[int]:
+        """Those of the missing frames whose neighbours follow each other like the other frames."""
+        seen, times = sorted(self.numbers), self.packets.times
+        steps = [times[b] - times[a] for a, b in zip(seen, seen[1:])]
+        usual = sorted(steps)[len(steps) // 2] if steps else 0.0
+        places = ((number, bisect(seen, number)) for number in missing)
+        return [number for number, at in places if 0 < at < len(seen) and steps[at - 1] < 1.5 * usual]
 
 
 def _stated(packets: Packets) -> Fraction:
@@ -185,28 +222,39 @@ def _check_cut_off(request: Request, packets: Packets, seen: _Seen, span: Span) 
     readable = len(seen.numbers)
     if request.start < expected and seen.last + 1 < READABLE * expected:
         raise ValueError(
-            f"'{request.path.name}' is damaged or cut off after {readable} readable frames: upload it "
+            f"'{request.path.name}' is damaged or cut off after {plural(readable, 'readable frame')}: upload it "
             "again, or choose a span before the damage with start_frame and max_frames."
         )
 
 
-def _warnings(request: Request, packets: Packets, span: Span, damage: Damage, counted: bool) -> list[str]:
+def _warnings(request: Request, packets: Packets, span: Span, damage: Damage) -> list[str]:
     name, warnings = request.path.name, []
     if damage:
         warnings.append(
-            f"'{name}' is damaged: {damage.packets} of the picture could not be decoded fully; "
+            f"'{name}' is damaged: {plural(damage.packets, 'packet')} of the picture could not be decoded fully; "
             "lost frames are replaced by the frame before."
         )
-    elif packets.whole and (packets.missing or packets.damaged):
+    if packets.whole and packets.reached < (packets.stated or 0.0) - SLACK - 2 / float(span.even.rate):
+        warnings.append(
+            f"'{name}' is damaged or cut off: only the first {packets.reached:.1f} of {packets.stated:.1f} seconds "
+            "could be read."
+        )
+    elif packets.whole and (packets.missing or packets.damaged) and not damage:
         warnings.append(f"'{name}' is cut off at its end; the frames before were loaded.")
+    elif span.lost and not damage:
+        warnings.append(
+            f"'{name}' is damaged: {plural(span.lost, 'frame')} could not be decoded and {was(span.lost)} replaced by "
+            "the frame before."
+        )
     if len(packets.starts) > 1:
         jumps = len(packets.starts) - 1
         warnings.append(
-            f"The clock of '{name}' jumps {jumps} time{'s' * (jumps > 1)}, as in recordings that were joined; "
+            f"The clock of '{name}' jumps {plural(jumps, 'time')}, as in recordings that were joined; "
             "the parts were placed one after the other."
         )
-    if not counted:
+    if packets.times:
         warnings += uneven_warnings(request, span.even, span)
+    warnings += transparency_warnings(request, span)
     if span.hdr:
         warnings.append(f"'{name}' is an HDR video (BT.2100); its colours were mapped to SDR, white at 203 cd/m².")
     return warnings

@@ -11,8 +11,7 @@ from .film import read_film
 from .opening import memory_explained
 from .request import Request, VideoClip
 from .sizes import check_fit, check_size
-
-MOST_RATE = 1000.0  # frames per second
+from .timing import MOST_RATE
 
 
 def read_frames(
@@ -48,7 +47,7 @@ def read_frames(
         if value < least:
             raise ValueError(f"{name} is {value}, but must be at least {least}.")
     if not 0 <= frame_rate <= MOST_RATE:  # also true for NaN
-        raise ValueError(f"frame_rate is {frame_rate}, but must be 0 (the file's) to {MOST_RATE:.0f}.")
+        raise ValueError(f"frame_rate is {frame_rate}, but must be 0 (the file's) to {MOST_RATE}.")
     rate = Fraction(frame_rate).limit_denominator(1001) if frame_rate else None
     request = Request(
         Path(path), start_frame, frame_stride, max_frames, width, height, fit, rate, background, max_bytes, on_frame

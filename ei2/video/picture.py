@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import av
 import av.filter
 import numpy as np
+from av.sidedata.sidedata import Type
 
 from . import hdr
 from .sizes import scaled_size, target_size
@@ -35,13 +37,17 @@ UPRIGHT = {
 }
 
 
+class AlphaUsed(Exception):
+    """A frame has an alpha although it was taken for unused."""
+
+
 def upright_filters(frame: av.VideoFrame) -> str:
     """The filters that make the frame upright: phones store a rotation, front cameras a reflection, as a matrix.
 
     Call it for few frames: reading a frame's side data keeps the frame in memory until Python's cyclic garbage
     collection (PyAV 18: frame and side data refer to each other).
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix = _side_data(frame).get("DISPLAYMATRIX")
     if matrix is None or len(bytes(matrix)) < 36:
         return ""
     a, b, _, c, d = struct.unpack("=9i", bytes(matrix)[:36])[:5]
@@ -51,6 +57,14 @@ def upright_filters(frame: av.VideoFrame) -> str:
         a = d = 0
     sign = lambda value: (value > 0) - (value < 0)
     return UPRIGHT.get((sign(a), sign(b), sign(c), sign(d)), "")
+
+
+def _side_data(frame: av.VideoFrame) -> Mapping:
+    try:
+        return frame.side_data
+    except ValueError:  # PyAV 18 knows fewer kinds than FFmpeg: not EXIF, which cameras write into MJPEG
+        newer = range(len(Type), len(Type) + 32)
+        return _through(_graph(frame, ",".join(f"sidedata=delete:{kind}" for kind in newer)), frame).side_data
 
 
 def displayed_size(frame: av.VideoFrame, aspect: Fraction | None, upright: str) -> tuple[int, int]:
@@ -72,13 +86,15 @@ def is_hdr(frame: av.VideoFrame) -> bool:
 class Pictures:
     """Makes pictures of one size. target: width, height. fit: "crop", "pad", "stretch", or "none" for the source's own
     size with its edges cut. source: the displayed size for "none"; a frame of another size is cropped to fill.
-    background: the colour (R, G, B in 0..255) under transparent areas."""
+    background: the colour (R, G, B in 0..255) under transparent areas. ignores_alpha: the alpha is 0 throughout and
+    means nothing."""
 
     target: tuple[int, int]
     fit: str
     source: tuple[int, int]
     aspect: Fraction | None = None
     background: tuple[int, int, int] = (0, 0, 0)
+    ignores_alpha: bool = False
     _graphs: dict = field(default_factory=dict)
     _upright: dict = field(default_factory=dict)
 
@@ -100,21 +116,25 @@ class Pictures:
         return cls(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)
 
     def picture(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for an opaque frame."""
-        alpha = has_alpha(frame)
-        mapped = not alpha and hdr.needs_mapping(_transfer(frame), _primaries(frame))
-        output = "rgba" if alpha else "rgb48le" if mapped else "rgb24"
-        array = self._filtered(frame, output)
-        if mapped:
-            return hdr.to_sdr(array, _transfer(frame), _primaries(frame)), None
-        if not alpha:
-            return array, None
-        opacity = array[..., 3]
-        if opacity.min() == 255:
-            return np.ascontiguousarray(array[..., :3]), None
-        under = (255 - opacity[..., None].astype(np.uint16)) * np.array(self.background, np.uint16)
-        colours = array[..., :3] + (under + 127) // 255  # the colours are premultiplied by alpha
-        return np.minimum(colours, 255).astype(np.uint8), np.ascontiguousarray(opacity)
+        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for an opaque frame. Raises AlphaUsed."""
+        alpha, mapped = has_alpha(frame), hdr.needs_mapping(_transfer(frame), _primaries(frame))
+        array = self._filtered(frame, ("rgba64le" if mapped else "rgba") if alpha else "rgb48le" if mapped else "rgb24")
+        colours, opacity = array[..., :3], array[..., 3] if alpha else None
+        if alpha and self.ignores_alpha:
+            if opacity.any():
+                raise AlphaUsed
+            opacity = None
+        if opacity is not None and opacity.min() < np.iinfo(opacity.dtype).max:
+            if mapped:
+                colours, opacity = _mapped_under_alpha(frame, colours, opacity)
+            under = (255 - opacity[..., None].astype(np.uint16)) * np.array(self.background, np.uint16)
+            colours = colours + (under + 127) // 255  # the colours are premultiplied by alpha
+            return np.minimum(colours, 255).astype(np.uint8), np.ascontiguousarray(opacity)
+        return (_mapped(frame, colours) if mapped else np.ascontiguousarray(colours)), None
+
+    def is_transparent(self, frame: av.VideoFrame) -> bool:
+        """Whether nothing is seen of the frame."""
+        return has_alpha(frame) and not self._filtered(frame, "rgba")[..., 3].any()
 
     def _filtered(self, frame: av.VideoFrame, output: str) -> np.ndarray:
         chain = self._chain(frame, output)
@@ -122,10 +142,7 @@ class Pictures:
         if key not in self._graphs:
             self._graphs.clear()
             self._graphs[key] = _graph(frame, chain)
-        graph = self._graphs[key]
-        frame.pts = None  # one frame in gives one frame out, whatever the file's clock does
-        graph.push(frame)
-        return graph.pull().to_ndarray()
+        return _through(self._graphs[key], frame).to_ndarray()
 
     def _chain(self, frame: av.VideoFrame, output: str) -> str:
         """The filters in FFmpeg's own notation."""
@@ -138,9 +155,10 @@ class Pictures:
         width, height = scaled_size(source, self.target, fit)
         inner = (height, width) if "transpose" in upright else (width, height)
         scale = f"scale={inner[0]}:{inner[1]}:flags={SCALING}"
-        if output == "rgba":
+        if output.startswith("rgba") and not self.ignores_alpha:
             # premultiplied, so that hidden colours do not bleed into the edges
-            steps = [f"scale=flags={SCALING}{_colours(frame)}", "format=gbrap", "premultiply=inplace=1", scale]
+            planes = "gbrap" if output == "rgba" else "gbrap16le"
+            steps = [f"scale=flags={SCALING}{_colours(frame)}", f"format={planes}", "premultiply=inplace=1", scale]
         else:
             steps = [scale + _colours(frame)]
         steps += [f"format={output}", upright]
@@ -178,6 +196,26 @@ def _transfer(frame: av.VideoFrame) -> int:
 
 def _primaries(frame: av.VideoFrame) -> int:
     return int(getattr(frame, "color_primaries", 0) or 0)
+
+
+def _mapped(frame: av.VideoFrame, colours: np.ndarray) -> np.ndarray:
+    return hdr.to_sdr(colours, _transfer(frame), _primaries(frame))
+
+
+def _mapped_under_alpha(
+    frame: av.VideoFrame, colours: np.ndarray, opacity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`_mapped` for premultiplied colours: uint16 -> uint8, premultiplied again, and the alpha as uint8."""
+    straight = colours.astype(np.uint32) * 65535 // np.maximum(opacity, 1)[..., None]
+    share = ((opacity.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    mapped = _mapped(frame, np.minimum(straight, 65535).astype(np.uint16))
+    return ((mapped.astype(np.uint16) * share[..., None] + 127) // 255), share
+
+
+def _through(graph: av.filter.Graph, frame: av.VideoFrame) -> av.VideoFrame:
+    frame.pts = None  # one frame in gives one frame out, whatever the file's clock does
+    graph.push(frame)
+    return graph.pull()
 
 
 def _graph(frame: av.VideoFrame, chain: str) -> av.filter.Graph:

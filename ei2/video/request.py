@@ -12,7 +12,8 @@ import torch
 
 from .picture import Pictures
 from .span import Span
-from .timing import Even, even_out, even_rate, has_holes
+from .timing import MOST_RATE, Even, even_out, even_rate, has_holes, is_even
+from .wording import plural
 
 Starts = tuple[tuple[float, float], ...]
 
@@ -58,8 +59,11 @@ class Request:
     room: float | None
     on_frame: Callable[[int, int], object] | None
 
-    def pictures(self, first: av.VideoFrame, aspect: Fraction | None) -> Pictures:
-        return Pictures.of(first, self.width, self.height, self.fit, aspect, self.background, self.path.name)
+    def pictures(self, first: av.VideoFrame, aspect: Fraction | None, doubtful: bool = False) -> Pictures:
+        """For a video that begins with this frame. doubtful: an alpha that is 0 throughout the frame is not used."""
+        made = Pictures.of(first, self.width, self.height, self.fit, aspect, self.background, self.path.name)
+        made.ignores_alpha = doubtful and made.is_transparent(first)
+        return made
 
     def tick(self) -> None:
         """Lets the caller end the reading before the first frame."""
@@ -68,10 +72,10 @@ class Request:
 
 
 def evened(
-    request: Request, times: list[float], stated: list[Fraction], last_duration: float | None
+    request: Request, times: list[float], stated: list[Fraction], last_duration: float | None, known: int | None = None
 ) -> tuple[Even | None, float]:
-    """The frames at an even rate, and the span's start; None for a start beyond the end."""
-    rate = _tick_rate(request, times, stated)
+    """The frames at an even rate, and the span's start; None for a start beyond the end. known: as in `Packets`."""
+    rate = _tick_rate(request, times[:known], stated)
     if rate is not None:
         base = float(request.start / rate)
         even = even_out(times, base, rate, last_duration)
@@ -79,11 +83,15 @@ def evened(
     if request.start >= len(times):
         return None, 0.0
     base = times[request.start]
+    own = even_rate(times[:known], stated)
+    if is_even(times[:known], own):  # A few frames of it may seem to have another rate if their times tremble.
+        return Even(own, [index - request.start for index in range(len(times))], len(times) - request.start), base
     span = times[request.start :]
     if request.most:
         # the usual rate within the span, not of frames read beyond it
         span = span[: max(2, (request.most - 1) * request.stride + 2)]
-    return even_out(times, base, even_rate(span, stated), last_duration), base
+    rate = even_rate(span, stated)
+    return even_out(times, base, rate if rate <= MOST_RATE else own, last_duration), base
 
 
 def _tick_rate(request: Request, times: list[float], stated: list[Fraction]) -> Fraction | None:
@@ -113,8 +121,8 @@ def beyond_end(request: Request, times: list, stated: list[Fraction]) -> ValueEr
     if rate is not None:
         count = max(1, even_out(times, 0.0, rate, None).end)
     return ValueError(
-        f"start_frame {request.start} is beyond the end of '{request.path.name}', which has {count} "
-        f"frames: use 0 to {count - 1}."
+        f"start_frame {request.start} is beyond the end of '{request.path.name}', which has {plural(count, 'frame')}: "
+        f"use 0{f' to {count - 1}' * (count > 1)}."
     )
 
 
@@ -127,4 +135,13 @@ def uneven_warnings(request: Request, even: Even, span: Span) -> list[str]:
     return [
         f"The frames of '{request.path.name}' have a variable rate, or some are missing; they were resampled to "
         f"{float(even.rate):.6g} per second, {gaps} of them repeated. frame_rate sets another rate."
+    ]
+
+
+def transparency_warnings(request: Request, span: Span) -> list[str]:
+    if not span.transparent:
+        return []
+    return [
+        f"'{request.path.name}' is wholly transparent in this part, so only the background is seen and mask is 1; "
+        "if it should not be, export it without an alpha channel."
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from .animation import is_animation
 from .decoding import Damage, decoded, demuxed
 from .opening import audio_stream, memory_explained, opened, video_stream
 from .packets import read_packets
+from .wording import plural, was
 
 LEAD = 1.0  # seconds: a sound decoder needs some packets before its output is right
 # Gaps longer than this (seconds) become silence; shorter ones are rounding of the file's times.
@@ -63,12 +65,12 @@ def read_audio(
                     waveform[:, begin:end] = samples[:, begin - first : end - first]
         except MemoryError:
             raise
-        except (av.FFmpegError, ValueError) as error:  # a fault of the sound must not lose the frames
+        except (av.FFmpegError, ValueError, TypeError) as error:  # a fault of the sound must not lose the frames
             warn(f"The sound of '{path.name}' could not be read to its end ({error}); the rest is silence.")
         if damage:
             warn(
-                f"The sound of '{path.name}' is damaged: {damage.packets} could not be "
-                "decoded and were replaced by silence."
+                f"The sound of '{path.name}' is damaged: {plural(damage.packets, 'packet')} could not be decoded and "
+                f"{was(damage.packets)} replaced by silence."
             )
     if channels > 2:
         waveform /= max(1.0, np.abs(waveform).max())  # a mix may exceed full scale
@@ -135,8 +137,13 @@ def _even(
     frames: Iterator[av.AudioFrame], clock: _Clock, stream: av.AudioStream, rate: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(position of the first sample in the span, `channels samples`): the frames without gaps, in mono or stereo."""
-    graph, shape = None, None
+    graph, shape, end = None, None, None
     for frame in frames:
+        if frame.pts is None or not frame.time_base:  # The last frame of WMA has neither.
+            if end is None:
+                continue
+            frame.time_base, frame.pts = stream.time_base, round(end / stream.time_base)
+        end = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
         own = (frame.sample_rate, frame.format.name, frame.layout.name)
         if graph is None or own != shape:
             if graph is not None:

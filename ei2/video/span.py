@@ -96,6 +96,11 @@ class Span:
                 "or raise frame_stride."
             )
 
+    @property
+    def transparent(self) -> bool:
+        """Whether nothing is seen of any frame. Call it before `mask`."""
+        return all(one is not None and not one.any() for one in self._alphas)
+
     def images(self) -> torch.Tensor:
         """`f h w 3` float32 in 0..1. Frees each frame's memory as it is copied."""
         return _stack(self._colours, (*self._colours[0].shape,))

@@ -9,6 +9,8 @@ from statistics import median
 
 NEAR = 0.75  # of a frame: the largest deviation of a frame from its place at an even rate
 ROUNDING = 0.0011  # seconds: Matroska and FLV have times in whole milliseconds
+GIF_ROUNDING = 0.01  # seconds: GIF has durations in whole hundredths
+MOST_RATE = 1000  # frames per second: two frames that are closer have disordered times
 MOST_HOLES = 1 / 3  # of the frames: if more are missing, the rate counts as variable
 USUAL_RATES = [
     *map(Fraction, (*range(1, 31), 48, 50, 60, 100, 120, 240)),
@@ -21,14 +23,12 @@ class Even:
     """Frames at an even rate.
 
     rate: frames per second. slots: for each frame, the tick at which it appears (0: the first
-    tick of the span; negative: before it). end: the tick at which the last frame ends. repeated:
-    how many ticks have no frame of their own.
+    tick of the span; negative: before it). end: the tick at which the last frame ends.
     """
 
     rate: Fraction
     slots: list[int]
     end: int
-    repeated: int = 0
 
 
 def even_rate(times: list[float], stated: list[Fraction]) -> Fraction:
@@ -39,9 +39,15 @@ def even_rate(times: list[float], stated: list[Fraction]) -> Fraction:
     middle = Fraction(1 / median(steps)).limit_denominator(1000)
     mean = Fraction(len(steps) / sum(steps)).limit_denominator(1000)
     usual = sorted(USUAL_RATES, key=lambda rate: abs(rate - mean))
-    likely = [rate for rate in (*stated, *usual) if abs(rate - middle) < middle / 50]
+    likely = [rate for rate in (*stated, *usual) if _near(rate, middle)]
+    # Times that tremble: their mean step says more than the median, and the frames are at an even rate all the same.
+    even = [rate for rate in (*stated, *usual) if (_near(rate, middle) or _near(rate, mean)) and is_even(times, rate)]
     # the first of equally good ones
-    return min(likely or [*stated, middle, mean], key=lambda rate: (_error(steps, rate), _misses(times, rate)))
+    return min(even or likely or [*stated, middle, mean], key=lambda rate: (_error(steps, rate), _misses(times, rate)))
+
+
+def _near(rate: Fraction, other: Fraction) -> bool:
+    return abs(rate - other) < other / 50
 
 
 def _error(steps: list[float], rate: Fraction) -> float:
@@ -53,10 +59,26 @@ def _error(steps: list[float], rate: Fraction) -> float:
 
 def _misses(times: list[float], rate: Fraction) -> int:
     """How many frames do not follow the previous one at this rate."""
-    if _is_even(times, rate):
+    if is_even(times, rate):
         return 0
     places = [round((time - times[0]) * float(rate)) for time in times]
     return 1 + sum(b - a != 1 for a, b in zip(places, places[1:]))
+
+
+def unrounded(times: list[float], rounding: float) -> list[float]:
+    """Times (seconds) that were rounded to a multiple of `rounding`: the exact ones, if they fit an even rate.
+
+    A GIF of 24 frames per second has steps of 0.04 and 0.05 s. Only if all steps are equal, they are exact.
+    """
+    steps = {round((b - a) / rounding) for a, b in zip(times, times[1:])}
+    if len(steps) < 2:
+        return times
+    count, length = len(times) - 1, times[-1] - times[0]
+    mean = Fraction(count / length).limit_denominator(1000)
+    usual = sorted(USUAL_RATES, key=lambda rate: (rate.denominator, abs(rate - mean)))
+    rate = next((rate for rate in usual if abs(count / float(rate) - length) <= rounding), mean)
+    exact = [times[0] + index / float(rate) for index in range(len(times))]
+    return exact if all(abs(a - b) <= rounding + 1e-9 for a, b in zip(exact, times)) else times
 
 
 def has_holes(times: list[float], rate: Fraction) -> bool:
@@ -66,7 +88,8 @@ def has_holes(times: list[float], rate: Fraction) -> bool:
     return 0 < ticks - len(times) <= MOST_HOLES * ticks and all(abs(one - round(one)) < 0.3 for one in places)
 
 
-def _is_even(times: list[float], rate: Fraction) -> bool:
+def is_even(times: list[float], rate: Fraction) -> bool:
+    """Whether each of the frames at `times` (seconds) is near its place at this rate."""
     return all(abs((time - times[0]) * float(rate) - index) <= NEAR for index, time in enumerate(times))
 
 
@@ -79,12 +102,11 @@ def even_out(times: list[float], start: float, rate: Fraction, last_duration: fl
     """
     first = next((index for index, time in enumerate(times) if time >= start - 1e-9), len(times))
     own = even_rate(times[first:], [rate])
-    if own == rate and _is_even(times[first:], rate) and first < len(times) and abs(times[first] - start) * rate <= 0.5:
+    if own == rate and is_even(times[first:], rate) and first < len(times) and abs(times[first] - start) * rate <= 0.5:
         slots = [index - first for index in range(len(times))]
         return Even(rate, slots, len(times) - first)
     slack = 0.5 * min(1.0, float(rate / own))
     slots = [ceil((time - start) * float(rate) - slack - 1e-9) for time in times]
     length = float(1 / own) if last_duration is None else last_duration
     end = max(slots[-1] + 1, ceil((times[-1] + length - start) * float(rate) - slack - 1e-9)) if times else 0
-    used = len({slot for slot in slots if slot >= 0})
-    return Even(rate, slots, end, max(0, end - used))
+    return Even(rate, slots, end)

@@ -1,14 +1,17 @@
-"""What cameras write: DV and its interlaced fields, and every way in which a phone turns or mirrors the picture."""
+"""What cameras write: DV and its interlaced fields, EXIF, and every way in which a phone turns or mirrors a picture."""
 
 from __future__ import annotations
 
+import io
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from ei2.video import read_frames
 
@@ -73,3 +76,46 @@ def test_all_eight_display_matrices(tmp_path, matrix, wanted):
     names = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 1): "W"}
     found = "".join(names[tuple(image[y, x].tolist())] for y, x in ((4, 4), (4, -5), (-5, 4), (-5, -5)))
     assert found == wanted
+
+
+def jpeg(orientation: int) -> bytes:
+    """A JPEG with EXIF, as cameras write it. orientation: EXIF's, 1 (upright) to 8."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112], exif[0x010F] = orientation, "a camera"
+    Image.fromarray(quadrants(0, 128, 64)).save(file, "JPEG", quality=95, subsampling=0, exif=exif)
+    return file.getvalue()
+
+
+def time_lapse(path: Path, orientation: int) -> Path:
+    """Ten pictures as a video, without encoding them again."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuvj444p"
+        for index in range(10):
+            packet = av.Packet(jpeg(orientation))
+            packet.stream, packet.time_base = stream, Fraction(1, 24)
+            packet.pts = packet.dts = index
+            packet.duration, packet.is_keyframe = 1, True
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".avi", ".mov", ".jpg.mp4"])
+def test_pictures_with_exif(tmp_path, orientation, suffix):
+    path = tmp_path / f"v{suffix}"
+    if suffix == ".jpg.mp4":
+        path.write_bytes(jpeg(orientation))  # a picture under the name of a video
+    else:
+        time_lapse(path, orientation)
+    clip = read_frames(path)
+    assert clip.frame_count == (1 if suffix == ".jpg.mp4" else 10) and not clip.warnings
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg(orientation)))))
+    assert clip.images[-1].shape == wanted.shape
+    assert (clip.images[-1] * 255 - torch.from_numpy(wanted.copy())).abs().max() < 12
+
+
+def test_a_tiff_named_as_a_video(tmp_path):
+    Image.fromarray(quadrants(0, 128, 64)).save(tmp_path / "v.mp4", "TIFF")
+    wanted = torch.from_numpy(quadrants(0, 128, 64)) / 255
+    assert (read_frames(tmp_path / "v.mp4").images[0] - wanted).abs().max() < 0.01

@@ -70,6 +70,10 @@ def good(folder: Path) -> Path:
     return write_video(folder / "good.mp4")
 
 
+def one(folder: Path) -> Path:
+    return write_video(folder / "one.mp4", 1)
+
+
 def tiny(folder: Path) -> Path:
     return write_video(folder / "tiny.mp4", 2, (6, 20))
 
@@ -89,6 +93,7 @@ def tiny(folder: Path) -> Path:
             {"start_frame": 48},
             r"^start_frame 48 is beyond the end of 'good.mp4', which has 48 frames: .* 0 to 47\.$",
         ),
+        (one, {"start_frame": 1}, r"^start_frame 1 is beyond the end of 'one.mp4', which has 1 frame: use 0\.$"),
         (good, {"start_frame": -1}, r"^start_frame is -1, but must be at least 0\.$"),
         (good, {"frame_stride": 0}, r"^frame_stride is 0, but must be at least 1\.$"),
         (good, {"max_frames": -2}, r"^max_frames is -2, but must be at least 0\.$"),

@@ -14,13 +14,21 @@ from ei2.video import read_audio, read_frames
 from .written_video import textured, tone
 
 
-def sound_file(path: Path, tracks: list[tuple[str, np.ndarray]], default: int = 0, codec: str = "aac") -> Path:
+def sound_file(
+    path: Path,
+    tracks: list[tuple[str, np.ndarray]],
+    default: int = 0,
+    codec: str = "aac",
+    bit_rate: int = 128000,
+    pictures: str = "libx264",
+) -> Path:
     """25 frames and sound tracks (layout, samples), one of them the default one."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+        stream = container.add_stream(pictures, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         sounds = [container.add_stream(codec, rate=48000, layout=layout) for layout, _ in tracks]
         for index, sound in enumerate(sounds):
+            sound.codec_context.bit_rate = bit_rate
             sound.disposition = av.stream.Disposition.default.value if index == default else 0
         for index in range(25):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(textured(index, 64, 48), "rgb24")))
@@ -81,3 +89,30 @@ def test_what_the_callback_raises_ends_the_reading_of_the_sound(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         read_audio(path, 0.0, 1.0, tick=stop)
+
+
+@pytest.mark.parametrize("codec", ["wmav1", "wmav2"])
+def test_the_last_frame_of_wma_has_no_time(tmp_path, codec):
+    path = sound_file(tmp_path / "v.wmv", [("stereo", tone(1.0))], codec=codec)
+    said: list[str] = []
+    clip = read_frames(path)
+    assert clip.frame_count == 25 and not clip.warnings
+    for start, duration in ((0.0, 1.0), (0.5, 0.5), (0.0, 3.0)):
+        audio = read_audio(path, start, duration, clip.starts, said.append)
+        wave = audio["waveform"][0, 0]
+        loud = wave[: int((1.0 - start) * 48000)]
+        spectrum = torch.fft.rfft(loud).abs()
+        assert spectrum.argmax().item() * 48000 / len(loud) == pytest.approx(200, abs=3)
+        assert loud.square().mean().sqrt().item() == pytest.approx(0.354, rel=0.15)
+        assert len(wave) == duration * 48000
+    assert not said
+
+
+def test_any_fault_of_the_sound_leaves_the_frames(tmp_path, monkeypatch):
+    def faulty(*args):
+        raise TypeError("a value of a packet is missing")
+
+    monkeypatch.setattr("ei2.video.sound._blocks", faulty)
+    path, said = sound_file(tmp_path / "v.mkv", [("stereo", tone(1.0))]), []
+    assert read_audio(path, 0.0, 1.0, warn=said.append)["waveform"].abs().max() == 0
+    assert len(said) == 1 and "could not be read to its end" in said[0]

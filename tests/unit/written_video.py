@@ -110,3 +110,42 @@ def encoded(
                 packet.pts, packet.dts, number = packet.pts + ticks, packet.dts + ticks, number + 1
                 container.mux(packet)
     return path
+
+
+def copied(source: Path, path: Path, move=lambda number, packet: None, options: dict | None = None) -> Path:
+    """`source` in another container, without encoding it again. move: called for the packets of the first track."""
+    with av.open(str(source)) as before, av.open(str(path), "w", options=options or {}) as container:
+        tracks = [container.add_stream_from_template(stream) for stream in before.streams]
+        number = 0
+        for packet in before.demux():
+            if packet.size:
+                if packet.stream_index == 0:
+                    move(number, packet)
+                    number += 1
+                packet.stream = tracks[packet.stream_index]
+                container.mux(packet)
+    return path
+
+
+def delayed(seconds):
+    """For `copied`: packet `number` in decoding order comes `seconds(number)` later."""
+
+    def move(number: int, packet: av.Packet) -> None:
+        ticks = round(seconds(number) / packet.time_base)
+        packet.dts += ticks
+        packet.pts = packet.dts if packet.pts is None else packet.pts + ticks
+
+    return move
+
+
+def break_packets(path: Path, numbers: list[int], kind: str = "video") -> Path:
+    """Overwrites packets of the first track of this kind, counted in the order of the file."""
+    with av.open(str(path)) as container:
+        stream = next(one for one in container.streams if one.type == kind)
+        places = [(packet.pos, packet.size) for packet in container.demux(stream) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        pos, size = places[number]
+        data[pos : pos + size] = b"\xff" * size
+    path.write_bytes(data)
+    return path
