@@ -52,6 +52,25 @@ function removeFrontEnds(node) {
   node.widgets.splice(node.widgets.indexOf(widget), 1);
 }
 
+// A job's events name nodes of the workflow from which it was queued; the open one may have others of the same number.
+const origins = new Map(); // by the job's id
+const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
+let running = null;
+
+const openWorkflow = () => app.extensionManager?.workflow?.activeWorkflow;
+const isOpen = (job) => !origins.has(job) || origins.get(job) === openWorkflow();
+
+function watchJobs() {
+  const queue = api.queuePrompt;
+  api.queuePrompt = async function () {
+    const workflow = openWorkflow(), answer = await queue.apply(this, arguments);
+    if (answer?.prompt_id) origins.set(answer.prompt_id, workflow);
+    return answer;
+  };
+  api.addEventListener("execution_start", ({ detail }) => { running = detail.prompt_id; });
+  for (const end of ENDS) api.addEventListener(end, ({ detail }) => origins.delete(detail.prompt_id));
+}
+
 // "5:3" is node 3 in the subgraph of node 5.
 function nodeOf(executionId) {
   let graph = app.rootGraph ?? app.graph, node = null;
@@ -69,13 +88,14 @@ app.registerExtension({
     const before = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       before?.apply(this, arguments);
-      if (output?.text) show(this, [output.text].flat().join("\n"));
+      if (output?.text && isOpen(running)) show(this, [output.text].flat().join("\n"));
     };
   },
   setup() {
+    watchJobs();
     api.addEventListener("progress_text", ({ detail }) => {
       const node = nodeOf(detail.nodeId);
-      if (!node) return;
+      if (!node || !isOpen(detail.prompt_id ?? running)) return;
       show(node, detail.text);
       setTimeout(() => removeFrontEnds(node)); // its own listener may come later
     });

@@ -43,6 +43,19 @@ def test_text_is_seen_without_a_name(editor, picture, tmp_path):
     assert "shown text" not in str(editor.prompt()) + str(editor.serialize())
 
 
+def test_text_of_another_workflows_run_is_not_shown(editor):
+    """Bundled workflows share their nodes' numbers."""
+    editor.load(WORKFLOWS / "quickstart_full.json")
+    for node in editor.serialize()["nodes"]:
+        if node["type"] in ("EI2_OneShotTune", "EI2_Invert"):
+            editor.set_widget(node["id"], "steps", 4 if editor.nodes_2() else 5)  # else ComfyUI takes the run before
+    editor.start_run()
+    editor.load(WORKFLOWS / "learn_and_keep.json")
+    while (outcome := editor.outcome()) is None:
+        editor.page.wait_for_timeout(200)
+    assert outcome == "execution_success" and shown(editor) == []
+
+
 @pytest.mark.parametrize("opened", [False, True], ids=("closed", "open"))
 def test_text_in_a_subgraph(editor, picture, opened):
     node = graph_with_blueprint(editor)
