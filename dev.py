@@ -21,6 +21,7 @@ TRAINING = {part: f"train_{part}" if part in ("vae", "unet", "judge") else part 
 CHECKS = {"public": "devtools.checks.public", "manager": "devtools.checks.manager"}
 BENCHMARKS = {
     "batch": "benchmarks.batch.run",
+    "clean-end": "benchmarks.clean_end",
     "edit": "benchmarks.editbench.run",
     "first-edit": "benchmarks.first_edit",
     "key-frame": "benchmarks.key_frame",
