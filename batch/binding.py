@@ -44,7 +44,7 @@ class Column:
 def bind(graph: Graph, name: str) -> Column:
     """The inputs that a column sets. Raises `BatchError` for a name without a match, or with several different ones."""
     if name == CLIP:
-        return Column(name, (clip_place(graph),), file=True)
+        return Column(name, tuple(_clip_places(graph)), file=True)
     if name in (SOURCE, EDIT):
         return Column(name, tuple((_source_places if name == SOURCE else _edit_places)(graph)))
     places = _by_node(graph, name) or _file_by_title(graph, name) or _by_input(graph, name)
@@ -64,14 +64,11 @@ def bound(graph: Graph, values: dict[Column, object]) -> Graph:
 
 def clip_place(graph: Graph) -> Place:
     """The input that names the clip. Raises `BatchError`."""
-    loaders = [node for node in graph if graph[node]["class_type"].startswith(VIDEO_LOADERS)]
-    loaders = [node for node in loaders if file_input(graph, node)]
-    masks = [node for node in loaders if "mask" in title(graph, node).lower()]
-    loaders = [node for node in loaders if node not in masks] or masks
+    loaders = _video_loaders(graph)
     own = of_class({node: graph[node] for node in loaders}, "EI2_LoadVideo") or loaders
     learned = ancestors(graph, of_class(graph, TUNE, INVERT))  # others steer the edit, such as depth for a ControlNet
     own = [node for node in own if node in learned] or own
-    names = {graph[node]["inputs"].get(file_input(graph, node)) for node in own}
+    names = {str(graph[node]["inputs"][file_input(graph, node)]) for node in own}
     if not own:
         raise BatchError("the workflow has no node that loads a video: add an EI2 Load Video node")
     if len(own) > 1 and len(names) > 1:
@@ -80,6 +77,22 @@ def clip_place(graph: Graph) -> Place:
             "masks a title that contains 'mask'"
         )
     return Place(own[0], file_input(graph, own[0]))
+
+
+def _clip_places(graph: Graph) -> list[Place]:
+    """The input that names the clip, and those of all other nodes that load the same video, such as for EI2 Metrics."""
+    first = clip_place(graph)
+    name = graph[first.node]["inputs"][first.key]
+    places = [Place(node, file_input(graph, node)) for node in _video_loaders(graph)]
+    return [first, *(one for one in places if one != first and graph[one.node]["inputs"][one.key] == name)]
+
+
+def _video_loaders(graph: Graph) -> list[str]:
+    """The nodes that load a video; those that load a mask only if there is no other."""
+    loaders = [node for node in graph if graph[node]["class_type"].startswith(VIDEO_LOADERS)]
+    loaders = [node for node in loaders if file_input(graph, node)]
+    masks = [node for node in loaders if "mask" in title(graph, node).lower()]
+    return [node for node in loaders if node not in masks] or masks
 
 
 def file_input(graph: Graph, node: str) -> str | None:

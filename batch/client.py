@@ -109,6 +109,12 @@ class Client:
         """Versions, devices and memory."""
         return self._request("GET", "/system_stats").json()
 
+    def model_folders(self) -> list[Path]:
+        """The folders where the server looks for models, those of `extra_model_paths.yaml` included. Empty if it does
+        not say, because not every version of ComfyUI does."""
+        answer = self._request("GET", "/experiment/models", accept=(404, 405))
+        return [Path(folder) for kind in answer.json() for folder in kind["folders"]] if answer.ok else []
+
     def upload(self, file: Path, name: str | None = None) -> str:
         """Uploads a picture or video to the server's input folder; returns the name to use in a workflow."""
         with open(file, "rb") as content:

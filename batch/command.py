@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import re
+import shlex
 import signal
 import sys
 import time
@@ -16,10 +18,10 @@ from .graph import Graph, read_graph, title
 from .host import PACK_ROOT, locate
 from .page import summary, write_page
 from .progress import Progress
-from .results import WORK, Results
+from .results import Results
 from .schema import check_classes
 from .sources import is_url, read
-from .store import LocalStore, open_store
+from .store import WORK, LocalStore, open_store
 from .table import Table, read_table, show_problems
 from .tasks import Setup
 from .unit import Home, make_units
@@ -45,7 +47,13 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--comfyui", help="ComfyUI's folder (default: COMFYUI_PATH, or the one this pack is installed in)")
     add("--models", help="folder of models (default: ComfyUI's own)")
     add("--packs", nargs="+", default=[], metavar="NAME", help="further packs of ComfyUI's custom_nodes to load")
-    add("--comfyui-options", default="", metavar="TEXT", help="for ComfyUI's main.py, in one text: '--lowvram --fast'")
+    add(
+        "--comfyui-options",
+        type=_words,
+        default=(),
+        metavar="TEXT",
+        help="for ComfyUI's main.py, in one text after an equals sign: --comfyui-options='--fast --reserve-vram 2'",
+    )
     add("--snapshot-every", type=int, default=50, metavar="STEPS", help="of tuning (default: 50; 0: never)")
     add("--snapshot-seconds", type=float, default=60, metavar="S", help="the least time between two that are kept")
     add("--silence", type=float, default=900, metavar="S", help="without news, after which a server counts as hung")
@@ -67,7 +75,20 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a command line; quotes keep spaces. A backslash is itself, because Windows has it in paths."""
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
+    try:
+        return tuple(lexer)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a quotation mark is missing in {text}") from None
+
+
 def main(given: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end the run
     options = arguments(given)
     try:
         return run(options)
@@ -85,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     workflow = _read(options.workflow)
     graph = read_graph(workflow, options.workflow)
     _check_workflow(graph)
-    table = read_table(options.table, graph)
+    table = read_table(options.table, graph, _comfyui(options), options.scores)
     _raise_problems(table, options.table)
     if options.check:
         print(f"{len(table.rows)} edits of {len({row.clip.digest for row in table.rows})} clips: nothing wrong so far.")
@@ -115,13 +136,7 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
 
     from .schedule import Schedule
 
-    setup = Setup(
-        options.comfyui or (None if options.address else str(locate())),
-        options.models,
-        tuple(options.packs),
-        tuple(options.comfyui_options.split()),
-        options.silence,
-    )
+    setup = make_setup(options)
     log = results.store.root / WORK / "log.jsonl" if isinstance(results.store, LocalStore) else None
     try:
         found = cluster.connect(options, setup, len(units))
@@ -159,6 +174,14 @@ def _work(options, graph: Graph, table: Table, results: Results, units: list, be
         print(f"Stopped: {schedule.stopped}. Run the same command again to continue.", file=sys.stderr)
         return 130 if interrupted else 1
     return code
+
+
+def make_setup(options: argparse.Namespace) -> Setup:
+    """How the workers start ComfyUI. Raises `BatchError` if it is not found on this machine and there is no cluster."""
+    comfyui, models = options.comfyui, options.models
+    if not options.address:  # the workers have another current folder; with a cluster, the paths are its machines'
+        comfyui, models = str(locate(comfyui)), models and str(Path(models).expanduser().resolve())
+    return Setup(comfyui, models, tuple(options.packs), options.comfyui_options, options.silence)
 
 
 def _end(results: Results) -> int:
@@ -204,6 +227,17 @@ def _stop_workers(schedule, seconds: float = 20) -> None:
     references = [slot.actor.stop.remote() for slot in schedule.slots if slot.state in ("idle", "busy")]
     if references:
         ray.wait(references, num_returns=len(references), timeout=seconds)
+
+
+def _comfyui(options: argparse.Namespace) -> Path | None:
+    """ComfyUI's folder on this machine, which need not have one if there is a cluster, or for `--check`. Raises
+    `BatchError` if the folder given for this machine is none."""
+    try:
+        return locate(options.comfyui)
+    except BatchError:
+        if options.comfyui and not options.address:
+            raise
+        return None
 
 
 def _check_workflow(graph: Graph) -> None:

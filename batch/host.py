@@ -54,11 +54,13 @@ def interpreter(path: Path) -> str:
 
 def write_model_paths(base: Path, models: Path) -> Path:
     """Writes ComfyUI's file of extra model paths, so that a server with the private folder `base` sees the user's
-    `models` but keeps tunes in its own folder; returns the file."""
+    `models` but keeps tunes in its own folder; returns the file. `models`: absolute, because ComfyUI takes a relative
+    path from the file's folder."""
     own = {"base_path": str(base / "models"), "is_default": True, TUNES: TUNES}
     users = {"base_path": str(models)}
     if models.is_dir():
         users |= {one.name: one.name for one in sorted(models.iterdir()) if one.is_dir()}
     file = base / "model_paths.yaml"
-    file.write_text(json.dumps({"own": own, "users": users}, indent=2), encoding="utf-8")  # JSON is YAML
+    content = json.dumps({"own": own, "users": users}, indent=2, ensure_ascii=False)  # YAML does not join surrogates
+    file.write_text(content, encoding="utf-8")  # JSON is YAML
     return file

@@ -17,7 +17,8 @@ def write_page(results: Results) -> None:
     entries = results.entries()
     scores = sorted({name for entry in entries for name in entry["scores"]})
     content = {"summary": summary(results), "scores": scores, "edits": entries}
-    data = json.dumps(content, ensure_ascii=False).replace("</", "<\\/")  # text in the table must not end the script
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    data = data.replace("<", "\\u003c")  # text in the table must not be read as HTML, such as the end of the script
     page = TEMPLATE.read_text(encoding="utf-8").replace(MARK, data)
     results.store.write("index.html", page.encode("utf-8"))
     results.write_csv()

@@ -15,9 +15,7 @@ class Progress:
 
     def __init__(self, total: int, done: int, log: Path | None = None):
         self.total, self.finished, self.failed = total, 0, 0
-        self.tunings: dict[str, int] = {}
         self.done_before = done
-        self.clips: set[str] = set()
         self._states: dict[int, str] = {}
         self._workers: set[int] = set()
         self._start = self._said = time.monotonic()
@@ -47,11 +45,9 @@ class Progress:
             share = f" {about['done']:.0f}/{about['total']:.0f}" if about.get("total") else ""
             self._states[worker] = f"{unit}: {about['title']}{share}"
         elif event == "tuned":
-            self.tunings[unit] = self.tunings.get(unit, 0) + 1
             self.say(f"{unit}: tuned in {about['seconds']:.1f} s on worker {worker}", only_plain=True)
         elif event == "edit":
             self.finished += 1
-            self.clips.add(unit)
             self._advance()
         elif event == "failed":
             self.failed += 1

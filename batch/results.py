@@ -13,13 +13,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import time
 
-from .store import Store
+from .store import CLIPS, Store
 from .table import Row
 
-CLIPS, WORK = "clips", "work"
 RECORD, FAILED = ".json", ".failed.json"
 FORMAT = 1
 COLUMNS = ("line", "clip", "status", "why", "file", "seconds", "tuning_steps", "reconstruction_db", "worker")
@@ -138,7 +138,7 @@ class Results:
             "seconds": record_or_failure.get("seconds"),
             "tuning_steps": record_or_failure.get("tuning_steps"),
             "reconstruction_db": record_or_failure.get("reconstruction_db"),
-            "scores": record_or_failure.get("scores", {}),
+            "scores": {name: one for name, one in record_or_failure.get("scores", {}).items() if one is not None},
             "worker": record_or_failure.get("worker", {}).get("host", ""),
             "windows": record_or_failure.get("windows"),
         }
@@ -146,21 +146,23 @@ class Results:
     def _read(self, name: str) -> dict | None:
         """None for a damaged record: its edit is made again."""
         try:
-            record = json.loads(self.store.read(name) or b"")
+            record = json.loads(self.store.read(name) or b"", parse_constant=lambda name: None)  # NaN, Infinity
             return record if record.get("format") == FORMAT else None
         except (ValueError, AttributeError):
             return None
 
 
 def parse_scores(text: str) -> dict[str, float]:
-    """The scores of EI2 Metrics' lines, `measure: value (source value)`."""
+    """The scores of EI2 Metrics' lines, `measure: value (source value)`, without those that are not finite."""
     scores = {}
     for line in text.splitlines():
         name, _, rest = line.rpartition(": ")
         try:
-            scores[name] = float(rest.split()[0])
+            value = float(rest.split()[0])
         except (ValueError, IndexError):
             continue
+        if math.isfinite(value):
+            scores[name] = value
     return scores
 
 
@@ -176,7 +178,7 @@ def _plain(text: str, most: int) -> str:
 
 
 def _json(record: dict) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
 def _now() -> str:

@@ -16,6 +16,8 @@ from typing import Protocol
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from .base_folder import TUNES
+from .snapshots import Snapshots, got
 from .tasks import CANCELLED, INPUT, LOST, MEMORY, OK, SERVER, WORKER, Outcome, Task
 
 POLL = 0.5  # seconds between polls of the workers
@@ -40,7 +42,7 @@ class Unit(Protocol):
     def fail(self, kind: str, outcome: Outcome) -> list[str]: ...
     def give_up(self, kind: str, outcome: Outcome) -> list[str]: ...
     def shorten(self) -> int | None: ...
-    def keep_snapshot(self, name: str, content: bytes) -> None: ...
+    def keep_snapshot(self, content: bytes) -> None: ...
     def forget_snapshot(self) -> bool: ...
 
 
@@ -56,14 +58,12 @@ class Slot:
 
     number: int
     actor: object
+    snapshots: Snapshots
     state: str = "starting"
     reference: object = None
     unit: Unit | None = None
     task: Task | None = None
     look: object = None
-    snapshot: object = None
-    snapshot_at: float = 0.0
-    snapshot_mark: object = None
     has: set[str] = field(default_factory=set)
     about: dict = field(default_factory=dict)
     failed_starts: int = 0
@@ -76,10 +76,10 @@ class Schedule:
     def __init__(
         self, actors: list, units: list, listener: Listener, patience: float = 600, snapshot_seconds: float = 60
     ):
-        self.slots = [Slot(number, actor) for number, actor in enumerate(actors)]
+        self.slots = [Slot(number, actor, Snapshots(actor, snapshot_seconds)) for number, actor in enumerate(actors)]
         self.queue: deque = deque(units)
         self.listener = listener
-        self.patience, self.snapshot_seconds = patience, snapshot_seconds
+        self.patience = patience
         self.stopped: str | None = None  # why no new work is assigned
         self._cancelled_at: float | None = None
         self._alive_at = time.monotonic()
@@ -148,7 +148,8 @@ class Schedule:
             return
         slot.reference = slot.actor.run.remote(slot.task)
         slot.has = set(slot.task.files)
-        slot.state, slot.snapshot_at, slot.snapshot_mark = "busy", time.monotonic(), None
+        slot.state = "busy"
+        slot.snapshots.begin()
         self._tell("task", slot, task=slot.task.name)
 
     def _wait(self) -> None:
@@ -165,7 +166,8 @@ class Schedule:
                 (self._started if slot.state == "starting" else self._ended)(slot, reference)
 
     def _start(self, slot: Slot) -> None:
-        slot.state, slot.has, slot.look, slot.snapshot = "starting", set(), None, None
+        slot.state, slot.has, slot.look = "starting", set(), None
+        slot.snapshots.drop()
         slot.reference = slot.actor.start.remote()
 
     def _started(self, slot: Slot, reference: object) -> None:
@@ -191,6 +193,8 @@ class Schedule:
             outcome = Outcome(LOST, f"the worker was lost ({type(error).__name__})")
         except RayError as error:
             outcome = Outcome(WORKER, str(error))
+        if outcome.kind not in (OK, INPUT, MEMORY):
+            slot.has = set()  # it may not have got as far as placing the task's files
         unit, task = slot.unit, slot.task
         slot.about |= outcome.about
         try:
@@ -210,13 +214,13 @@ class Schedule:
         """Raises `OSError` if a result cannot be written."""
         if outcome.kind == OK:
             if task.tune:
-                slot.has.add(f"models/ei2_tunes/{task.tune}")
+                slot.has.add(f"{TUNES}/{task.tune}")
             done = unit.accept(outcome)
             about = {"steps": outcome.steps} if done is None else {"edit": done}
             about |= {"seconds": round(outcome.seconds, 3), "in_nodes": round(sum(outcome.stages.values()), 3)}
             self._tell("tuned" if done is None else "edit", slot, **about)
         elif outcome.kind == CANCELLED:
-            self._bring_snapshot(slot)
+            self._keep_last(slot)
             slot.unit = None
         elif outcome.kind == MEMORY and (length := unit.shorten()):
             why = f"{outcome.sentence} Retrying in windows of {length} frames."
@@ -232,7 +236,7 @@ class Schedule:
         """A clip whose server or worker failed returns to the front of the queue, or is given up."""
         if outcome.kind == SERVER:
             unit.kills += 1
-            self._bring_snapshot(slot)
+            self._keep_last(slot)
         else:
             unit.losses += 1
         if unit.kills >= KILLS:
@@ -250,37 +254,31 @@ class Schedule:
         """Polls busy workers for progress, and fetches new snapshots."""
         for slot in self.slots:
             if slot.state != "busy":
-                slot.look = slot.snapshot = None
+                slot.look = None
+                slot.snapshots.drop()
                 continue
             if slot.look is None:
                 slot.look = slot.actor.look.remote()
             elif ray.wait([slot.look], timeout=0)[0]:
-                state = _got(slot.look) or {}
+                state = got(slot.look) or {}
                 slot.look = None
                 if slot.state == "busy" and state.get("task") == slot.task.name:
                     self._tell("state", slot, **{key: state.get(key) for key in ("title", "done", "total", "server")})
-                    self._note_snapshot(slot, state.get("snapshot"))
-            if slot.snapshot is not None and ray.wait([slot.snapshot], timeout=0)[0]:
-                found, slot.snapshot = _got(slot.snapshot), None
-                self._keep(slot, found)
+                    if slot.task.tune:
+                        slot.snapshots.note(state.get("snapshot"))
+            self._keep(slot, slot.snapshots.fetched())
 
-    def _note_snapshot(self, slot: Slot, mark: object) -> None:
-        due = time.monotonic() - slot.snapshot_at >= self.snapshot_seconds
-        if slot.task.tune and mark and mark != slot.snapshot_mark and slot.snapshot is None and due:
-            slot.snapshot, slot.snapshot_mark = slot.actor.take_snapshot.remote(), mark
-            slot.snapshot_at = time.monotonic()
-
-    def _bring_snapshot(self, slot: Slot) -> None:
-        """Fetches the latest snapshot of a tuning run that ended early."""
+    def _keep_last(self, slot: Slot) -> None:
+        """Keeps the latest snapshot of a tuning run that ended early."""
         if slot.task is not None and slot.task.tune:
-            self._keep(slot, _got(slot.actor.take_snapshot.remote(), timeout=30))
+            self._keep(slot, slot.snapshots.last())
 
-    def _keep(self, slot: Slot, found: tuple[str, bytes] | None) -> None:
-        if not found or slot.unit is None:
+    def _keep(self, slot: Slot, snapshot: bytes | None) -> None:
+        if not snapshot or slot.unit is None:
             return
         try:
-            slot.unit.keep_snapshot(*found)
-            self._tell("snapshot", slot, file=found[0])
+            slot.unit.keep_snapshot(snapshot)
+            self._tell("snapshot", slot)
         except OSError as error:
             self._cannot_write(error)
 
@@ -299,11 +297,3 @@ class Schedule:
         unit = slot.unit.name if slot.unit else None
         where = {key: slot.about.get(key) for key in ("host", "server")}
         self.listener(event, worker=slot.number, unit=unit, **{**where, **about})
-
-
-def _got(reference: object, timeout: float | None = 5) -> object:
-    """The result of a call, or None if it failed."""
-    try:
-        return ray.get(reference, timeout=timeout)
-    except RayError:
-        return None

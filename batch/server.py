@@ -13,7 +13,12 @@ from pathlib import Path
 
 LAUNCHER = Path(__file__).with_name("launch_host.py")
 CPU_OPTIONS = ("--cpu", "--use-pytorch-cross-attention")  # a CPU's default attention is slower
+# ComfyUI refuses a second option of the same group: where to compute, and how to attend.
+DEVICE_OPTIONS = ("--cpu", "--directml", "--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram")
+ATTENTIONS = ("split-cross", "quad-cross", "pytorch-cross", "sage", "flash")
+ATTENTION_OPTIONS = tuple(f"--use-{kind}-attention" for kind in ATTENTIONS)
 PACK = "EI2"  # the pack's folder name inside custom_nodes
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a local server is not reached through a proxy
 
 
 class ServerError(RuntimeError):
@@ -49,7 +54,7 @@ class ServerProcess:
             "--disable-api-nodes",
             "--database-url",
             "sqlite:///:memory:",
-            *([] if has_accelerator(self.python) else CPU_OPTIONS),
+            *([] if has_accelerator(self.python) else cpu_options(self.options)),
             *self.options,
         ]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -64,13 +69,11 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process only, which then ends the server
             )
-        end = time.monotonic() + timeout
-        while not self._ready():
-            if self._process.poll() is not None:
-                raise ServerError(f"ComfyUI ended while starting (exit code {self._process.returncode}).{self.tail()}")
-            if time.monotonic() > end:
-                raise ServerError(f"ComfyUI has not answered within {timeout:.0f} s.{self.tail()}")
-            time.sleep(0.2)
+        try:
+            self._wait(timeout)
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def pid(self) -> int | None:
@@ -112,9 +115,19 @@ class ServerProcess:
         text = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
         return "\nThe end of its log:\n" + "\n".join(f"    {line}" for line in text)
 
+    def _wait(self, timeout: float) -> None:
+        """Returns when the server answers. Raises `ServerError`."""
+        end = time.monotonic() + timeout
+        while not self._ready():
+            if self._process.poll() is not None:
+                raise ServerError(f"ComfyUI ended while starting (exit code {self._process.returncode}).{self.tail()}")
+            if time.monotonic() > end:
+                raise ServerError(f"ComfyUI has not answered within {timeout:.0f} s.{self.tail()}")
+            time.sleep(0.2)
+
     def _ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/system_stats", timeout=5) as answer:
+            with DIRECT.open(f"{self.url}/system_stats", timeout=5) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
@@ -146,6 +159,13 @@ def has_accelerator(python: str) -> bool:
             f"{python} cannot run ComfyUI: {' '.join(last)}. Set COMFYUI_PYTHON to the interpreter your ComfyUI uses."
         )
     return result.stdout.strip() == "True"
+
+
+def cpu_options(given: tuple[str, ...]) -> list[str]:
+    """The default options for a machine without a GPU: of each group, only if none of it is `given`."""
+    names = {option.partition("=")[0] for option in given}
+    groups = zip(CPU_OPTIONS, (DEVICE_OPTIONS, ATTENTION_OPTIONS))
+    return [default for default, group in groups if not names & set(group)]
 
 
 def free_port() -> int:

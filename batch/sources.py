@@ -7,11 +7,25 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from .errors import BatchError
 
 URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+ENDING = re.compile(r"\.\w{1,8}$", re.ASCII)
 BLOCK = 1 << 20
+# What file systems call the mark of a file's version, the best first.
+VERSIONS = (
+    "ETag",
+    "etag",
+    "Content-MD5",
+    "Digest",
+    "Last-Modified",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "updated",
+)
 
 
 @dataclass(frozen=True)
@@ -29,12 +43,13 @@ class Source:
 
     @property
     def stem(self) -> str:
-        return PurePosixPath(self.address.replace("\\", "/")).stem
+        return PurePosixPath(_path(self.address)).stem
 
     @property
     def name(self) -> str:
         """The name in a server's input folder: the same for the same content."""
-        return self.digest[:20] + PurePosixPath(self.address.replace("\\", "/")).suffix.lower()
+        ending = ENDING.search(_path(self.address))
+        return self.digest[:20] + (ending.group().lower() if ending else "")
 
     def read(self) -> bytes:
         """Raises `OSError`."""
@@ -52,7 +67,7 @@ def find(address: str, folder: Path) -> Source:
         system, path = _filesystem(address)
         try:
             about = system.info(path)
-            mark = f"{system.ukey(path)}"
+            mark = _version(address, about) or f"{system.ukey(path)} {about.get('size')}"
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
             raise BatchError(f"{address} cannot be read: {error}") from error
         return Source(address, hashlib.sha256(mark.encode()).hexdigest(), int(about.get("size") or 0))
@@ -95,6 +110,26 @@ def count_frames(source: Source) -> int | None:
     except (av.FFmpegError, OSError, IndexError) as error:
         reason = "it has no picture" if isinstance(error, IndexError) else error
         raise BatchError(f"{source.address} cannot be read as a video: {reason}") from error
+
+
+def _version(address: str, about: dict) -> str | None:
+    """A mark of a remote file's version: where it is, and what its system says about the content. None if that says
+    nothing. fsspec's own `ukey` covers too much (the time of the last access) or too little (HTTP: only the URL)."""
+    version = next((about[key] for key in VERSIONS if about.get(key)), None)
+    if version is None:
+        return None
+    parts = urlsplit(address)
+    if parts.scheme.lower() in ("http", "https"):  # a query is often a signature, new every time
+        address = parts._replace(query="", fragment="").geturl()
+    return f"{address} {version} {about.get('size')}"
+
+
+def _path(address: str) -> str:
+    """The path in an address, with slashes."""
+    if not is_url(address):
+        return address.replace("\\", "/")
+    parts = urlsplit(address)
+    return unquote(parts.netloc + parts.path)
 
 
 def _filesystem(address: str):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from .errors import BatchError
 from .sources import is_url
+
+CLIPS, WORK = "clips", "work"  # the folders of the results
+PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+LEFT = 3600.0  # seconds after which a file that is not finished counts as left
 
 
 class LocalStore:
@@ -21,14 +27,13 @@ class LocalStore:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BatchError(f"The folder {self.root} cannot be made: {error}") from error
-        for left in self.root.rglob(".*.part"):  # left by a run that was killed while writing
-            left.unlink(missing_ok=True)
+        self._clear_left()
 
     def write(self, name: str, content: bytes) -> None:
         """Writes to a temporary name, syncs it to disk, and renames it. On `OSError` nothing is left."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # of its own for each writer
         try:
             with open(part, "wb") as file:
                 file.write(content)
@@ -59,6 +64,15 @@ class LocalStore:
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
+
+    def _clear_left(self) -> None:
+        """Deletes what killed runs left half-written. Young files may be those of another run on this folder, and files
+        elsewhere may be the user's."""
+        below = (file for name in (CLIPS, WORK) for file in (self.root / name).rglob(".*.part"))
+        for file in [*self.root.glob(".*.part"), *below]:
+            with suppress(OSError):  # another run was faster
+                if PART.fullmatch(file.name) and time.time() - file.stat().st_mtime > LEFT:
+                    file.unlink()
 
 
 class UrlStore:

@@ -10,6 +10,7 @@ from pathlib import Path
 from .binding import CLIP, Column, bind, bound
 from .errors import BatchError
 from .graph import Graph, key_of
+from .own_files import OwnFiles
 from .schema import check_column, parse
 from .sources import Source, count_frames, find, is_url, read
 
@@ -61,9 +62,11 @@ class Table:
                     self.problems += [Problem(row.line, column.name, text) for text in problems]
 
 
-def read_table(address: str, graph: Graph) -> Table:
+def read_table(address: str, graph: Graph, comfyui: Path | None = None, scores: bool = True) -> Table:
     """Reads a CSV file (comma, semicolon or tab; UTF-8) and binds it to the workflow. An empty cell keeps the
-    workflow's own value. Paths are relative to the table's folder. Raises `BatchError` if it is not such a file."""
+    workflow's own value. Paths are relative to the table's folder. `comfyui`: the folder of the ComfyUI that has the
+    workflow's own files, if it is on this machine; `scores`: whether scores are measured. Raises `BatchError` if it is
+    not such a file."""
     try:
         text = read(address).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -86,6 +89,11 @@ def read_table(address: str, graph: Graph) -> Table:
             table.columns[name] = bind(graph, name)
         except BatchError as error:
             table.problems.append(Problem(1, name, str(error)))
+    own = OwnFiles(graph, comfyui, scores) if CLIP in table.columns else None
+    found = own.besides(set(table.columns.values())).values() if own else ()
+    missing = [Problem(1, "", text) for text in found if isinstance(text, str)]
+    if missing:  # named once, not for each row
+        table.problems, own = table.problems + missing, None
     seen: dict[str, int] = {}
     line = 1
     while True:
@@ -105,7 +113,7 @@ def read_table(address: str, graph: Graph) -> Table:
             )
             continue
         values = {name: cell.strip() for name, cell in zip(names, cells) if cell.strip() and name in table.columns}
-        row = _row(table, line, values, folder, graph)
+        row = _row(table, line, values, folder, graph, own)
         if row is None:
             continue
         if row.key in seen:
@@ -128,13 +136,16 @@ def show_problems(problems: list[Problem], most: int = 50) -> str:
     return "\n".join(lines)
 
 
-def _row(table: Table, line: int, values: dict[str, str], folder: Path, graph: Graph) -> Row | None:
-    """None if something is wrong; it is added to the problems."""
+def _row(
+    table: Table, line: int, values: dict[str, str], folder: Path, graph: Graph, own: OwnFiles | None
+) -> Row | None:
+    """None if something is wrong; it is added to the problems. `own`: the workflow's own files."""
     before = len(table.problems)
     if CLIP not in values:
         table.problems.append(Problem(line, CLIP, "no clip is named"))
     files, set_to, frames = {}, {}, None
-    for name, cell in values.items():
+    # The clip first: a video that steers the edit may be the same in the workflow, but have a column of its own.
+    for name, cell in sorted(values.items(), key=lambda value: value[0] != CLIP):
         column = table.columns[name]
         try:
             if column.file:
@@ -148,6 +159,13 @@ def _row(table: Table, line: int, values: dict[str, str], folder: Path, graph: G
                 set_to[column] = parse(cell, graph[place.node]["inputs"][place.key])
         except BatchError as error:
             table.problems.append(Problem(line, name, str(error)))
+    if len(table.problems) > before:
+        return None
+    for column, found in own.besides(set(set_to)).items() if own else ():
+        if isinstance(found, Source):
+            files[column.name], set_to[column] = found, found.name
+        else:
+            table.problems.append(Problem(line, "", found))
     if len(table.problems) > before:
         return None
     placed = {source.name: source for source in files.values()}

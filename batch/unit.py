@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable
 
 from . import plan
+from .base_folder import SNAPSHOTS, TUNES
 from .graph import Graph
-from .results import WORK, Results, parse_decibels, parse_scores
+from .results import Results, parse_decibels, parse_scores
 from .sources import Source
+from .store import WORK
 from .table import Row
 from .tasks import OK, Outcome, Task
-from .worker import SNAPSHOTS, TUNES
 
 Put = Callable[[bytes], object]
+SNAPSHOT_FILE = "snapshot-{}.safetensors"  # in the results and at the worker
 
 
 class Home:
@@ -38,25 +40,17 @@ class Home:
             raise FileNotFoundError(f"the tune {key} is missing from {WORK}/ of the results")
         return content
 
-    def keep_snapshot(self, key: str, name: str, content: bytes) -> None:
-        """Raises `OSError`."""
-        for old in self.store.names(f"{WORK}/snapshot-{key}", ".safetensors"):
-            if not old.endswith("/" + name):
-                self.store.delete(old)
-        self.store.write(f"{WORK}/snapshot-{key}/{name}", content)
+    def keep_snapshot(self, key: str, content: bytes) -> None:
+        """Replaces the snapshot; the last one stays if that fails. Raises `OSError`."""
+        self.store.write(f"{WORK}/{SNAPSHOT_FILE.format(key)}", content)
 
-    def snapshot(self, key: str) -> str | None:
-        """The file's name, or None."""
-        found = self.store.names(f"{WORK}/snapshot-{key}", ".safetensors")
-        return found[0].rpartition("/")[2] if found else None
-
-    def read_snapshot(self, key: str, name: str) -> bytes:
-        return self.store.read(f"{WORK}/snapshot-{key}/{name}") or b""
+    def snapshot(self, key: str) -> bytes | None:
+        """The latest snapshot's content, or None. Raises `OSError`."""
+        return self.store.read(f"{WORK}/{SNAPSHOT_FILE.format(key)}")
 
     def drop(self, key: str, tune: bool) -> None:
         """Deletes the snapshot, and the tune if `tune`."""
-        for old in self.store.names(f"{WORK}/snapshot-{key}", ".safetensors"):
-            self.store.delete(old)
+        self.store.delete(f"{WORK}/{SNAPSHOT_FILE.format(key)}")
         if tune:
             self.store.delete(f"{WORK}/{plan.TUNE_FILE.format(key)}")
             self._tunes.discard(plan.TUNE_FILE.format(key))
@@ -108,11 +102,11 @@ class ClipUnit:
         missing = next((node for node in tunes if node not in done), None)
         if missing is not None:
             key = self._waiting = tunes[missing]
-            name = self.home.snapshot(key)
-            self._resumed = bool(name)
-            if name:
-                content = self.home.read_snapshot(key, name)
-                files[f"{SNAPSHOTS}/{name}"] = [put(content)]
+            snapshot, name = self.home.snapshot(key), None
+            self._resumed = snapshot is not None
+            if snapshot is not None:
+                name = SNAPSHOT_FILE.format(key)
+                files[f"{SNAPSHOTS}/{name}"] = [put(snapshot)]
             run = plan.tune_run(graph, missing, done, key, self.options.snapshot_every, name)
             file, models = plan.TUNE_FILE.format(key), tuple(plan.models(run))
             return Task(f"{self.name}: tune", run, files, tune=file, models=models)
@@ -166,8 +160,7 @@ class ClipUnit:
             },
         )
         self.rows.pop(0)
-        if self.finished:
-            self._clear()
+        self._clear()
         return row.key
 
     def fail(self, kind: str, outcome: Outcome) -> list[str]:
@@ -178,6 +171,7 @@ class ClipUnit:
             if one is row or key is not None and key in self._tunes(self._graph(one)).values():
                 self._set_aside(one, kind, outcome)
                 failed.append(one.key)
+        self._clear()
         return failed
 
     def give_up(self, kind: str, outcome: Outcome) -> list[str]:
@@ -185,6 +179,7 @@ class ClipUnit:
         keys = [row.key for row in self.rows]
         for row in list(self.rows):
             self._set_aside(row, kind, outcome)
+        self._clear()
         return keys
 
     def shorten(self) -> int | None:
@@ -202,10 +197,10 @@ class ClipUnit:
             self._windows[row.key] = found
         return found[1] if found else None
 
-    def keep_snapshot(self, name: str, content: bytes) -> None:
+    def keep_snapshot(self, content: bytes) -> None:
         """Keeps a snapshot of the running tuning. Raises `OSError`."""
         if self._waiting is not None and not self.home.has(self._waiting):
-            self.home.keep_snapshot(self._waiting, name, content)
+            self.home.keep_snapshot(self._waiting, content)
 
     def forget_snapshot(self) -> bool:
         """Deletes the snapshot that the current tuning could not resume from; returns whether there was one."""
@@ -231,8 +226,14 @@ class ClipUnit:
         return source.address if source.remote else [put(source.read())]
 
     def _clear(self) -> None:
-        """Deletes files needed only for a clip that is now finished."""
-        for key in self._used:
+        """If the clip is finished, deletes what no failed edit needs when it is tried again."""
+        if not self.finished:
+            return
+        failed = [row for row in self.results.rows if row.key in self.results.failures and row.clip == self.clip]
+        # In windows or not: the next start tries both.
+        graphs = [graph for row in failed for graph in (row.graph, self._graph(row))]
+        needed = {key for graph in graphs for key in self._tunes(graph).values()}
+        for key in self._used - needed:
             self.home.drop(key, tune=not self.options.keep_tunes)
 
 

@@ -5,32 +5,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
-import shutil
 import socket
-import tempfile
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
 from . import host
+from .base_folder import BaseFolder
 from .client import Client, ClientError, Event, ExecutionError, Interrupted, PromptError
 from .errors import BatchError
+from .fingerprint import fingerprint
 from .graph import only
 from .plan import OWN
-from .server import ServerError, ServerProcess, link_pack
-from .sources import read
+from .server import ServerError, ServerProcess
 from .tasks import CANCELLED, INPUT, MEMORY, OK, SERVER, WORKER, Outcome, Setup, Task
 from .watch import Watch
 
-PREFIX = "ei2-batch-"  # of private base folders
-TUNES = f"models/{host.TUNES}"
-SNAPSHOTS = f"{TUNES}/snapshots"
-INTERPRETED = "OMP_NUM_THREADS"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 # Messages that mean the device is too small, in addition to the exceptions for it: those of allocators and libraries
 # (the same as `EXHAUSTED` in host/memory.py), and the nodes' own.
 TOO_SMALL = (
@@ -44,7 +38,6 @@ TOO_SMALL = (
     "alloc_failed",
     "of memory, and there are only",
 )
-END = 1 << 20  # bytes at the start and end of a model file that its fingerprint covers
 
 
 class Worker:
@@ -54,10 +47,10 @@ class Worker:
         self._setup = setup
         self._server: ServerProcess | None = None
         self._client: Client | None = None
-        self._base: Path | None = None
+        self._base: BaseFolder | None = None
+        self._folders: list[Path] = []  # of models
         self._run: str | None = None
         self._cancelled = False
-        self._placed: set[str] = set()
         self._state: dict[str, object] = {}
         self._lock = threading.Lock()
         self._starts = 0
@@ -66,7 +59,8 @@ class Worker:
         """Starts the server if none runs; returns its description. Raises `BatchError`."""
         try:
             self._ensure()
-        except ServerError as error:
+        except (ClientError, ServerError) as error:
+            self._stop_server()
             raise BatchError(f"{socket.gethostname()}: {error}") from None
         return self._about
 
@@ -82,7 +76,7 @@ class Worker:
             self._cancelled = False
         try:
             self._ensure()
-            self._place(task.files, fetch or _from_ray)
+            self._base.place(task.files, fetch or _from_ray)
             outputs = self._execute(task, watch)
             outcome = self._collect(task, outputs)
         except Interrupted:
@@ -104,16 +98,16 @@ class Worker:
         """The progress of the current run: `task`, `title`, `done`, `total`, `server` (its process id), and `snapshot`:
         the name and time (ns) of the latest tuning snapshot."""
         state = dict(self._state)
-        snapshot = self._snapshot()
+        snapshot = self._base and self._base.snapshot()
         if state and snapshot:
             state["snapshot"] = (snapshot.name, snapshot.stat().st_mtime_ns)
         return state
 
-    def take_snapshot(self) -> tuple[str, bytes] | None:
-        """The name and content of the latest tuning snapshot."""
-        path = self._snapshot()
+    def take_snapshot(self) -> bytes | None:
+        """The content of the latest tuning snapshot."""
         try:
-            return (path.name, path.read_bytes()) if path else None
+            path = self._base and self._base.snapshot()
+            return path.read_bytes() if path else None
         except OSError:
             return None
 
@@ -132,7 +126,7 @@ class Worker:
         """Ends the server and deletes its folder."""
         self._stop_server()
         if self._base is not None:
-            shutil.rmtree(self._base, ignore_errors=True)
+            self._base.remove()
             self._base = None
 
     def _ensure(self) -> None:
@@ -143,23 +137,20 @@ class Worker:
         self._stop_server()
         folder = host.locate(self._setup.comfyui)
         python = host.interpreter(folder)
+        models = Path(self._setup.models).expanduser().resolve() if self._setup.models else folder / "models"
+        if self._setup.models and not models.is_dir():
+            raise BatchError(f"There is no folder of models {models} on {socket.gethostname()}: name another.")
         if self._base is None:
-            _clear_left()
-            self._base = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-            for name in ("input", "output", "temp", SNAPSHOTS):
-                (self._base / name).mkdir(parents=True, exist_ok=True)
-            link_pack(self._base, host.PACK_ROOT)
-            for name in self._setup.packs:
-                link_pack(self._base, _pack(folder, name), name)
-        models = Path(self._setup.models).expanduser() if self._setup.models else folder / "models"
-        paths = host.write_model_paths(self._base, models)
+            self._base = BaseFolder(folder, self._setup.packs)
+        paths = host.write_model_paths(self._base.path, models)
         if self._setup.threads:
-            os.environ[INTERPRETED] = str(self._setup.threads)
+            os.environ[THREADS_VARIABLE] = str(self._setup.threads)
         options = ("--extra-model-paths-config", str(paths), *self._setup.options)
-        server = ServerProcess(folder, python, self._base, options=options)
+        server = ServerProcess(folder, python, self._base.path, options=options)
         server.start()
-        self._server, self._client = server, Client(server.url)
-        self._models = models
+        self._server = server  # before anything else can fail, so that the server is stopped then
+        self._client = Client(server.url)
+        self._folders = self._client.model_folders() or sorted(models.glob("*"))
         self._starts += 1
         stats = self._client.system_stats()
         self._about = {
@@ -172,25 +163,6 @@ class Worker:
             "device": stats["devices"][0]["name"],
             "python": platform.python_version(),
         }
-
-    def _place(self, files: dict[str, object], fetch: Callable[[object], bytes]) -> None:
-        """Puts a task's files into the base folder and removes those of earlier tasks. Raises `OSError`."""
-        for name in self._placed - set(files):
-            (self._base / name).unlink(missing_ok=True)
-        self._placed &= set(files)
-        for path in (self._base / SNAPSHOTS).glob("*"):
-            if f"{SNAPSHOTS}/{path.name}" not in files:
-                path.unlink(missing_ok=True)  # of another clip
-        for name, where in files.items():
-            path = self._base / name
-            if where is None or name in self._placed and path.exists():
-                self._placed.add(name)
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(read(where) if isinstance(where, str) else fetch(where[0]))
-            os.replace(part, path)
-            self._placed.add(name)
 
     def _execute(self, task: Task, watch: Watch) -> dict:
         """The outputs by node. Raises what `Client.run` raises."""
@@ -225,7 +197,7 @@ class Worker:
             for entry in outputs.get(node, {}).values():
                 for file in entry if isinstance(entry, list) else []:
                     if isinstance(file, dict) and file.get("filename"):
-                        path = self._base / file["type"] / file["subfolder"] / file["filename"]
+                        path = self._base.path / file["type"] / file["subfolder"] / file["filename"]
                         outcome.files.append((what, path.suffix, path.read_bytes()))
                         used.append(path)
         missing = set(task.collect.values()) - {what for what, _, _ in outcome.files}
@@ -236,35 +208,11 @@ class Worker:
             if text:
                 outcome.texts[what] = "\n".join(text) if isinstance(text, (list, tuple)) else str(text)
         if task.tune:
-            stem = Path(task.tune).stem
-            written = max((self._base / TUNES).glob(f"{stem}_*.safetensors"), default=None)
-            if written is None:
-                raise BatchError("the tuning left no file")
-            os.replace(written, self._base / TUNES / task.tune)
-            self._placed.add(f"{TUNES}/{task.tune}")
-            outcome.tune = (self._base / TUNES / task.tune).read_bytes()
-            for path in (self._base / SNAPSHOTS).glob("*.safetensors"):
-                path.unlink(missing_ok=True)  # no longer needed
+            outcome.tune = self._base.keep_tune(task.tune)
         for path in used:
             path.unlink(missing_ok=True)
-        outcome.models = {name: self._fingerprint(name) for name in task.models}
+        outcome.models = {name: fingerprint(name, self._folders) for name in task.models}
         return outcome
-
-    def _fingerprint(self, name: str) -> str:
-        """A model file's fingerprint: its size and a digest of its start and end; empty if it is not found."""
-        path = next((p for p in self._models.glob(f"*/{name}") if p.is_file()), None) if self._models.is_dir() else None
-        if path is None:
-            return ""
-        with open(path, "rb") as file:
-            digest, size = hashlib.sha256(file.read(END)), path.stat().st_size
-            file.seek(max(0, size - END))
-            digest.update(file.read(END))
-        return f"{size} bytes, {digest.hexdigest()[:16]}"
-
-    def _snapshot(self) -> Path | None:
-        folder = self._base / SNAPSHOTS if self._base else None
-        files = list(folder.glob("[!.]*.safetensors")) if folder else []
-        return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def _end_server(self, error: Exception) -> str:
         """Stops the rest of the server; returns what happened."""
@@ -303,21 +251,3 @@ def _is_memory(error: ExecutionError) -> bool:
 
 def _sentence(error: ExecutionError) -> str:
     return f"{error.node_type}: {error.message.splitlines()[0] if error.message else error.kind}"
-
-
-def _pack(folder: Path, name: str) -> Path:
-    """A pack in ComfyUI's custom_nodes. Raises `BatchError`."""
-    path = folder / "custom_nodes" / urllib.parse.unquote(name)
-    if not path.exists():
-        raise BatchError(f"There is no pack {name} in {folder / 'custom_nodes'} on {socket.gethostname()}.")
-    return path
-
-
-def _clear_left() -> None:
-    """Deletes the base folders of killed workers."""
-    import psutil
-
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        number = path.name.removeprefix(PREFIX).partition("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks that measure one feature on rendered clips (mask, null-text, recipes)."""
+"""The command line of the benchmarks that measure one feature on rendered clips."""
 
 from __future__ import annotations
 

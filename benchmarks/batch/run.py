@@ -24,11 +24,11 @@ from devtools.environment import DEV, ROOT
 from devtools.host import locate
 from miniature.jobs import CLIPS, write_jobs
 
-from ..results import write_rows
+from ..results import RESULTS, write_rows
 from ..runner import facts
 from .simulation import simulate
 
-RESULTS = ROOT / "benchmarks" / "results" / "batch_cpu.json"
+FILE = RESULTS / "batch_cpu.json"
 FOLDER = DEV / "batch"
 STEPS, INVERT = 60, 20  # of tuning; of inversion and edit
 EDITS = 3
@@ -61,8 +61,8 @@ def main() -> int:
     if options.quick:
         print("Quick: these figures mean nothing.")
     else:
-        write_rows(RESULTS, rows, facts("batch", "cpu"))
-        print(f"Written to {RESULTS}")
+        write_rows(FILE, rows, facts("batch", "cpu"))
+        print(f"Written to {FILE}")
     return 0
 
 

@@ -65,8 +65,8 @@ def ruff() -> list[Finding]:
 
 def comfy_test_lint() -> list[Finding]:
     """Structure, characters outside Windows code page 1252, constructs with a better alternative in ComfyUI, and
-    the JavaScript (there is none). It stops at the first failing rule, so the characters are reported, and then
-    replaced in the copy for a second pass."""
+    the JavaScript. It stops at the first failing rule, so the characters are reported, and then replaced in the copy
+    for a second pass."""
     first = _lint()
     names = sorted({finding.where for finding in first if finding.what.endswith("not encodable in cp1252")})
     if not names:

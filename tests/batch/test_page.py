@@ -19,7 +19,7 @@ from ..browser.editor import OPTIONS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 PICTURE = ROOT / "test-output" / "screenshots" / "batch.png"
-WHY = 'EI2_LoadVideo: "<b>start_frame</b>" lies behind the end </script>'
+WHY = 'EI2_LoadVideo: "<b>start_frame</b>" lies behind the end </script> <!--<script>'
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,14 @@ import csv
 import errno
 import io
 import json
+import os
+import time
 
 import pytest
 
 from batch.page import write_page
 from batch.results import Results, parse_decibels, parse_scores
-from batch.store import LocalStore, UrlStore, open_store
+from batch.store import LEFT, LocalStore, UrlStore, open_store
 from batch.table import read_table
 
 ABOUT = {"pack": "0", "workflow": {}}
@@ -81,29 +83,60 @@ def test_a_move_that_fails_at_a_url_leaves_nothing(tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_what_a_killed_run_left_goes(tmp_path):
-    store = LocalStore(str(tmp_path / "out"))
-    (store.root / ".a.mp4.part").write_bytes(b"half")
-    LocalStore(str(tmp_path / "out"))
-    assert not list(store.root.iterdir())
+def test_only_what_a_killed_run_left_goes(tmp_path):
+    """Not the files of others, and not those that another run is writing."""
+    root, old = tmp_path / "out", time.time() - 2 * LEFT
+    ours = [root / ".index.html.0123abcd.part", root / "clips" / "a" / ".b.mp4.0123abcd.part"]
+    others = [root / "mine" / ".b.mp4.0123abcd.part", root / "clips" / ".mine.part", root / "clips" / "a.part"]
+    young = root / "work" / ".c.safetensors.0123abcd.part"
+    for path in (*ours, *others, young):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+        if path != young:
+            os.utime(path, (old, old))
+    LocalStore(str(root))
+    assert {path for path in root.rglob("*") if path.is_file()} == {*others, young}
+
+
+def test_two_runs_write_the_same_file(tmp_path, monkeypatch):
+    """The second command begins, and ends, while the first one writes."""
+    first, sync, begun = LocalStore(str(tmp_path / "out")), os.fsync, []
+
+    def between(descriptor: int) -> None:
+        sync(descriptor)
+        if not begun:
+            begun.append(True)
+            LocalStore(str(tmp_path / "out")).write("a/b.json", b"second")
+
+    monkeypatch.setattr("batch.store.os.fsync", between)
+    first.write("a/b.json", b"first")
+    assert begun and first.read("a/b.json") == b"first"
 
 
 def test_table_and_page(store, rows):
     results = Results(store, rows, ABOUT)
     results.write(rows[0], [("edit", ".mp4", b"video")], {"seconds": 1.5, "scores": {"flicker": 2.0}, "worker": {}})
     results.fail(rows[1], "memory", "Too large </script>", {})
+    rows[2].values["edit_prompt"] = "<!--<script>"  # from here, HTML would read on beyond the script's end
+    results.write(rows[2], [("edit", ".mp4", b"video")], {"seconds": 1.5, "scores": {"flicker": 1.0}})
+    name = results.name(rows[2]) + ".json"
+    store.write(name, store.read(name).replace(b": 1.0", b": NaN"))  # as earlier versions wrote it
+    results = Results(store, rows, ABOUT)
     write_page(results)
     lines = list(csv.DictReader(io.StringIO(store.read("results.csv").decode())))
-    assert [line["status"] for line in lines] == ["finished", "failed", "waiting", "waiting"]
+    assert [line["status"] for line in lines] == ["finished", "failed", "finished", "waiting"]
     assert lines[0]["flicker"] == "2.0" and lines[1]["why"] == "Too large </script>" and lines[0]["line"] == "2"
     page = store.read("index.html").decode()
     data = page.split('type="application/json">')[1].split("</script>")[0]
-    found = json.loads(data)
-    assert len(found["edits"]) == 4 and found["summary"].startswith("1 of 4 edits finished, 1 failed, 2 waiting")
+    found = json.loads(data, parse_constant=pytest.fail)
+    assert len(found["edits"]) == 4 and found["summary"].startswith("2 of 4 edits finished, 1 failed, 1 waiting")
+    assert "<" not in data and found["edits"][2]["row"]["edit_prompt"] == "<!--<script>"
+    assert [entry["scores"] for entry in found["edits"][:3]] == [{"flicker": 2.0}, {}, {}]
     assert store.exists(found["edits"][0]["file"])
 
 
 def test_texts_of_the_nodes():
     text = "flicker: change per frame, %: 2.62\nall change per frame: 3.69 (source 1.2)\nno number: none"
+    text += "\nCLIP: nan\nPSNR: inf"
     assert parse_scores(text) == {"flicker: change per frame, %": 2.62, "all change per frame": 3.69}
     assert parse_decibels("30.8 dB, SSIM 0.9, frame 2 worst") == 30.8 and parse_decibels("") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from batch.command import main
 from batch.errors import BatchError
 from batch.graph import key_of, read_graph
 from batch.schema import check_column, check_value, parse
+from batch.sources import find
 from batch.table import read_table
 
 from .conftest import BUNDLED, LEARNS_ONLY, QUICKSTART
@@ -20,6 +22,11 @@ HEAD = "clip,source_prompt,edit_prompt"
 
 def places(graph: dict, name: str) -> list[tuple[str, str]]:
     return [(place.node, place.key) for place in bind(graph, name).places]
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
 
 
 @pytest.fixture
@@ -114,6 +121,57 @@ def test_empty_cells_and_semicolons(table, quickstart):
     info = {"EI2_EditSample": {"input": {"required": {"cfg": ["FLOAT", {"min": 0.0, "max": 100.0}]}}}}
     assert check_column(row.graph, found.columns["cfg"], info) == ["'3,5' is not a number"]
     assert row.graph["1"]["inputs"]["video"] == row.clip.name and row.clip.digest.startswith(row.clip.name[:20])
+
+
+def test_all_loaders_of_the_clip(quickstart, jobs, table):
+    """Another node that loads the same video, such as for the scores, and one that steers the edit."""
+    other = lambda title, video: {
+        "class_type": "EI2_LoadVideo",
+        "inputs": {**quickstart["1"]["inputs"], "video": video},
+        "_meta": {"title": title},
+    }
+    quickstart["30"] = other("For the scores", "red_car.mp4")
+    quickstart["31"] = other("The mask", "red_car.mp4")
+    quickstart["32"] = other("The depth", "red_car.mp4")
+    quickstart["33"] = other("Another", "quickstart.mp4")
+    assert places(quickstart, "clip") == [("1", "video"), ("30", "video"), ("32", "video")]
+    found = table("depth,clip\nclips/blue_square.mp4,clips/red_circle.mp4\n")
+    assert not found.problems
+    clip, depth = found.rows[0].clip.name, find("clips/blue_square.mp4", jobs.parent).name
+    videos = {node: found.rows[0].graph[node]["inputs"]["video"] for node in ("1", "30", "31", "32", "33")}
+    assert videos == {"1": clip, "30": clip, "31": "red_car.mp4", "32": depth, "33": "quickstart.mp4"}
+
+
+def test_files_that_only_the_workflow_names(jobs, tmp_path):
+    """They are sent along; what is missing is said before the start."""
+    graph = read_graph(QUICKSTART.with_stem("key_frame").read_text(encoding="utf-8"), "key_frame")
+    (node,) = [node for node in graph if graph[node]["class_type"] == "LoadImage"]
+    read = lambda text="clip\nclips/red_circle.mp4\nclips/blue_square.mp4\n": read_table(
+        write(jobs.parent / "own.csv", text), graph, tmp_path
+    )
+    for name, folder in (("mine.png", "input"), ("sub/mine.png", "input"), ("mine.png [output]", "output")):
+        graph[node]["inputs"]["image"] = name
+        (problem,) = read().problems  # once, not for each line
+        assert problem.line == 1 and f"'{name}'" in problem.text and str(tmp_path / folder) in problem.text
+        file = tmp_path / folder / name.partition(" ")[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+        found = read()
+        assert not found.problems
+        for row in found.rows:
+            source = row.files[row.graph[node]["inputs"]["image"]]
+            assert source.read() == name.encode() and row.clip.name in row.files
+    before = {row.key for row in found.rows}
+    file.write_bytes(b"changed")
+    find.cache_clear()  # a new start
+    assert not before & {row.key for row in read().rows}
+
+    graph[node]["inputs"]["image"] = "none.png"
+    found = read("clip,key_frame\nclips/red_circle.mp4,clips/blue_square.mp4\nclips/blue_square.mp4,\n")
+    assert [(one.line, "'none.png'" in one.text) for one in found.problems] == [(3, True)] and len(found.rows) == 1
+    assert "--comfyui" in read_table(str(jobs.parent / "own.csv"), graph).problems[0].text
+    graph[node]["inputs"]["image"] = "red_car_key_frame.png"  # the pack's own
+    assert not read().problems
 
 
 def test_clips_at_a_url(table, jobs):

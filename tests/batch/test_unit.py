@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -65,12 +66,12 @@ def test_one_tune_for_the_edits_that_share_it(made):
 def test_a_new_start_takes_tune_and_snapshot_from_home(made):
     _, (unit,) = made()
     task = unit.next(set(), PUT)
-    unit.keep_snapshot("a.safetensors", b"early")
-    unit.keep_snapshot("b.safetensors", b"late")
+    unit.keep_snapshot(b"early")
+    unit.keep_snapshot(b"late")
     _, (unit,) = made()
     task = unit.next(set(), PUT)
-    assert task.graph["8"]["inputs"]["resume_from"] == "b.safetensors"
-    assert task.files["models/ei2_tunes/snapshots/b.safetensors"] == [b"late"]
+    name = task.graph["8"]["inputs"]["resume_from"]
+    assert task.files[f"models/ei2_tunes/snapshots/{name}"] == [b"late"]
     assert unit.forget_snapshot()  # as if it could not go on from it
     assert unit.next(set(), PUT).graph["8"]["inputs"]["resume_from"] == "none" and not unit.forget_snapshot()
     unit.accept(tuned())
@@ -79,6 +80,56 @@ def test_a_new_start_takes_tune_and_snapshot_from_home(made):
     (file,) = [name for name in task.files if name.startswith("models/")]
     assert not task.tune and task.files[file] == [b"tune"]
     assert unit.next({file}, PUT).files[file] is None  # a worker that has it is sent nothing
+
+
+def test_a_tune_stays_for_the_edits_that_failed(made):
+    """Whether the failed one is the last or not. Files that no failed edit needs are deleted."""
+    for place in (0, 1):
+        results, (unit,) = made()
+        unit.next(set(), PUT)
+        unit.accept(tuned())
+        for number in range(2):
+            unit.next(set(), PUT)
+            unit.fail(INPUT, Outcome(INPUT, "No.")) if number == place else unit.accept(edited())
+        unit.next(set(), PUT)
+        unit.accept(tuned())  # with the other seed
+        unit.next(set(), PUT)
+        unit.accept(edited())
+        assert unit.finished and len(results.store.names("work", ".safetensors")) == 1
+        _, (unit,) = made()
+        assert not unit.next(set(), PUT).tune  # nothing is tuned again
+        unit.accept(edited())
+        assert not results.store.names("work", ".safetensors")
+        for row in results.rows:
+            results.store.delete(results.name(row) + ".json")
+
+
+def test_the_tunes_of_a_clip_whose_last_edit_fails(made):
+    results, (unit,) = made()
+    while len(unit.rows) > 1:
+        task = unit.next(set(), PUT)
+        unit.accept(tuned() if task.tune else edited())
+    unit.next(set(), PUT)
+    unit.accept(tuned())
+    unit.next(set(), PUT)
+    unit.fail(INPUT, Outcome(INPUT, "No."))
+    assert unit.finished and len(results.store.names("work", ".safetensors")) == 1  # not that of the two others
+
+
+def test_a_full_disk_leaves_the_last_snapshot(made, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, (unit,) = made()
+    unit.next(set(), PUT)
+    unit.keep_snapshot(b"early")
+    with monkeypatch.context() as patch:
+        patch.setattr("batch.store.os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            unit.keep_snapshot(b"late")
+    _, (unit,) = made()
+    files = unit.next(set(), PUT).files
+    assert [content for name, content in files.items() if "snapshots/" in name] == [[b"early"]]
 
 
 def test_a_tune_that_fails_takes_its_edits_along(made):
