@@ -62,16 +62,14 @@ def plan(split: str) -> list[Job]:
     """The jobs of `test`, `dev` or `quick`. The most informative ones come first, so a run stopped early leaves
     complete comparisons. Raises ValueError for another split."""
     reference, ours, per_frame = methods.REFERENCE, methods.OURS, methods.PER_FRAME
-    equal = (methods.EQUAL,)
+    equal, both = (methods.EQUAL,), (methods.EQUAL, methods.GUIDED)  # the second suits Tune-A-Video better
     if split == "quick":
         return _jobs(split, dict.fromkeys((reference, ours, methods.BLEND, "Vid2Vid-zero"), (methods.QUICK,)), seed=0)
     if split == "dev":
-        compared = dict.fromkeys(
-            (ours, reference), (methods.EQUAL, methods.GUIDED)
-        )  # the latter suits the rival better
+        compared = dict.fromkeys((ours, reference), both)
         compared |= dict.fromkeys((methods.KEY_FRAME, methods.DRAWN), equal)
         options = {name: equal for name in METHODS if name not in (*compared, per_frame)}
-        options |= dict.fromkeys((methods.CONTROL, methods.BLEND), (methods.EQUAL, methods.GUIDED))
+        options |= dict.fromkeys((methods.CONTROL, methods.BLEND), both)
         search = tuple(budget for budget in methods.SEARCH if budget != methods.GUIDED)
         options |= dict.fromkeys((ours, reference), search)
         slow = dict.fromkeys((ours, reference), methods.SLOW)
@@ -82,7 +80,7 @@ def plan(split: str) -> list[Job]:
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
     main = dict.fromkeys((ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference), equal)
-    main |= {name: equal + (budget,) for name, budget in methods.BEST.items()}
+    main |= dict.fromkeys((ours, reference), both)
     others = {method.name: equal for method in methods.COMPARED if method.name not in main}
     random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these
     order = [(main, 0), (others, 0), (main, 1), (random, 1)]

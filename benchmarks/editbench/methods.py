@@ -183,5 +183,4 @@ SEARCH = (  # tried in addition to `EQUAL` on the development split, to choose f
 SLOW = (  # the settings of earlier versions
     Budget("200 steps, rate 1e-3, 50 DDIM steps", steps=200, learning_rate=1e-3, ddim_steps=50),
 )
-BEST: dict[str, Budget] = {}  # by method, by `choosing.chosen` once the development split has been run
 QUICK = replace(EQUAL, steps=2, ddim_steps=2)

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from ei2 import key_frame
+from ei2 import carried_edit, key_frame
 from ei2.measures import psnr
 from ei2.object_motion import object_motion
 from miniature import motion
@@ -51,7 +51,7 @@ def test_no_edit_has_no_region():
 
 def test_an_edit_of_everything_is_a_region_of_everything():
     elsewhere = render(changed(CIRCLE, background="yellow"))
-    assert key_frame.edited_region(SOURCE, elsewhere).mean() > key_frame.WHOLE
+    assert key_frame.edited_region(SOURCE, elsewhere).mean() > carried_edit.WHOLE
 
 
 def test_gain():
