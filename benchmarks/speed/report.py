@@ -6,9 +6,12 @@ python -m benchmarks.speed.report benchmarks/results/speed_cpu.json
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.drawing import TEXT, new_figure, save_figure
 from benchmarks.results import markdown_table, memory_text
@@ -118,7 +121,7 @@ def findings(results: dict) -> list[str]:
     if len(ffam) > 1 and ffam[0]["peak_bytes"]:
         more, memory = (ffam[-1][key] / ffam[0][key] for key in ("frames", "peak_bytes"))
         sentences.append(f"With {more:.3g} times the frames FFAM needs {memory:.3g} times the memory.")
-    return sentences
+    return sentences + powers(results)
 
 
 def cells(row: dict) -> list[str]:
@@ -150,25 +153,55 @@ def own_precision(rows: list[dict]) -> str:
     return next((row["dtype"] for row in rows if row["what"] == "tune"), "")
 
 
-def growth(results: dict, file: Path) -> bool:
-    """Seconds and memory of the steps: over frames at the base's size, and over pixels at the number of frames that has
-    the most sizes."""
-    frames, width, height = results["base"]
-    key = lambda row: (row["what"], row["method"], row["checkpointing"])
+def step_of(row: dict) -> tuple:
+    """The kind of step, as `STEPS` names it."""
+    return row["what"], row["method"], row["checkpointing"]
+
+
+def pixels(row: dict) -> int:
+    return row["width"] * row["height"]
+
+
+def series(results: dict) -> tuple[list[dict], list[dict]]:
+    """The rows of the steps over frames, at the base's size, and over pixels, at the number of frames that has the most
+    sizes."""
+    _, width, height = results["base"]
     precision = own_precision(results["rows"])
-    rows = [row for row in results["rows"] if row["seconds"] and key(row) in STEPS]
+    rows = [row for row in results["rows"] if row["seconds"] and step_of(row) in STEPS]
     rows = [row for row in rows if (row["what"], row["method"]) != ("tune", OURS) or row["dtype"] == precision]
-    if not rows:
-        return False
     sizes = {}
     for row in rows:
         sizes.setdefault(row["frames"], set()).add(row["width"])
-    few = max(sizes, key=lambda count: len(sizes[count]))
+    few = max(sizes, key=lambda count: len(sizes[count]), default=0)
     over_frames = [row for row in rows if (row["width"], row["height"]) == (width, height)]
-    over_pixels = [row for row in rows if row["frames"] == few]
+    return over_frames, [row for row in rows if row["frames"] == few]
+
+
+def powers(results: dict) -> list[str]:
+    """How the seconds of EI2's and the literal steps grow, as the power of frames and of pixels that fits best."""
+    sentences = []
+    for rows, x, name in zip(series(results), (lambda row: row["frames"], pixels), ("frames", "pixels a frame")):
+        parts = []
+        for step in STEPS:
+            own = [row for row in rows if step_of(row) == step]
+            if step[1] in (OURS, LITERAL) and len({x(row) for row in own}) > 2:
+                power = np.polyfit([math.log(x(row)) for row in own], [math.log(row["seconds"]) for row in own], 1)[0]
+                parts.append(f"{STEPS[step][0]} {power:.2f}")
+        if parts:
+            sentences.append(f"Powers of the {name} by which the seconds grow: {', '.join(parts)}.")
+    return sentences
+
+
+def growth(results: dict, file: Path) -> bool:
+    """Seconds and memory of the steps, see `series`."""
+    _, width, height = results["base"]
+    over_frames, over_pixels = series(results)
+    if not over_frames:
+        return False
+    few = over_pixels[0]["frames"]
     columns = (
         (over_frames, lambda row: row["frames"], "{frames}", "frames", f"{width} × {height} pixels"),
-        (over_pixels, lambda row: row["width"] * row["height"], "{width}²", "pixels a frame", f"{few} frames"),
+        (over_pixels, pixels, "{width}²", "pixels a frame", f"{few} frames"),
     )
     title = f"Steps: {results['model']} on {results['machine']}"
     figure, panels = new_figure(2, (8.6, 6.2), title, rows=2)
@@ -176,7 +209,7 @@ def growth(results: dict, file: Path) -> bool:
         own, x, tick, label, subtitle = columns[i % 2]
         field = list(VALUES)[i // 2]
         for step, look in STEPS.items():
-            _line(axes, [row for row in own if key(row) == step], x, field, *look)
+            _line(axes, [row for row in own if step_of(row) == step], x, field, *look)
         ticks = {x(row): tick.format(**row) for row in own}
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.set(xlabel=label, ylabel=VALUES[field] + (" a step" if field == "seconds" else ""), title=subtitle)

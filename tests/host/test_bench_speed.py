@@ -190,6 +190,15 @@ def test_encoding_once_is_no_part_of_every_step(subject):
     assert once < 0.5 * each
 
 
+def test_the_powers_of_growth_are_found():
+    base = {"what": "edit", "method": "EI2", "checkpointing": None, "dtype": "bf16"}
+    over_frames = [base | {"frames": n, "width": 128, "height": 128, "seconds": 0.1 * n**1.5} for n in (8, 16, 64)]
+    over_pixels = [base | {"frames": 8, "width": w, "height": w, "seconds": 1e-4 * w**2} for w in (64, 192)]
+    frames, pixels = report.powers({"base": [8, 128, 128], "rows": over_frames + over_pixels})
+    assert frames == "Powers of the frames by which the seconds grow: EI2 edit 1.50."
+    assert pixels.startswith("Powers of the pixels a frame by which the seconds grow: EI2 edit ")
+
+
 @pytest.mark.parametrize("kind", attention.KINDS)
 def test_the_arithmetic_of_attention_is_what_is_counted(kind, subject):
     attentions, place = Attentions(subject), Place(3, 64, 96)
