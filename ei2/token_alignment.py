@@ -8,7 +8,6 @@ padding. As in the sources, words are separated by spaces: punctuation belongs t
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,7 @@ MATCH, MISMATCH = 1, -1  # scores of the alignment; a gap scores 0
 MODES = ("auto", "replace", "refine")
 NO_WORD = -1
 MOST_TOKENS = 20 * 77  # of a prompt: a token map is a square matrix of this size
-SEPARATORS, COLONS = re.compile(r"[,;，；、\n]"), re.compile(r"[:：]")
 PLAIN = re.compile(r"[\w'’-]{1,60}")  # a word that needs no quotes in a message
-MOST_WORDS = 100  # in one input
 LISTED = 40  # words in a message
 
 
@@ -235,47 +232,6 @@ def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) ->
             weighted.update(span)
             result[span] = factor
     return result
-
-
-def parse_reweight(text: str) -> list[tuple[str, float]]:
-    """Parses entries such as `red: 2`, separated by lines or commas, into words and factors. Chinese punctuation works
-    too. Raises `ValueError` with the line that cannot be parsed."""
-    pairs = []
-    for number, line in enumerate(text.splitlines(), 1):
-        word = ""
-        for part in SEPARATORS.split(line):
-            word = f"{word}, {part.strip()}" if word.strip() else part  # a comma may belong to the words
-            *before, factor = COLONS.split(word)
-            value = _number(factor)
-            name = ":".join(before).strip()
-            if name and math.isfinite(value):
-                pairs.append((name, value))
-                word = ""
-        if word.strip():
-            raise ValueError(
-                f'Line {number} of reweight is {short(line.strip())}: write a word and a factor, such as "red: 2".'
-            )
-    check_count([word for word, _ in pairs], "reweight")
-    return pairs
-
-
-def listed_words(text: str) -> list[str]:
-    """The words, or groups of words, separated by lines or commas. Chinese punctuation works too."""
-    return [word.strip() for word in SEPARATORS.split(text) if word.strip()]
-
-
-def check_count(words: Sequence[str], name: str) -> None:
-    """Raises `ValueError` for more than `MOST_WORDS` words, because each is searched for in the whole prompt."""
-    if len(words) > MOST_WORDS:
-        raise ValueError(f"{name} names {len(words)} words: name at most {MOST_WORDS}.")
-
-
-def _number(text: str) -> float:
-    """The number, or NaN if the text is not one."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _map_special(matrix: torch.Tensor, source: Prompt, target: Prompt) -> None:

@@ -16,14 +16,13 @@ from ei2.token_alignment import (
     align,
     few,
     find_word,
-    listed_words,
-    parse_reweight,
     refine_map,
     replace_map,
     reweight_factors,
     token_map,
     word_tokens,
 )
+from ei2.word_lists import listed_words, parse_reweight
 
 START, END = 1000, 1001
 
