@@ -13,7 +13,8 @@ MOST_WORDS = 100  # in one input
 
 
 def parse_reweight(text: str) -> list[tuple[str, float]]:
-    """Parses entries such as `red: 2`, separated by lines or commas, into words and factors. Raises `ValueError` with the line that cannot be parsed."""
+    """Parses entries such as `red: 2`, separated by lines or commas, into words and factors. Raises
+    `ValueError` with the line that cannot be parsed."""
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
         word = ""
