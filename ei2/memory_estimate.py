@@ -13,7 +13,7 @@ from math import ceil
 
 import torch
 
-from .attention import MAX_TOKENS
+from .attention import keeps_scores
 from .ffam import frames_at_once, gathers_again
 from .optimizers import ADAMW, BYTES
 from .settings import InflationSettings
@@ -87,8 +87,8 @@ class Arithmetic:
     fused: bool = True
 
     def scored(self, queries: int) -> bool:
-        """Whether attention under gradients keeps its matrix of scores, as `ei2.attention` does."""
-        return self.device.type == "cpu" and queries <= MAX_TOKENS
+        """Whether attention under gradients keeps its matrix of scores."""
+        return keeps_scores(self.device, torch.float32 if self.low == FULL else torch.bfloat16, queries)
 
 
 @dataclass(frozen=True)
