@@ -151,7 +151,7 @@ def test_mask_and_local_blend_must_both_allow_a_change(edit, control, rendered):
         (left_half(2), "There are 3 frames, but the mask has 2: give one mask, or one per frame"),
         (torch.ones(1, 64, 128), "different shape of picture"),
         (torch.zeros(1, 128, 128), "black everywhere"),
-        (2 * left_half(), "outside 0 to 1"),
+        (255 * left_half(), "from 0 to 255, but they should lie between 0 and 1"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(mask, message, edit):

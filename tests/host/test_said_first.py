@@ -82,7 +82,7 @@ def prompts(source):
         "the second half": (ranged(source, 0.5, 1.0), "start_percent"),
         "a gap": (ranged(source, 0.0, 0.4) + ranged(source, 0.6, 1.0), "end_percent, start_percent"),
         "an area": (in_area(source), "area"),
-        "nothing": ([], "is empty"),
+        "nothing": ([], "connect a CLIP Text Encode"),
     }
 
 
@@ -104,7 +104,7 @@ def test_prompts_that_do_not_hold_everywhere(kind, prompts, pack, model, inflate
         lambda: pack("nodes.shift_probe").ShiftProbe.execute(inflated, {"samples": clip}, prompt, "500"),
     )
     for run in tries:
-        with pytest.raises(ValueError, match="must cover the whole picture at every step") as error:
+        with pytest.raises(ValueError, match="must cover the whole picture at every step|holds no prompt") as error:
             run()
         assert word in str(error.value)
 
