@@ -11,14 +11,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.editbench.clips import Clip, clips_of, motions_first
 from benchmarks.editbench.methods import EQUAL
+from benchmarks.editbench.rows import pairs_of, select
 from benchmarks.editbench.scores import score
 from benchmarks.editbench.statistics import paired_bootstrap
+from benchmarks.editbench.work import rounded
 from benchmarks.results import markdown_table
 from benchmarks.runner import run
 from devtools.in_process import pack
@@ -43,8 +46,8 @@ def measure(bench: Bench, clip: Clip, _: None, stem: Path) -> Iterator[dict]:
             prompt, guidance = bench.encode(edit.target_prompt), {"guidance_end": EQUAL.guidance_end}
             edited = pictures(bench.sample_latents(model, inversion, prompt, EQUAL.cfg, **guidance))
             scores = score(edited, clip, edit, bench.judge) | {"reconstruction_psnr": psnr(again, video.frames)}
-            known = {name: round(scores[name], 4) for name in MEASURES if not math.isnan(scores[name])}
-            yield {"clip": clip.name, "edit": edit.kind, "end": end, **known}
+            measured = {name: rounded(scores[name]) for name in MEASURES}
+            yield {"clip": clip.name, "edit": edit.kind, "seed": 0, "end": end, **measured}
 
 
 @contextmanager
@@ -67,14 +70,13 @@ def ending_at(sigma: float):
 
 def table(rows: list[dict]) -> str:
     """Markdown: the means at both ends, and the difference with its 95 % interval over clips."""
-    own = {end: {(row["clip"], row["edit"]): row for row in rows if row["end"] == end} for end in (ZERO, FIRST)}
     lines = []
     for name, scale in MEASURES.items():
-        cases = [case for case, row in own[ZERO].items() if name in row]
-        zero, first = ([scale * own[end][case][name] for case in cases] for end in (ZERO, FIRST))
-        difference = paired_bootstrap(first, zero, [clip for clip, _ in cases])
-        means = (f"{sum(values) / len(values):.3f}" for values in (zero, first))
-        lines.append([name, str(len(cases)), *means, "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference)])
+        first, zero, clips = pairs_of(*(select(rows, end=end) for end in (FIRST, ZERO)), name)
+        first, zero = ([scale * value for value in values] for values in (first, zero))
+        means = (f"{fmean(values):.3f}" for values in (zero, first))
+        difference = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*paired_bootstrap(first, zero, clips))
+        lines.append([name, str(len(clips)), *means, difference])
     return markdown_table(["measure", "edits", ZERO, FIRST, "difference"], lines)
 
 

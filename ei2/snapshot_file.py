@@ -74,7 +74,7 @@ class Run:
         if snapshot.attached not in (None, self.attached):
             raise ValueError(
                 f"The snapshot {name} was made with other options on the source prompt (such as a ControlNet or an "
-                f"area), or with other nodes on the model: connect them as they were, or set resume_from to none to "
+                "area), or with other nodes on the model: connect them as they were, or set resume_from to none to "
                 "start again."
             )
 

@@ -17,7 +17,7 @@ from ..host.sampling import inverted_clip
 from ..host.ui import shown, warn
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
-MANY, NOISY = 100, 900  # the grid's timesteps are whole numbers apart: up to 100 steps it always ends above 900
+MANY, NOISY = 100, 900  # the grid's timesteps are whole numbers apart: 10 to 100 steps always end above 900
 ONE_STEP = "With 1 step the clip gets hardly any noise, so no edit can change anything: set steps to 12 or more."
 
 

@@ -70,8 +70,7 @@ def plan(split: str) -> list[Job]:
         compared |= dict.fromkeys((methods.KEY_FRAME, methods.DRAWN), equal)
         options = {name: equal for name in METHODS if name not in (*compared, per_frame)}
         options |= dict.fromkeys((methods.CONTROL, methods.BLEND), both)
-        search = tuple(budget for budget in methods.SEARCH if budget != methods.GUIDED)
-        options |= dict.fromkeys((ours, reference), search)
+        options |= dict.fromkeys((ours, reference), methods.SEARCH)
         slow = dict.fromkeys((ours, reference), methods.SLOW)
         clips = motions_first(clips_of(split))
         third, sixth = clips[: len(clips) // 3], clips[: len(clips) // 6]

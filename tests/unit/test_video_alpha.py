@@ -11,8 +11,7 @@ import torch
 
 from ei2.video import read_frames
 
-from .test_video_colours import hdr_signal
-from .written_video import textured
+from .written_video import hdr_greys, textured
 
 RAW = [
     ("rawvideo", "bgra", ".avi"),
@@ -71,19 +70,7 @@ def test_wholly_transparent_frames_are_said(tmp_path):
 def test_hdr_under_an_alpha_is_mapped_to_sdr(tmp_path, transfer, tag, alpha):
     """The greys 40, 100, 160, 200 of sRGB, written in HDR."""
     grey = np.array([40, 100, 160, 200])
-    codes = np.round(64 + 876 * hdr_signal(203 * ((grey / 255 + 0.055) / 1.055) ** 2.4, transfer)).astype(np.uint16)
-    with av.open(str(tmp_path / "v.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuva420p10le"
-        stream.codec_context.color_trc, stream.codec_context.color_primaries = tag, 9
-        stream.codec_context.colorspace, stream.codec_context.color_range = 9, 1
-        for code in codes:
-            frame = av.VideoFrame(64, 64, "yuva420p10le")
-            for plane, value in zip(frame.planes, (code, 512, 512, alpha)):
-                plane.update(np.full(plane.buffer_size // 2, value, "<u2").tobytes())
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    clip = read_frames(tmp_path / "v.mkv", background=(0, 0, 255))
+    clip = read_frames(hdr_greys(tmp_path / "v.mkv", grey, transfer, tag, alpha), background=(0, 0, 255))
     share = alpha / 1023
     assert clip.images[:, 32, 32, 0].mul(255).tolist() == pytest.approx((grey * share).tolist(), abs=2)
     assert clip.images[:, 32, 32, 2].mul(255).tolist() == pytest.approx((grey * share + 255 * (1 - share)), abs=2)

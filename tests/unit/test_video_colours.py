@@ -11,6 +11,8 @@ import torch
 
 from ei2.video import read_frames
 
+from .written_video import hdr_greys
+
 MATRICES = {"bt709": (0.2126, 0.0722, 1), "bt601": (0.299, 0.114, 6), "bt2020": (0.2627, 0.0593, 9)}
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40), (30, 90, 160)]
 
@@ -64,33 +66,10 @@ def test_untagged_colours_follow_the_size(tmp_path, size, matrix, other):
     assert worst_error(write_colours(tmp_path / "b.mp4", other, False, False, size), width=32, height=32) > 8
 
 
-def hdr_signal(light: np.ndarray, transfer: str) -> np.ndarray:
-    """cd/m² -> 0..1, by the definitions of BT.2100: PQ's inverse EOTF; HLG's inverse OOTF for greys, then its OETF."""
-    if transfer == "pq":
-        power = (light / 10000) ** (2610 / 16384)
-        return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
-    scene = (light / 1000) ** (1 / 1.2)
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
-    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
-
-
 @pytest.mark.parametrize("transfer, tag", [("pq", 16), ("hlg", 18)])
 def test_greys_of_hdr_become_those_of_sdr(tmp_path, transfer, tag):
-    grey = np.array([10, 40, 100, 160, 200])
-    linear = ((grey / 255 + 0.055) / 1.055) ** 2.4  # sRGB; 10 is above its straight part
-    codes = np.round(64 + 876 * hdr_signal(203 * linear, transfer)).astype(np.uint16)
-    with av.open(str(tmp_path / "v.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
-        stream.codec_context.color_trc, stream.codec_context.color_primaries = tag, 9
-        stream.codec_context.colorspace, stream.codec_context.color_range = 9, 1
-        for code in codes:
-            frame = av.VideoFrame(64, 64, "yuv420p10le")
-            for plane, value in zip(frame.planes, (code, 512, 512)):
-                plane.update(np.full(plane.buffer_size // 2, value, "<u2").tobytes())
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    clip = read_frames(tmp_path / "v.mkv")
+    grey = np.array([10, 40, 100, 160, 200])  # 10 lies where the straight part of sRGB's curve ends
+    clip = read_frames(hdr_greys(tmp_path / "v.mkv", grey, transfer, tag))
     assert clip.images[:, 32, 32].mul(255).flatten().tolist() == pytest.approx(np.repeat(grey, 3).tolist(), abs=2)
     assert any("HDR" in one for one in clip.warnings)
 

@@ -149,3 +149,32 @@ def break_packets(path: Path, numbers: list[int], kind: str = "video") -> Path:
         data[pos : pos + size] = b"\xff" * size
     path.write_bytes(data)
     return path
+
+
+def hdr_signal(light: np.ndarray, transfer: str) -> np.ndarray:
+    """cd/m² -> 0..1, by the definitions of BT.2100: PQ's inverse EOTF; HLG's inverse OOTF for greys, then its OETF."""
+    if transfer == "pq":
+        power = (light / 10000) ** (2610 / 16384)
+        return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    scene = (light / 1000) ** (1 / 1.2)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+
+
+def hdr_greys(path: Path, grey: np.ndarray, transfer: str, tag: int, alpha: int | None = None) -> Path:
+    """A frame of 64 x 64 pixels for each of these greys of sRGB, 0..255, written in HDR. tag: of the transfer;
+    alpha: of all pixels, 0..1023, None for a video without."""
+    codes = np.round(64 + 876 * hdr_signal(203 * ((grey / 255 + 0.055) / 1.055) ** 2.4, transfer)).astype(np.uint16)
+    pixels, more = ("yuv420p10le", ()) if alpha is None else ("yuva420p10le", (alpha,))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pixels
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = tag, 9
+        stream.codec_context.colorspace, stream.codec_context.color_range = 9, 1
+        for code in codes:
+            frame = av.VideoFrame(64, 64, pixels)
+            for plane, value in zip(frame.planes, (code, 512, 512, *more)):
+                plane.update(np.full(plane.buffer_size // 2, value, "<u2").tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
