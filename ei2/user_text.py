@@ -53,8 +53,3 @@ def check_choice(name: str, value, choices: Collection) -> None:
     """Raises `ValueError` unless the value of that name is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} is {short(value)}: choose one of {', '.join(map(str, choices))}.")
-
-
-def file_size(count: int) -> str:
-    """A number of bytes for a reader: never "0.0 MB"."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{-(-count // 1000)} kB"

@@ -20,7 +20,7 @@ from ..ei2 import tensor_file
 from ..ei2.checked import Damaged, finite, tensor, value
 from ..ei2.digest import Unhashable
 from ..ei2.inverted_clip import Inversion
-from ..ei2.user_text import file_size
+from ..ei2.wording import file_size, plural
 from .folders import inversions_folder
 from .identity import inversion_key
 from .ui import warn
@@ -39,7 +39,7 @@ class Usage:
     def __str__(self) -> str:
         if not self.entries:
             return "no inversions"
-        return f"{self.entries} inversion{'' if self.entries == 1 else 's'}, {file_size(self.size)}"
+        return f"{plural(self.entries, 'inversion')}, {file_size(self.size)}"
 
 
 def cached_inversion(model, parts: dict, compute: Callable[[], Inversion]) -> tuple[Inversion, str]:

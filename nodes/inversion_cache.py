@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..ei2.temporary import Litter
-from ..ei2.user_text import file_size
+from ..ei2.wording import file_size, plural
 from ..host import inversion_cache as cache
 from ..host.folders import find_litter, inversions_folder, sweep
 from ..host.newer import searchable
@@ -57,6 +57,5 @@ class InversionCache(io.ComfyNode):
 
 def leftovers(litter: Litter) -> str:
     """The report's text on leftovers; empty if there are none."""
-    plural = "" if litter.entries == 1 else "s"
-    size = file_size(litter.size)
-    return f", {litter.entries} leftover{plural} of interrupted writing, {size}" if litter.entries else ""
+    found = f", {plural(litter.entries, 'leftover')} of interrupted writing, {file_size(litter.size)}"
+    return found if litter.entries else ""

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..ei2.tensor_file import NotWritten
 from ..ei2.tune_file import save_new_tune
-from ..ei2.user_text import file_size
+from ..ei2.wording import file_size
 from ..host.folders import check_prefix, new_tune_paths, short_path
 from ..host.newer import searchable
 from ..host.ui import shown

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from benchmarks.results import markdown_table
+from ei2.wording import plural
 
 from . import plots, sheets
 from .choosing import chosen, chosen_control
@@ -179,15 +180,10 @@ def how_made(stem: Path) -> str:
     """Commands and machines, from the file that the runner writes next to the rows; empty without it."""
     note = stem.with_name(f"{stem.name}_machine.json")
     return "\n".join(
-        f"* Made by `{run['command']}` on {run['machine']}: {counted(run['workers'], 'process', 'processes')} of "
-        f"{counted(run['threads_per_worker'], 'thread', 'threads')}, torch {run['torch']}"
+        f"* Made by `{run['command']}` on {run['machine']}: {run['workers']} process{'es' * (run['workers'] > 1)} of "
+        f"{plural(run['threads_per_worker'], 'thread')}, torch {run['torch']}"
         for run in (json.loads(note.read_text(encoding="utf-8")) if note.exists() else ())
     )
-
-
-def counted(number: int, one: str, more: str) -> str:
-    """The number and what it counts: "1 thread", "2 threads"."""
-    return f"{number} {one if number == 1 else more}"
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class Measurement:
         yield self.matrix_products
         for what in kinds:
             yield lambda what=what: self.step(what, plan.base, full=True)
-        for gradient in (False, True) if self.subject.on_gpu else (False,):
+        for gradient in (False, True):
             for frames in plan.attention_frames if only in (None, "attention") else ():
                 place = replace(plan.base, frames=frames)
                 yield lambda place=place, gradient=gradient: self.attentions(place, gradient)

@@ -114,10 +114,12 @@ def findings(results: dict) -> list[str]:
     for method, change in CHANGES.items():
         for row in [row for row in rows if row["method"] == method and row["ratio_to_literal"]][:1]:
             sentences.append(f"The literal step {change} would be {row['ratio_to_literal']:.2f} times as fast.")
-    ffam = [row for row in rows if (row["what"], row["method"]) == ("attention", attention.FFAM) and row["seconds"]]
-    if slowest := max((row.get("time_to_plain", 0) for row in ffam), default=0):
-        text = f"FFAM takes at most {slowest:.2f} times as long as torch's attention with as many multiply-adds."
-        sentences.append(text)
+    of_ffam = lambda what: [row for row in rows if (row["what"], row["method"]) == (what, attention.FFAM)]
+    for what, how in (("attention", ""), ("attention and gradient", ", forward and backward,")):
+        if slowest := max((row.get("time_to_plain", 0) for row in of_ffam(what)), default=0):
+            times = f"takes at most {slowest:.2f} times as long as torch's attention with as many multiply-adds."
+            sentences.append(f"FFAM{how} {times}")
+    ffam = [row for row in of_ffam("attention") if row["seconds"]]
     if len(ffam) > 1 and ffam[0]["peak_bytes"]:
         more, memory = (ffam[-1][key] / ffam[0][key] for key in ("frames", "peak_bytes"))
         sentences.append(f"With {more:.3g} times the frames FFAM needs {memory:.3g} times the memory.")

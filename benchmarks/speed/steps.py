@@ -126,13 +126,13 @@ class Steps:
             # half precision as in the script, here without autocast's casts, in its favour
             return [*ours, Way(LITERAL, "fp16" if on_gpu else own)]
         auto, half = self._recomputes(place), "fp16" if on_gpu else "bf16"
-        ways = [Way(OURS, self.precision, auto)]
-        if not auto and (full or on_gpu):
-            ways.append(Way(OURS, self.precision, True))
+        precisions = [self.precision]
         if full:
-            precisions = dict.fromkeys((self.precision, half)) if on_gpu else ("fp32", half)
-            others = () if on_gpu else [precision for precision in precisions if precision != self.precision]
-            ways += [Way(OURS, precision, auto) for precision in others]
+            precisions = list(dict.fromkeys((self.precision, half) if on_gpu else (self.precision, "fp32", half)))
+        ours = precisions[:1] if on_gpu else precisions
+        recomputing = (auto,) if auto or not (full or on_gpu) else (False, True)
+        ways = [Way(OURS, precision, again) for precision in ours for again in recomputing]
+        if full:
             ways += [Way(RIVAL, precision, auto) for precision in precisions]
         return ways + [Way(name, half, True) for name in (LITERALS if full else (LITERAL,))]
 

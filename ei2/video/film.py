@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import av
 
+from ..wording import plural, was
 from .cut_off import SLACK
 from .decoding import Damage, decoded, decoder_of, last_key, packets_from
 from .interlacing import deinterlaced
@@ -27,7 +28,6 @@ from .request import (
 )
 from .span import Span
 from .timing import Even, even_out, even_rate
-from .wording import plural, was
 
 READABLE = 0.9  # of the requested frames: a truncated file with fewer is refused
 # In raw pictures the fourth byte of a pixel is often unused, and these codecs store it as it is.

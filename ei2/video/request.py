@@ -10,10 +10,10 @@ from pathlib import Path
 import av
 import torch
 
+from ..wording import plural
 from .picture import Pictures
 from .span import Span
 from .timing import MOST_RATE, Even, even_out, even_rate, has_holes, is_even
-from .wording import plural
 
 Starts = tuple[tuple[float, float], ...]
 

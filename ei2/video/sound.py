@@ -11,11 +11,11 @@ import av.filter
 import numpy as np
 import torch
 
+from ..wording import plural, was
 from .animation import is_animation
 from .decoding import Damage, decoded, demuxed
 from .opening import audio_stream, memory_explained, opened, video_stream
 from .packets import read_packets
-from .wording import plural, was
 
 LEAD = 1.0  # seconds: a sound decoder needs some packets before its output is right
 # Gaps longer than this (seconds) become silence; shorter ones are rounding of the file's times.

@@ -11,3 +11,8 @@ def plural(count: int, noun: str) -> str:
 def was(count: int) -> str:
     """The verb after `plural(count, ...)`."""
     return "was" if count == 1 else "were"
+
+
+def file_size(count: int) -> str:
+    """A number of bytes for a reader: never "0.0 MB"."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{-(-count // 1000)} kB"
