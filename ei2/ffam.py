@@ -117,8 +117,9 @@ def _attend_each(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: A
     gathered = 2 * videos * frames * (fine + coarse) * channels * k.element_size()
     again = gradients and gathers_again(frames, group, gathered)
     run = partial(checkpoint, attend_group, use_reentrant=False) if again else attend_group
-    groups = [slice(start, start + group) for start in range(0, frames, group)]
-    return torch.cat([run(q[:, i], k[:, i], v[:, i], coarse_k, coarse_v, picks[i]) for i in groups], dim=1)
+    # split, not slices: the gradient of each slice would be as large as the whole
+    groups = zip(*(t.split(group, dim=1) for t in (q, k, v)), picks.split(group))
+    return torch.cat([run(*own, coarse_k, coarse_v, others) for *own, others in groups], dim=1)
 
 
 def _attend_in_turn(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: Attend) -> torch.Tensor:

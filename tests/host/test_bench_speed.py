@@ -74,12 +74,11 @@ def test_every_row_is_complete(folder):
     rows = results["rows"]
     assert results["complete"] and results["model"] == "miniature" and results["threads"] == 1
     assert all(row.keys() >= FIELDS for row in rows)
-    assert {row["what"] for row in rows} == {"matrix product", "tune", "invert", "edit", "attention"}
+    attentions = {"attention", "attention and gradient"}
+    assert {row["what"] for row in rows} == {"matrix product", "tune", "invert", "edit", *attentions}
     base = [row for row in rows if row["what"] == "tune" and row["frames"] == 3 and row["width"] == 32]
     assert {(row["method"], row["dtype"], row["checkpointing"]) for row in base} == {
-        ("EI2", "fp32", False),
-        ("EI2", "bf16", False),
-        ("EI2", report.own_precision(rows), True),
+        *(("EI2", dtype, again) for dtype in ("fp32", "bf16") for again in (False, True)),
         ("Tune-A-Video", "fp32", False),
         ("Tune-A-Video", "bf16", False),
         *((name, "bf16", True) for name in steps.LITERALS),
@@ -92,11 +91,12 @@ def test_every_row_is_complete(folder):
             continue
         assert row["seconds"] > 0 and row["tflops"] == pytest.approx(row["tflop"] / row["seconds"])
         assert 0 < row["share_of_peak"]
-        if row["what"] != "attention":
+        if row["what"] not in attentions:
             assert row["ratio_to_literal"] > 0 and row["peak_bytes"] >= 0
         if row["method"] in (steps.LITERAL, attention.LITERAL):
             assert row["ratio_to_literal"] == 1
-    assert {row["method"] for row in rows if row["what"] == "attention"} == set(attention.KINDS)
+    for what in attentions:
+        assert {row["method"] for row in rows if row["what"] == what} == set(attention.KINDS)
 
 
 @pytest.mark.slow
