@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .token_alignment import Prompt, TokenMap
+from .prompt import Prompt
+from .token_alignment import TokenMap
 
 SELF_MAPS = ("temporal", "spatial", "both")
 UNCONDITIONAL = ("decoupled", "late")

@@ -9,76 +9,20 @@ padding. As in the sources, words are separated by spaces: punctuation belongs t
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 
-from .user_text import check_choice, short
+from .prompt import Prompt, listed
+from .user_text import check_choice
 
 MATCH, MISMATCH = 1, -1  # scores of the alignment; a gap scores 0
 MODES = ("auto", "replace", "refine")
-NO_WORD = -1
 MOST_TOKENS = 20 * 77  # of a prompt: a token map is a square matrix of this size
-PLAIN = re.compile(r"[\w'’-]{1,60}")  # a word that needs no quotes in a message
-LISTED = 40  # words in a message
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt of l tokens.
-
-    `ids`: vocabulary ids, negative for textual-inversion vectors; `words`: each token's word, ascending from 0,
-    `NO_WORD` for start, end and padding; `texts`: the words, for messages; `parts`: like `words`, but for the text
-    encoder's own words, of which "T-shirt," has four: T, -, shirt and the comma. Empty: the same as `words`.
-    """
-
-    ids: tuple[int, ...]
-    words: tuple[int, ...]
-    texts: tuple[str, ...]
-    parts: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def content(self) -> list[int]:
-        """Positions of the words' tokens."""
-        return [i for i, word in enumerate(self.words) if word != NO_WORD]
-
-    @property
-    def special(self) -> list[int]:
-        """Positions of start, end and padding."""
-        return [i for i, word in enumerate(self.words) if word == NO_WORD]
-
-    def tokens_of(self, word: int) -> list[int]:
-        """Positions of one word's tokens."""
-        return [i for i, other in enumerate(self.words) if other == word]
-
-    def marks(self, word: int) -> torch.Tensor:
-        """`l`, 1 at one word's tokens, 0 elsewhere."""
-        return torch.tensor([float(other == word) for other in self.words])
-
-    def ids_of(self, word: int) -> tuple[int, ...]:
-        """The vocabulary ids of one word's tokens."""
-        return tuple(self.ids[i] for i in self.tokens_of(word))
-
-    def find(self, other: Prompt) -> list[list[int]]:
-        """Positions of every occurrence of the words of `other`; empty if there is none. "shirt" is found in
-        "T-shirt,", but fragments of the text encoder's words are not found."""
-        content, ids = self.content, [other.ids[i] for i in other.content]
-        parts = self.parts or self.words
-        size = len(ids)
-        spans = []
-        for start in range(len(content) - size + 1 if size else 0):
-            span = content[start : start + size]
-            before, after = content[start - 1 : start], content[start + size : start + size + 1]
-            whole = not any(parts[i] == parts[span[0]] for i in before)
-            whole = whole and not any(parts[i] == parts[span[-1]] for i in after)
-            if whole and [self.ids[i] for i in span] == ids:
-                spans.append(span)
-        return spans
+ENDING = re.compile(r"\w[^\w\s]+$")  # punctuation at the end of a word
 
 
 @dataclass(frozen=True)
@@ -97,8 +41,8 @@ class TokenMap:
 
 
 def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]:
-    """The map and the mode that made it. `auto` means `replace` if both prompts have the same number of words and the
-    shared ones are in the same places, otherwise `refine`.
+    """The map and the mode that made it. `auto` means `replace` if both prompts have the same number of words, all
+    separated by spaces, and the shared ones are in the same places, otherwise `refine`.
 
     Raises `ValueError` for an unknown mode, for very long prompts, and if only one
     prompt exceeds the text encoder's window.
@@ -113,10 +57,11 @@ def token_map(source: Prompt, target: Prompt, mode: str) -> tuple[TokenMap, str]
     if len(source) != len(target):
         raise ValueError(
             f"The source prompt fills {len(source)} tokens and the target prompt {len(target)}: shorten the longer "
-            "one, or make both long."
+            "one, or lengthen the other."
         )
     if mode == "auto":
-        mode = "replace" if same_places(source, target) else "refine"
+        separated = not (source.unspaced or target.unspaced)
+        mode = "replace" if separated and same_places(source, target) else "refine"
     return (replace_map if mode == "replace" else refine_map)(source, target), mode
 
 
@@ -132,9 +77,11 @@ def same_places(source: Prompt, target: Prompt) -> bool:
 def replace_map(source: Prompt, target: Prompt) -> TokenMap:
     """Word n of the target takes the map of word n of the source.
 
-    Token by token if both words have the same number of tokens; otherwise each source token is spread evenly over the
-    target word's tokens. Every row of the matrix sums to 1, so the maps still sum to 1 over tokens. (In the public code
-    they no longer do after a word whose number of tokens changes, because later tokens are mapped by position.)
+    Token by token if both words have the same number of tokens. Otherwise each source token is spread evenly over the
+    target word's tokens; in "car,bus" and "pink-car,bus" the text encoder's own words are aligned first. Every row of
+    the matrix sums to 1, so the maps still sum to 1 over tokens. (In the public code they no longer do after a word
+    whose number of tokens changes, because later tokens are mapped by position.) Only punctuation added at the end of a
+    word keeps its own map.
 
     Raises `ValueError` when the prompts have different numbers of words.
     """
@@ -146,13 +93,38 @@ def replace_map(source: Prompt, target: Prompt) -> TokenMap:
         )
     matrix = torch.zeros(len(source), len(target))
     for word in range(len(source.texts)):
-        old, new = source.tokens_of(word), target.tokens_of(word)
-        if len(old) == len(new):
-            matrix[old, new] = 1
-        else:
-            matrix[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
+        for old, new in _replaced_tokens(source, target, word):
+            if len(old) == len(new):
+                matrix[old, new] = 1
+            else:
+                matrix[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
     _map_special(matrix, source, target)
-    return TokenMap(matrix, torch.ones(len(target)))
+    shared = torch.ones(len(target))
+    added = [token for token in target.content if not matrix[:, token].any()]
+    shared[added] = 0
+    return TokenMap(matrix, shared)
+
+
+def _replaced_tokens(source: Prompt, target: Prompt, word: int) -> list[tuple[list[int], list[int]]]:
+    """Pairs of tokens of a source word, and the tokens of the target word that take their maps."""
+    if len(source.tokens_of(word)) == len(target.tokens_of(word)):
+        return [(source.tokens_of(word), target.tokens_of(word))]
+    old, new = source.parts_of(word), target.parts_of(word)
+    if len(new) > 1 and ENDING.search(target.texts[word]) and not ENDING.search(source.texts[word]):
+        new.pop()
+    ids = [[tuple(prompt.ids[i] for i in part) for part in parts] for prompt, parts in ((source, old), (target, new))]
+    shared = [(i, j) for j, i in enumerate(align(*ids)) if i is not None]
+    pairs, i, j = [], 0, 0
+    for next_i, next_j in [*shared, (len(old), len(new))]:
+        lost, added = old[i:next_i], new[j:next_j]
+        if lost and added:
+            pairs.append((lost, added))
+            lost, added = [], []
+        i, j = next_i + 1, next_j + 1  # what is only lost or only added belongs to the shared part behind it
+        pairs.append((lost + old[next_i:i], added + new[next_j:j]))
+    lost, added = pairs.pop()  # or before it, at the end
+    pairs[-1] = pairs[-1][0] + lost, pairs[-1][1] + added
+    return [(list(chain(*old)), list(chain(*new))) for old, new in pairs]
 
 
 def refine_map(source: Prompt, target: Prompt) -> TokenMap:
@@ -199,55 +171,9 @@ def align(x: Sequence[Hashable], y: Sequence[Hashable]) -> list[int | None]:
     return partners
 
 
-def word_tokens(prompt: Prompt, words: Iterable[Prompt], name: str) -> torch.Tensor:
-    """`l`, 1 at every occurrence of the words' tokens, 0 elsewhere. `name`: the prompt's, for messages.
-
-    Raises `ValueError`, listing the prompt's words, if a word does not occur.
-    """
-    marks = torch.zeros(len(prompt))
-    for word in words:
-        for span in find_word(prompt, word, name):
-            marks[span] = 1
-    return marks
-
-
-def find_word(prompt: Prompt, word: Prompt, name: str) -> list[list[int]]:
-    """Like `Prompt.find`, but raises `ValueError`, listing the prompt's words, if the word does not occur."""
-    spans = prompt.find(word)
-    if not spans:
-        raise ValueError(
-            f"{short(' '.join(word.texts))} is not in the {name} prompt, whose words are: {listed(prompt.texts)}."
-        )
-    return spans
-
-
-def reweight_factors(prompt: Prompt, factors: Iterable[tuple[Prompt, float]]) -> torch.Tensor:
-    """`l`, the factor of each token's map; 1 by default. Raises `ValueError` for words not in the target
-    prompt, and for two factors on one word."""
-    result, weighted = torch.ones(len(prompt)), set()
-    for word, factor in factors:
-        for span in find_word(prompt, word, "target"):
-            if not weighted.isdisjoint(span):
-                raise ValueError(f"{short(' '.join(word.texts))} has two factors in reweight: keep one of the lines.")
-            weighted.update(span)
-            result[span] = factor
-    return result
-
-
 def _map_special(matrix: torch.Tensor, source: Prompt, target: Prompt) -> None:
-    """Start to start, end to end, padding to padding in order. Surplus padding of the source goes to
+    """Start to start, end to end, padding to padding in order, in each window. Surplus padding of the source goes to
     the target's last, so nothing is lost."""
-    old, new = source.special, target.special
-    for k, token in enumerate(old):
-        matrix[token, new[min(k, len(new) - 1)]] = 1
-
-
-def listed(words: Sequence[str]) -> str:
-    """A prompt's words for a message; words with unusual characters are quoted."""
-    return few([word if PLAIN.fullmatch(word) else short(word) for word in words]) or "none"
-
-
-def few(texts: Sequence[str]) -> str:
-    """The texts, separated by commas; only the first ones if there are many."""
-    more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
-    return ", ".join([*texts[:LISTED], *more])
+    for old, new in zip(source.windows, target.windows):
+        for k, token in enumerate(old):
+            matrix[token, new[min(k, len(new) - 1)]] = 1

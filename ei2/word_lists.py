@@ -9,20 +9,27 @@ from collections.abc import Sequence
 from .user_text import short
 
 SEPARATORS, COLONS = re.compile(r"[,;，；、\n]"), re.compile(r"[:：]")
+BRACKETS = re.compile(r"^\((.*)\)$")  # as in a prompt's weights
 MOST_WORDS = 100  # in one input
+LARGEST_FACTOR = 100  # far above what has a use, and safe in half precision
 
 
 def parse_reweight(text: str) -> list[tuple[str, float]]:
-    """Parses entries such as `red: 2`, separated by lines or commas, into words and factors. Raises
+    """Parses entries such as `red: 2` or `(red:2)`, separated by lines or commas, into words and factors. Raises
     `ValueError` with the line that cannot be parsed."""
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
         word = ""
         for part in SEPARATORS.split(line):
             word = f"{word}, {part.strip()}" if word.strip() else part  # a comma may belong to the words
-            *before, factor = COLONS.split(word)
+            *before, factor = COLONS.split(BRACKETS.sub(r"\1", word.strip()))
             value = _number(factor)
             name = ":".join(before).strip()
+            if name and LARGEST_FACTOR < abs(value) < math.inf:
+                raise ValueError(
+                    f"Line {number} of reweight has the factor {factor.strip()}: use one between -{LARGEST_FACTOR} and "
+                    f"{LARGEST_FACTOR}."
+                )
             if name and math.isfinite(value):
                 pairs.append((name, value))
                 word = ""

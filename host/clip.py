@@ -9,11 +9,14 @@ from collections.abc import Callable
 import comfy.sd1_clip
 import torch
 
-from ..ei2.token_alignment import NO_WORD, Prompt
+from ..ei2.prompt import NO_WORD, Prompt
+from ..ei2.user_text import short
 
 WORD_END = "</w>"  # marks a word's last token in CLIP's vocabulary
 EMBEDDING_START = "embedding:"
 EMBEDDING = re.compile(r"embedding:[^\s,:()]+")
+NO_NAME = re.compile(r"(?<!\S)embedding:(?!\S)")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 CHUNK = 8  # frames per call of the vision model
 BOTH_HALVES = (
     "Load both halves of one CLIP with Load CLIP Vision and Load CLIP (type stable_diffusion), for instance the "
@@ -27,13 +30,14 @@ def read_prompt(clip, text: str) -> Prompt:
     in "(word:1.2)" do not change the words; an "embedding:name" is one word with a token for each
     vector; a long prompt fills several windows.
 
-    Raises `RuntimeError` without a text encoder, and `ValueError` if it is not CLIP or if one of the model's text
-    encoders cannot read an embedding.
+    Raises `RuntimeError` without a text encoder, and `ValueError` if it is not CLIP, if one of the model's text
+    encoders cannot read an embedding, and for texts that the host cannot read.
     """
     if clip is None:
         raise RuntimeError(
             "clip is None: the checkpoint holds no text encoder. Load one, with Load CLIP for instance, and connect it."
         )
+    _check_text(text)
     prompts = {key: _read(clip, key, windows, text) for key, windows in _tokenize(clip, text).items()}
     prompt = prompts.get("l", next(iter(prompts.values())))
     if any(other.words != prompt.words for other in prompts.values()):
@@ -44,9 +48,23 @@ def read_prompt(clip, text: str) -> Prompt:
     return prompt
 
 
+def _check_text(text: str) -> None:
+    """Raises `ValueError` where the host's tokenizer would fail with Python's words."""
+    if NO_NAME.search(text):
+        raise ValueError(f'A prompt has "{EMBEDDING_START}" without a name: write one behind it, or leave it out.')
+    if SURROGATE.search(text):
+        raise ValueError(f"The prompt {short(text)} has half of a character: delete it and type it again.")
+
+
 def encode(clip, text: str) -> list:
-    """The CONDITIONING that the host's CLIP Text Encode returns."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    """The CONDITIONING that the host's CLIP Text Encode returns. Raises `ValueError` if it is not finite."""
+    conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if not all(torch.isfinite(embeddings).all() for embeddings, _ in conditioning):
+        raise ValueError(
+            f"clip gave NaN or infinite values for the prompt {short(text)}: check its weights in brackets, or start "
+            "ComfyUI with --fp32-text-enc."
+        )
+    return conditioning
 
 
 def same_text(a: list, b: list) -> bool:
@@ -122,10 +140,11 @@ def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[s
                 continue
             begin, rest = place, piece
             if piece.startswith(EMBEDDING_START):
-                if place == len(parts) or parts[place][0] >= 0:
-                    continue  # the user does not have it: the host ignores it
-                place += 1
                 rest = piece[len(piece.rstrip(",")) :]
+                if place < len(parts) and parts[place][0] < 0:
+                    place += 1
+                else:  # the user does not have it: the host ignores it, but not the comma
+                    piece = rest
             tokens = [int(token) for token in tokenizer.tokenizer(rest)["input_ids"][1:-1]] if rest else []
             while tokens and place < len(parts) and tokens[: len(parts[place])] == parts[place]:
                 tokens = tokens[len(parts[place]) :]

@@ -27,6 +27,12 @@ from .step_caches import remove_step_caches
 from .unet import compute_dtype, require_unet, transformer_blocks
 from .windows import room_for
 
+EDIT_ONLY = (
+    "hooks",
+    "unclip_conditioning",
+    "gligen",
+)  # options of a prompt: LoRA hooks, image prompts, boxes for words
+
 
 @dataclass(frozen=True)
 class ControlledSample:
@@ -160,11 +166,12 @@ def check_control(model, inversion: Inversion, control: Control, positive: list,
 def _guidances(
     model, inversion: Inversion, control: Control, positive: list, negative: list, cfg: float
 ) -> tuple[Guidance, Guidance]:
-    """The guidance of source and target. The source's prompt has the options of
-    `positive`, but its own pooled vector."""
+    """The guidance of source and target. The source's prompt has the options of `positive`, such as a ControlNet, but
+    its own pooled vector, and none of what shapes only the edit."""
     text, options = control.source_conditioning[0]
+    shared = {key: value for key, value in positive[0][1].items() if key not in EDIT_ONLY}
     pooled = {key: value for key, value in options.items() if key == "pooled_output"}
-    source = [[text, {**positive[0][1], **pooled}]]
+    source = [[text, {**shared, **pooled}]]
     if inversion.unconditional is None:
         return Guidance(source, negative, 1.0), Guidance(positive, negative, cfg)
     late = control.unconditional == "late"

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from ..miniature.architecture import HEAD_WIDTH, TEXT_ENCODER, TEXT_WIDTH, UNET, WEIGHTS
 from .automatic import miniature_dtype
+from .clip import EMBEDDING
 from .newer import core_patcher
 
 VOCABULARY = 49408  # rows the host's tokenizer may ask for; the weights hold only those the miniature knows
@@ -54,8 +55,8 @@ def learned_words() -> frozenset[str]:
 
 def unknown_words(text: str) -> str:
     """The words of a prompt that the miniature has never seen; only the first ones if there are many."""
-    learned = learned_words()
-    unknown = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in learned)
+    learned, text = learned_words(), re.sub(r"['’]s\b", "", EMBEDDING.sub("", text.lower()))
+    unknown = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text) if word not in learned)
     return ", ".join([*list(unknown)[:5], *(["…"] if len(unknown) > 5 else [])])
 
 

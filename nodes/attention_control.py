@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..ei2.prompt import Prompt, reweight_factors, word_tokens
 from ..ei2.prompt_control import SELF_MAPS, UNCONDITIONAL, Blend, Control
-from ..ei2.token_alignment import MODES, Prompt, reweight_factors, token_map, word_tokens
+from ..ei2.token_alignment import MODES, token_map
 from ..ei2.user_text import short
 from ..ei2.word_lists import check_count, listed_words, parse_reweight
 from ..host.clip import encode, read_prompt

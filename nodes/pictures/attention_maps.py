@@ -90,5 +90,5 @@ def _sheet(maps: np.ndarray, gap: int) -> np.ndarray:
 
 
 def _short(word: str) -> str:
-    """A word for a label: shortened, and with `$` escaped, which would start a formula."""
-    return (word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…").replace("$", r"\$")
+    """A word for a label."""
+    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...ei2.prompt import Prompt, few
 from ...ei2.prompt_control import Control
-from ...ei2.token_alignment import Prompt, TokenMap, few
+from ...ei2.token_alignment import TokenMap
+from ...ei2.wording import plural
 
 SELF_NAMES = {"temporal": "temporal", "spatial": "spatial", "both": "temporal and spatial"}
 
@@ -47,9 +49,11 @@ def _mode(source: Prompt, target: Prompt, mode: str, automatic: bool) -> str:
     if not automatic:
         return f"mode: {mode}"
     if counts[0] != counts[1]:
-        return f"mode: {mode}, because the prompts have {counts[0]} and {counts[1]} words"
+        return f"mode: {mode}, because the prompts have {counts[0]} and {plural(counts[1], 'word')}"
+    if source.unspaced or target.unspaced:
+        return f"mode: {mode}, because some words are not separated by spaces"
     moved = "" if mode == "replace" else ", but the shared ones are in different places"
-    return f"mode: {mode}, because both prompts have {counts[0]} words{moved}"
+    return f"mode: {mode}, because both prompts have {plural(counts[0], 'word')}{moved}"
 
 
 def _replaced(source: Prompt, target: Prompt) -> str:
@@ -62,7 +66,7 @@ def _replaced(source: Prompt, target: Prompt) -> str:
     rest = len(source.texts) - len(pairs)
     if not pairs:
         return f"words: all {rest} stay"
-    return f"words: {few(pairs)}" + (f"; the other {rest} stay" if rest else "")
+    return f"words: {few(pairs)}" + (f"; {_rest(rest)}" if rest else "")
 
 
 def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
@@ -75,7 +79,13 @@ def _refined(source: Prompt, target: Prompt, tokens: TokenMap) -> str:
     facts = (("new, with their own maps", new), ("new in part", partly), ("left out", left_out))
     clauses = [f"{what}: {few(words)}" for what, words in facts if words]
     rest = shares.count(1)
-    return "words: " + "; ".join([*clauses, f"{'the other' if clauses else 'all'} {rest} stay"])
+    if not clauses:
+        return f"words: all {rest} stay"
+    return "words: " + "; ".join([*clauses, *([_rest(rest)] if rest else [])])
+
+
+def _rest(count: int) -> str:
+    return f"the other {count} stay" if count > 1 else "the other one stays"
 
 
 def _share(what: str, name: str, share: float) -> str:

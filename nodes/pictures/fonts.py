@@ -12,11 +12,13 @@ from matplotlib.ft2font import FT2Font
 
 # covers more scripts than Pillow's, but not Chinese, Japanese and Korean
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-# names of fonts with those scripts on Linux, Windows and macOS; opening all fonts would take long
+# names of fonts with those scripts, with Indian ones and Thai, or with emoji, on Linux, Windows and macOS; opening all
+# fonts would take long
 LARGE = re.compile(
     r"cjk|han(sans|serif)|wqy|wenquan|droidsansfallback|arphic|uming|ukai|msyh|simhei|simsun|deng|msjh|mingliu|"
     r"msgothic|meiryo|yugoth|malgun|batang|gulim|nanum|unbatang|ipa(ex)?g|takao|vlgothic|pingfang|hiragino|stheiti|heiti|"
-    r"songti|applegothic|applesdgothic|arialuni|arial unicode|unifont|notosans|lxgw|sarasa",
+    r"songti|applegothic|applesdgothic|arialuni|arial unicode|unifont|notosans|lxgw|sarasa|"
+    r"nirmala|mangal|devanagari|kohinoor|tahoma|leelaw|thonburi|seguiemj|symbola|notoemoji",
     re.IGNORECASE,
 )
 

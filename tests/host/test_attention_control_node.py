@@ -101,7 +101,7 @@ def test_a_word_that_is_new_in_part(control, clip, pack):
     old, new = read(clip, "hippopotamus"), read(clip, "hippopotamuses")
     assert set(old.ids[1:4]) & set(new.ids[1:5]) and len(new.content) > 1
     report = control("a hippopotamus", "a big hippopotamuses")[2]
-    assert "words: new, with their own maps: big; new in part: hippopotamuses; the other 1 stay\n" in report
+    assert "words: new, with their own maps: big; new in part: hippopotamuses; the other one stays\n" in report
 
 
 def test_equal_prompts(control):
@@ -132,6 +132,33 @@ def test_words_are_what_stands_between_spaces(source, target, pairs, control):
     replaced = next(i for i, word in enumerate(target.split()) if word == pairs.split(" → ")[1])
     marked = found.blend.target.nonzero().flatten().tolist()
     assert marked and marked == found.target.tokens_of(replaced)[: len(marked)]
+
+
+@pytest.mark.parametrize(
+    "source, target, entries, own",
+    [
+        ("car,bus", "pink-car,bus", {(1, 1): 1 / 3, (1, 2): 1 / 3, (1, 3): 1 / 3, (2, 4): 1, (3, 5): 1}, []),
+        ("pink-car,bus", "car,bus", {(1, 1): 1, (2, 1): 1, (3, 1): 1, (4, 2): 1, (5, 3): 1}, []),
+        ("bus", "bus.", {(1, 1): 1}, [2]),
+        ("bus.", "bus", {(1, 1): 1, (2, 1): 1}, []),
+        ("man", "Spider-Man", {(1, 1): 1 / 3, (1, 2): 1 / 3, (1, 3): 1 / 3}, []),
+        ("suit,", "T-shirt,", {(1, 1): 1 / 3, (1, 2): 1 / 3, (1, 3): 1 / 3, (2, 4): 1}, []),
+    ],
+)
+def test_a_replaced_word_is_spread_over_what_replaces_it(source, target, entries, own, control):
+    """Not over the comma and the next word behind it."""
+    found, *_ = control(source, target)
+    expected = np.zeros((LENGTH, LENGTH))
+    for place, value in entries.items():
+        expected[place] = value
+    words = max(i for i, _ in entries) + 1
+    np.testing.assert_allclose(found.tokens.matrix.numpy()[1:words], expected[1:words], rtol=1e-6)
+    assert [i for i, one in enumerate(found.tokens.shared) if not one] == own
+
+
+def test_words_without_spaces_are_refined(control):
+    *_, report = control("一辆红色的汽车", "一辆蓝色的拖拉机")
+    assert report.startswith("mode: refine, because some words are not separated by spaces\n")
 
 
 def test_equal_counts_with_shifted_words_are_refined(control):
@@ -186,6 +213,8 @@ def test_an_embedding_that_the_user_does_not_have_is_left_out(control):
     """As the host leaves it out of the prompt itself."""
     found, *_ = control(target="embedding:none a red circle on a striped blue background")
     assert found.target.texts == tuple("a red circle on a striped blue background".split())
+    found, *_ = control("embedding:none, a man in a T-shirt", "embedding:none, a man in a sweater")
+    assert found.source.texts == (",", "a", "man", "in", "a", "T-shirt")
 
 
 def test_conditionings(control, encode, pack):

@@ -65,6 +65,25 @@ def test_every_option_changes_the_target_alone(tuned, inversion, control, edit, 
     torch.testing.assert_close(found.source, plain(tuned, inversion, SOURCE, 1.0), rtol=0, atol=1e-5)
 
 
+def test_what_shapes_only_the_edit_leaves_the_source_alone(pack, tuned, inversion, control, encode, edit):
+    """A LoRA hooked to positive."""
+    import comfy.hooks
+
+    weights = tuned.model.state_dict()
+    name = next(name for name in weights if name.endswith("attn2.to_v.weight"))
+    patch = {name: ("diff", (torch.ones_like(weights[name]),))}
+    found = control()
+    hook = comfy.hooks.WeightHook(1.0, 0.0)
+    hook.weights, hook.weights_clip, hook.need_weight_init = patch, None, False
+    group = comfy.hooks.HookGroup()
+    group.add(hook)
+    hooked = comfy.hooks.set_hooks_for_conditioning(found.target_conditioning, group)
+    guided = tuned, inversion.noise, inversion, found, hooked, encode(""), 5.0
+    result, without = pack("host.controlled_sampling").sample_controlled(*guided), edit(tuned, inversion, found)
+    torch.testing.assert_close(result.source, without.source, rtol=0, atol=1e-5)
+    assert (result.target - without.target).abs().max() > 1e-2
+
+
 def test_the_order_and_number_of_chunks_do_not_matter(pack, tuned, inversion, control, edit):
     import comfy.samplers
 

@@ -123,6 +123,7 @@ def test_labels(draw):
     assert torch.equal(long, draw(maps, ["donaudampfschifffahrt", "a"]))
     assert not torch.equal(long, draw(maps, ["donau", "a"]))
     draw(maps, [r"$\frac$", "$"])
+    assert draw(maps, ["$$$$", "a"]).shape == draw(maps, ["aaaa", "a"]).shape  # drawn as they are
 
 
 def test_what_cannot_be_drawn_is_refused(draw):

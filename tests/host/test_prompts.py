@@ -119,7 +119,7 @@ def test_a_long_prompt_fills_several_windows(clip, read):
     """Windows of 75 tokens between start and end, so the second word goes on in the second window."""
     prompt = read(clip, "hippopotamus " * 26)
     assert len(prompt) == 154 and prompt.texts == ("hippopotamus",) * 26
-    assert prompt.special[:4] == [0, 76, 77, 81]
+    assert prompt.windows == [[0, 76], [77, *range(81, 154)]]
     assert prompt.tokens_of(24) == [73, 74, 75] and prompt.tokens_of(25) == [78, 79, 80]
     assert [prompt.ids[i] for i in (0, 76, 77, 81)] == [START, END, START, END]
 
@@ -200,6 +200,25 @@ def test_embeddings_are_told_apart_by_content(sd1, read):
 def test_an_embedding_that_does_not_exist_is_left_out(sd1, read):
     """As the host does, which warns."""
     assert read(sd1, "a embedding:none red").texts == read(sd1, "a red").texts
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a embedding: cat", '^A prompt has "embedding:" without a name: write one behind it, or leave it out.$'),
+        ("a \ud800 cat", r"^The prompt 'a \\ud800 cat' has half of a character: delete it and type it again.$"),
+    ],
+)
+def test_texts_that_the_host_cannot_read(text, message, sd1, read):
+    with pytest.raises(ValueError, match=message):
+        read(sd1, text)
+
+
+def test_a_weight_that_is_not_a_number(sd1, prompts):
+    with pytest.raises(
+        ValueError, match=r"^clip gave NaN or infinite values for the prompt 'a \(cat:nan\)': check its"
+    ):
+        prompts.encode(sd1, "a (cat:nan)")
 
 
 def test_an_embedding_of_another_model_is_refused(sd1, read):

@@ -9,19 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ei2.token_alignment import (
-    MOST_TOKENS,
-    NO_WORD,
-    Prompt,
-    align,
-    few,
-    find_word,
-    refine_map,
-    replace_map,
-    reweight_factors,
-    token_map,
-    word_tokens,
-)
+from ei2.prompt import NO_WORD, Prompt, few, find_word, reweight_factors, word_tokens
+from ei2.token_alignment import MOST_TOKENS, align, refine_map, replace_map, token_map
 from ei2.word_lists import listed_words, parse_reweight
 
 START, END = 1000, 1001
@@ -104,6 +93,15 @@ def test_deletion():
     np.testing.assert_array_equal(tokens.matrix.numpy(), expected)
     assert tokens.shared.tolist() == [1] * 10
     assert tokens.matrix[2].sum() == 0  # nothing takes the map of "red"
+
+
+def test_start_end_and_padding_belong_to_their_window():
+    """The text encoder moves a phrase to the next window whole, so a window may end early."""
+    early = Prompt((START, 1, END, END, END, START, 2, 3, 4, END), (-1, 0, -1, -1, -1, -1, 1, 2, 3, -1), ("a",) * 4)
+    late = Prompt((START, 1, 5, 6, END, START, 2, END, END, END), (-1, 0, 1, 2, -1, -1, 3, -1, -1, -1), ("a",) * 4)
+    assert early.windows == [[0, 2, 3, 4], [5, 9]] and late.windows == [[0, 4], [5, 7, 8, 9]]
+    expected = matrix({(0, 0): 1, (2, 4): 1, (3, 4): 1, (4, 4): 1, (5, 5): 1, (9, 7): 1, (1, 1): 1, (6, 6): 1})
+    np.testing.assert_array_equal(refine_map(early, late).matrix.numpy(), expected)
 
 
 def test_refined_exchange_keeps_the_new_words_own_map():
@@ -210,6 +208,9 @@ def test_missing_words_are_named_with_those_that_are_there():
     message = "'dog' is not in the source prompt, whose words are: a, hippopotamus, ','."
     with pytest.raises(ValueError, match=message):
         find_word(prompt("a hippo|potamus ,"), prompt("dog"), "source")
+    message = "'motor' is not in .*a, motorbike. It is only a part of motorbike: name that, or put spaces around it"
+    with pytest.raises(ValueError, match=message):
+        find_word(prompt("a motor|bike"), prompt("motor"), "source")
 
 
 def test_reweighting():
@@ -229,6 +230,7 @@ def test_reweighting():
         ("red: 2,\ncircle: 0.5;", [("red", 2.0), ("circle", 0.5)]),
         ("a, b: 2", [("a, b", 2.0)]),  # a comma may belong to the words
         ("9:16 video: 1e-1", [("9:16 video", 0.1)]),
+        ("(red:1.5), (a cat:2)", [("red", 1.5), ("a cat", 2.0)]),  # as in a prompt
         ("", []),
     ],
 )
@@ -250,6 +252,19 @@ def test_too_many_words_at_once():
 def test_two_factors_on_one_word(words):
     with pytest.raises(ValueError, match=f"'{words[1]}' has two factors in reweight: keep one of the lines"):
         reweight_factors(prompt("a red circle"), [(prompt(word), 2.0) for word in words])
+
+
+def test_a_phrase_may_overlap_itself():
+    factors = reweight_factors(prompt("a very very very old man"), [(prompt("very very"), 2.0)])
+    assert factors.tolist() == [1, 1, 2, 2, 2, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("factor", ["1e40", "-101", "1000"])
+def test_absurd_factors(factor):
+    with pytest.raises(
+        ValueError, match=f"^Line 1 of reweight has the factor {factor}: use one between -100 and 100.$"
+    ):
+        parse_reweight(f"red: {factor}")
 
 
 @pytest.mark.parametrize("line", ["red", "red:", ": 2", "red: two", "red: nan", "red: inf", "2"])
