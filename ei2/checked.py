@@ -19,6 +19,7 @@ WORDS = {
     list: "a list",
     dict: "a record",
 }
+REAL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST = 1_000_000  # numbers in a list; no tuning has that many steps
 MOST_TEXT = 1000  # characters of a name
 
@@ -65,7 +66,7 @@ def tensor(tensors: dict[str, torch.Tensor], name: str, dims: int | None = None)
     if name not in tensors:
         raise Damaged(f"it lacks {name[:80]!r}")
     result = tensors[name]
-    if not result.is_floating_point():
+    if result.dtype not in REAL:
         raise Damaged(f"{name[:80]!r} holds {result.dtype} instead of real numbers")
     if dims is not None and result.ndim != dims:
         raise Damaged(f"{name[:80]!r} has the shape {list(result.shape)[:8]}")

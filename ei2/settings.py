@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from .user_text import check_choice
+from .user_text import check_choice, short
 
 SPATIAL = ("ffam", "sca", "first_frame", "dense", "dense_sca", "none")
 COARSE_POOL = ("average", "stride")
@@ -14,6 +14,7 @@ NORMALIZATION = ("bounded", "strict", "off")
 NORMALIZATION_SCOPE = ("qkvo", "vo")
 POSITION = ("after_feed_forward", "after_spatial")
 GROUP_NORM = ("frame", "video")
+COARSEST = 8  # factor of FFAM's coarse tokens
 
 CHOICES = {
     "spatial": SPATIAL,
@@ -60,8 +61,8 @@ class InflationSettings:
     def __post_init__(self):
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
-        if self.coarse_factor < 1:
-            raise ValueError(f"coarse_factor is {self.coarse_factor}: it must be 1 or more.")
+        if not 1 <= self.coarse_factor <= COARSEST:
+            raise ValueError(f"coarse_factor is {short(self.coarse_factor)}: it must be from 1 to {COARSEST}.")
         for name, other, values in NEEDS:
             value, default = getattr(self, name), getattr(type(self), name)
             if value != default and getattr(self, other) not in values:

@@ -66,9 +66,11 @@ class Run:
             )
         if not _close(snapshot.prompt, self.prompt):
             raise ValueError(f"The snapshot {name} was made with a different source prompt: {remedy}")
-        warning = check_base(snapshot.base, self.base, f"snapshot {name}")
-        if warning:
-            raise ValueError(warning)
+        if check_base(snapshot.base, self.base, f"snapshot {name}"):
+            raise ValueError(
+                f"The snapshot {name} was made on another checkpoint, or with other LoRAs or patches: load the same "
+                "ones, or set resume_from to none to start again."
+            )
         if snapshot.earlier != self.earlier:
             raise ValueError(f"The snapshot {name} was made on a model with different earlier training: {remedy}")
         if snapshot.attached not in (None, self.attached):
@@ -150,6 +152,8 @@ def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
         moments = [{} for _ in range(parameters)]
         for name, moment in tensor_file.part(tensors, "moment.").items():
             i, _, rest = name.partition(".")
+            if not i.isdecimal() or int(i) >= parameters:
+                raise Damaged(f"it holds {f'moment.{name}'[:40]!r}, which is unknown")
             moments[int(i)][rest] = moment
         known = 3 + prompts + len(weights) + sum(map(len, moments))
         if known != len(tensors):

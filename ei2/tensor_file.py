@@ -97,7 +97,7 @@ def making_sense(path: Path) -> Iterator[None]:
         yield
     except BadFile:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
         raise BadFile(
             f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it again."
         ) from error
@@ -121,6 +121,10 @@ def _opened(path: Path, kind: str) -> Iterator[tuple]:
     except (SafetensorError, OSError) as error:
         if not _is_unicode(path):
             raise BadFile(f"{name} cannot be read, since its name or folder is not in Unicode: rename it.") from error
+        if path.is_file() and not os.access(path, os.R_OK):
+            raise BadFile(
+                f"{name} cannot be read: ComfyUI has no permission. Change the file's permissions."
+            ) from error
         raise BadFile(
             f"{name} cannot be read ({_reason(error)}): it is broken, cut off or not a safetensors file."
         ) from error
@@ -137,18 +141,31 @@ def _without_values(file, name: str) -> torch.Tensor:
 def _written(path: Path, kind: str, tensors: dict, record: dict, extra: dict | None) -> Iterator[Path]:
     """The complete file under a unique temporary name, ready to be moved into place."""
     record = {"format": FORMAT, "version": VERSION, **record}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     texts = {kind: json.dumps(record), **(extra or {})}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing_folder(path.parent) as folder:
             file = folder / "file"
             save_file(plain, file, texts)
+            (folder / "usual").touch()
+            file.chmod((folder / "usual").stat().st_mode)  # safetensors lets nobody else read it
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
             yield file
     except (SafetensorError, OSError) as error:
         raise NotWritten(f"{printable_name(path.name)} cannot be written: {why_not_written(error)}") from error
+
+
+def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of which no two share memory, which safetensors refuses."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        if memory in seen:
+            tensors[name] = tensor.clone()
+        seen.add(memory)
+    return tensors
 
 
 def _move_to_new(file: Path, path: Path) -> None:
@@ -195,6 +212,8 @@ def _reason(error: Exception) -> str:
         return "its record is not JSON"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if "int_max_str_digits" in str(error):
+        return "it holds a number of thousands of digits"
     return printable_name(error)[:300].rstrip(".")
 
 

@@ -30,7 +30,7 @@ EXTENSION = ".safetensors"
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')  # characters not allowed in names on Windows
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)  # names reserved there
 MOST_BYTES = 160  # of a name: file systems allow 255, and a number, an extension and a temporary suffix are added
-MOST_LETTERS = 200  # of an absolute path on Windows, which allows 260
+MOST_LETTERS = 200 if os.name == "nt" else 900  # of an absolute path; Windows allows 260, macOS 1024
 folder_paths.add_model_folder_path(TUNES, os.path.join(folder_paths.models_dir, TUNES))
 
 
@@ -48,6 +48,7 @@ def resolve_input(name: str) -> Path:
 
     Raises ValueError for an empty name, a path outside the folder, and a missing file.
     """
+    _check_name(name)
     if not name:
         raise ValueError("No video is chosen: upload one, or put a file into ComfyUI's input folder and choose it.")
     relative, folder = folder_paths.annotated_filepath(name)
@@ -76,6 +77,7 @@ def list_snapshots() -> list[str]:
 
 def resolve_tune(name: str) -> Path:
     """The file of a name from `list_tunes`. Raises `ValueError` if there is none."""
+    _check_name(name)
     if not name:
         raise ValueError('No tune is chosen: save one with "EI2 Save Tune" first, then choose it.')
     path = folder_paths.get_full_path(TUNES, name) if name.endswith(EXTENSION) else None
@@ -88,12 +90,18 @@ def resolve_tune(name: str) -> Path:
 
 def resolve_snapshot(name: str) -> Path:
     """The file of a name from `list_snapshots`. Raises `ValueError` if there is none."""
+    _check_name(name)
     path = folder_paths.get_full_path(TUNES, os.path.join(SNAPSHOTS, name)) if name.endswith(EXTENSION) else None
     if path is None:
         raise ValueError(
             f"There is no snapshot {short(name)} in models/{TUNES}/{SNAPSHOTS}: choose another, or none to start again."
         )
     return Path(path)
+
+
+def _check_name(name) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"{short(name)} is not the name of a file: choose one from the list.")
 
 
 def snapshot_path(name: str) -> Path:
@@ -112,7 +120,7 @@ def check_prefix(prefix: str) -> None:
     if not path.is_relative_to(root) or path == root:
         raise ValueError(f"{short(prefix)} points outside models/{TUNES}: use a plain name, with / for subfolders.")
     parts = path.relative_to(root).parts
-    if parts[0] == SNAPSHOTS:
+    if parts[0].lower() == SNAPSHOTS:
         raise ValueError(f"The subfolder {SNAPSHOTS} is for the snapshots of tunings: choose another name.")
     for part in parts:
         if RESERVED.fullmatch(part) or part[-1] in ". ":
@@ -120,17 +128,16 @@ def check_prefix(prefix: str) -> None:
             raise ValueError(f"{short(part)} is not a valid file name on Windows: choose another, such as {better}.")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_BYTES:
             raise ValueError(f"'{part[:20]}…' is {len(part)} characters long, too long for a file's name: shorten it.")
-    if os.name == "nt" and len(str(path)) > MOST_LETTERS:
-        raise ValueError(
-            f"The path {short(str(path))} is {len(str(path))} characters long, too long for Windows: shorten it."
-        )
+    if len(str(path)) > MOST_LETTERS:
+        raise ValueError(f"The path {short(str(path))} is {len(str(path))} characters long, too long: shorten it.")
     check_writable(path.parent)
 
 
 def check_writable(folder: Path) -> None:
     """Raises `ValueError` if no file can be created in a folder, which need not exist yet. Called before the work, not
     when there is something to save."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    # lexists: `Path.exists` raises where a folder may not be entered, and does not see broken links
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file, but a folder is needed: choose another name, or move it away.")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -141,18 +148,21 @@ def check_writable(folder: Path) -> None:
 
 
 def new_tune_paths(prefix: str) -> Iterator[Path]:
-    """Candidate paths, to be tried in order; the first one does not exist yet. Names are the prefix and a number, as in
-    the host's own nodes, and %date% and similar are replaced as there. Raises like `check_prefix`, and `NotWritten` if
-    the folder cannot be created."""
+    """Candidate paths, to be tried in order; the first one does not exist yet, and none has the name of a tune in
+    another of the user's folders, which it would hide. Names are the prefix and a number, as in the host's own nodes,
+    and %date% and similar are replaced as there. Raises like `check_prefix`, and `NotWritten` if the folder cannot be
+    created."""
     check_prefix(prefix)
-    root = folder_paths.get_folder_paths(TUNES)[0]
+    root, *others = folder_paths.get_folder_paths(TUNES)
     try:
         folder, name, first, _, _ = folder_paths.get_save_image_path(prefix, root)
     except OSError as error:
         raise NotWritten(
             f"The folder for '{prefix}' cannot be made in models/{TUNES}: {why_not_written(error)}"
         ) from error
-    return (Path(folder) / f"{name}_{number:05}_{EXTENSION}" for number in itertools.count(first))
+    paths = (Path(folder) / f"{name}_{number:05}_{EXTENSION}" for number in itertools.count(first))
+    hides = lambda path: any((other / path.relative_to(root)).exists() for other in map(Path, others))
+    return itertools.filterfalse(hides, paths)
 
 
 def short_path(path: Path) -> str:

@@ -19,6 +19,7 @@ UNET = "diffusion_model."
 VALUES_OF_BASE = 4  # values per weight that identify a model
 VALUES_OF_INVERTED = 64  # the same for an inversion's key; patches on the base model count in full
 COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches included in the key
+NOTES = ("lora_metadata",)  # attachments that change nothing: newer hosts keep what a LoRA's file says of itself
 HANDLER, HANDLERS_WRAPPERS = "context_handler", "ContextWindows_"  # of the host's context windows
 
 
@@ -111,7 +112,9 @@ def attachments(model, options: list[dict]) -> str:
     and what other nodes attach to it. Objects count by their class, a ControlNet also by its strength and range: the
     same hints, found by another model or on another machine, differ in their last digits."""
     steering = [{key: value for key, value in one.items() if key != "pooled_output"} for one in options]
-    return digest([steering, _hung_on_by_others(model)], foreign=_described)
+    # only another node's, so that snapshots of earlier versions still fit
+    schedule = [sigma_schedule(model)] if "model_sampling" in model.object_patches else []
+    return digest([steering, _hung_on_by_others(model), *schedule], foreign=_described)
 
 
 def _described(value) -> list | str:
@@ -139,7 +142,7 @@ def _hung_on_by_others(model) -> dict:
         "wrappers": [_of_others(found) for found in model.wrappers.values()],
         "callbacks": [_of_others(found) for found in model.callbacks.values()],
         "injections": model.injections,
-        "attachments": model.attachments,
+        "attachments": {key: value for key, value in model.attachments.items() if key not in NOTES},
         "additional models": _of_others(model.additional_models),
         "hooks": model.hook_patches,
         "weight wrappers": model.weight_wrapper_patches,

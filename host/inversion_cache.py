@@ -89,7 +89,7 @@ def clear() -> Usage:
 def _load(key: str, source, steps: int) -> Inversion | None:
     """None for a file that is missing, damaged or does not fit: it is then computed and written again."""
     path = _path(key)
-    if not path.exists():
+    if not os.path.exists(path):  # `Path.exists` raises where the folder may not be entered
         return None
     try:
         tensors, record, _ = tensor_file.read(path, KIND)
@@ -127,8 +127,7 @@ def _check(tensors: dict[str, torch.Tensor], values: dict, source: torch.Tensor,
 
 
 def _store(key: str, inversion: Inversion, most: float) -> bool:
-    """Writes it, then makes room for it. Returns whether it is kept; one larger than `most` bytes is not written, and
-    drives out no other."""
+    """Writes it, then makes room for it. Returns whether it is kept: one larger than `most` bytes is not."""
     tensors, values = {}, {}
     for field in fields(inversion):
         value = getattr(inversion, field.name)
@@ -141,9 +140,9 @@ def _store(key: str, inversion: Inversion, most: float) -> bool:
     for _, length, path in sorted(_entries()):
         if size <= most:
             break
-        if _delete(path):
+        if path != _path(key) and _delete(path):  # others may be dated in the future
             size -= length
-    return _path(key).exists()
+    return True
 
 
 def _delete(path: Path) -> bool:
@@ -160,11 +159,11 @@ def _path(key: str) -> Path:
 
 def _entries() -> list[tuple[int, int, Path]]:
     """The time of last use (ns), size (bytes) and path of each inversion."""
-    entries = []
-    for path in inversions_folder().glob("*.safetensors"):
-        try:
-            status = path.stat()
-        except OSError:  # another server deleted it just now
-            continue
-        entries.append((status.st_mtime_ns, status.st_size, path))
+    entries, folder = [], inversions_folder()
+    with suppress(OSError):  # there is no folder, or it may not be entered
+        for path in map(folder.joinpath, os.listdir(folder)):
+            with suppress(OSError):  # another server deleted it just now
+                status = path.stat()
+                if path.suffix == ".safetensors":
+                    entries.append((status.st_mtime_ns, status.st_size, path))
     return entries

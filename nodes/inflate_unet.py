@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..ei2.settings import CHOICES, PRESETS, InflationSettings
+from ..ei2.settings import CHOICES, COARSEST, PRESETS, InflationSettings
 from ..ei2.user_text import short
 from ..host.inflation import inflate
 from ..host.newer import searchable
@@ -94,7 +94,7 @@ class InflateUNetAdvanced(io.ComfyNode):
             "coarse_factor",
             default=InflationSettings.coarse_factor,
             min=1,
-            max=8,
+            max=COARSEST,
             tooltip="Only with spatial ffam; otherwise leave it at 2. Other frames are downsampled by this factor: 1 "
             "sees them in full (slow), 4 is faster and less precise.",
         )

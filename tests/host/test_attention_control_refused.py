@@ -76,7 +76,8 @@ def test_what_is_refused_at_once(changes, message, node):
         ),
         (
             {"target_prompt": "a red circle, " * 30},
-            "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or lengthen the other.",
+            "The source prompt fills 77 tokens and the target prompt 154: shorten the longer one, or lengthen the "
+            "other.",
         ),
         (
             {"reweight": "square: 2"},

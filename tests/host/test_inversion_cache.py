@@ -8,6 +8,8 @@ import time
 import folder_paths
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 pytestmark = [pytest.mark.host, pytest.mark.usefixtures("inference_mode")]
 
@@ -169,7 +171,10 @@ def test_a_broken_file_is_computed_anew(model, inflate, invert, random_clip, cac
     inflated = inflate(model)
     first, _, _ = invert(inflated, random_clip())
     (path,) = cache.inversions_folder().iterdir()
-    for content in (path.read_bytes()[:-8], b"", b"not a file"):
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        eighths = save({**tensors, "noise": tensors["noise"].to(torch.float8_e4m3fn)}, file.metadata())
+    for content in (path.read_bytes()[:-8], b"", b"not a file", eighths):
         path.write_bytes(content)
         again, told, calls = invert(inflated, random_clip())
         assert told.startswith(KEPT) and calls == 3 and torch.equal(first[0].noise, again[0].noise)
@@ -217,6 +222,25 @@ def test_the_size_of_the_key_is_no_matter_of_the_models(pack, model):
     weights = identity.unpatched_weights(model)
     sample = identity.weight_sample(weights, identity.VALUES_OF_INVERTED)
     assert sample.numel() == 64 * len(weights) < 0.01 * sum(weight.numel() for weight in weights.values())
+
+
+def test_the_newest_one_stays(model, inflate, invert, random_clip, cache, monkeypatch):
+    """Others may be dated in the future, by a clock that was wrong."""
+    inflated = inflate(model)
+    invert(inflated, random_clip())
+    (path,) = cache.inversions_folder().iterdir()
+    os.utime(path, (2**33, 2**33))
+    monkeypatch.setenv(cache.LIMIT_VARIABLE, str(cache.usage().size * 1.5 / 1e6))
+    assert invert(inflated, random_clip(seed=1))[1].startswith(KEPT)
+    assert cache.usage().entries == 1 and not path.exists()
+
+
+def test_what_a_loras_file_says_of_itself_is_no_matter(pack, model, inflate):
+    """Newer hosts attach it to the model."""
+    identity, noted = pack("host.identity"), inflate(model)
+    plain = identity.inversion_key(noted, {}), identity.attachments(noted, [])
+    noted.set_attachments("lora_metadata", {"ss_network_dim": "2"})
+    assert (identity.inversion_key(noted, {}), identity.attachments(noted, [])) == plain
 
 
 def test_one_too_large_drives_out_no_other(model, inflate, invert, random_clip, cache, monkeypatch):

@@ -77,6 +77,18 @@ def test_the_list_shows_it_and_numbers_go_on(saved, pack, folder, learned):
     assert saved in options
 
 
+def test_no_tune_of_another_folder_is_hidden(saved, pack, folder, learned):
+    """The user adds a folder in front of the one with the older tunes."""
+    first = folder.parent / "first"
+    folder_paths.add_model_folder_path(pack("host.folders").TUNES, str(first), is_default=True)
+    try:
+        output = pack("nodes.save_tune").SaveTune.execute(learned[1], "clips/jeep")
+        assert "clips/jeep_00002_.safetensors" in output.ui["text"][0]
+        assert [path.name for path in first.rglob("*.safetensors")] == ["jeep_00002_.safetensors"]
+    finally:
+        folder_paths.folder_names_and_paths[pack("host.folders").TUNES][0].remove(str(first))
+
+
 def test_strengths_go_from_the_untuned_to_the_tuned_model(saved, pack, learned, model, inflate, evaluate, source):
     tuned, _, clip = learned
     tune = load(pack, saved)[0]
@@ -169,7 +181,8 @@ def test_weights_that_the_host_has_not_loaded_are_no_reason_to_fail(pack, model)
 
 def test_wrong_names_and_files_are_refused(pack, folder, learned):
     save, node = pack("nodes.save_tune").SaveTune, pack("nodes.load_tune").LoadTune
-    for name in ("", "  ", "a/", "..", "../a", "a/../../b", "/etc/a", 'a"b', "a:b", "a\nb", "snapshots/a"):
+    wrong = ("", "  ", "a/", "..", "../a", "a/../../b", "/etc/a", 'a"b', "a:b", "a\nb", "snapshots/a", "Snapshots/a")
+    for name in (*wrong, "a/" * 3000 + "x"):
         assert isinstance(save.validate_inputs(name), str), name
         with pytest.raises(ValueError):
             save.execute(learned[1], name)
@@ -179,6 +192,10 @@ def test_wrong_names_and_files_are_refused(pack, folder, learned):
     folder.mkdir()
     outside = folder.parent / "outside.safetensors"
     save_file({"a": torch.zeros(1)}, outside)
+    (folder / "nowhere").symlink_to(folder / "gone")
+    assert "nowhere is a file, but a folder is needed" in save.validate_inputs("nowhere/a")
+    for name in (5, ["a"]):
+        assert "is not the name of a file: choose one from the list" in node.validate_inputs(name)
     for name in ("missing.safetensors", "../outside.safetensors", str(outside), "a.ckpt"):
         assert "There is no tune" in node.validate_inputs(name)
     save_file({"a": torch.zeros(1)}, folder / "lora.safetensors")

@@ -213,7 +213,7 @@ def test_other_runs_are_refused(pack, model, inflate, tune, node, bar, folder, r
     lora = inflated.clone()
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_k.weight"
     lora.add_patches({key: ("diff", (torch.ones(256, 256),))}, 0.1)
-    refused("without LoRA or patches", lora, clip)
+    refused("with other LoRAs or patches: load the same ones", lora, clip)
     assert not bar.seen  # nothing began
     validate = pack("nodes.one_shot_tune").OneShotTune.validate_inputs
     assert validate() is True is validate(None) and validate(file.name) is True
@@ -226,6 +226,13 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_tuning(model, inflat
     folder.write_text("a file in the folder's place")
     tune, told = node(inflate(model), random_clip(), steps=2, snapshot_every=1)
     assert len(tune.losses) == 2 and "no snapshot at step 2, tuning continues: " in told
+
+
+def test_a_prompt_whose_parts_have_the_same_text(model, inflate, node, folder, random_clip, source):
+    (text, options), *_ = source
+    halves = [[text, {**options, "start_percent": a, "end_percent": b}] for a, b in ((0.0, 0.5), (0.5, 1.0))]
+    _, told = node(inflate(model), random_clip(), steps=1, positive=halves, snapshot_every=1)
+    assert "snapshot at step 1: " in told and len(list(folder.iterdir())) == 1
 
 
 def test_what_else_steers_the_model_is_part_of_the_run(pack, model, inflate, source, random_clip):
@@ -243,5 +250,9 @@ def test_what_else_steers_the_model_is_part_of_the_run(pack, model, inflate, sou
         assert other.name != plain.name
         with pytest.raises(ValueError, match="other options on the source prompt.*or with other nodes on the model"):
             plain.check(other, "s")
+    zsnr = inflated.clone()
+    schedule = zsnr.get_model_object("model_sampling")
+    zsnr.add_object_patch("model_sampling", type(schedule)(model.model.model_config, zsnr=True))
+    assert describe(zsnr, random_clip(), source, settings).name != plain.name
     pooled = describe(inflated, random_clip(), with_options(pooled_output=torch.zeros(1, 8)), settings)
     assert pooled.name == plain.name  # the text itself counts

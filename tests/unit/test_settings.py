@@ -29,9 +29,10 @@ def test_every_choice_is_accepted(name, value):
     assert InflationSettings(**{name: value}).to_dict()[name] == value
 
 
-def test_a_coarse_factor_below_one_is_refused():
-    with pytest.raises(ValueError, match="coarse_factor is 0: it must be 1 or more"):
-        InflationSettings(coarse_factor=0)
+@pytest.mark.parametrize("factor", [0, 9, 10**18])
+def test_a_coarse_factor_out_of_range_is_refused(factor):
+    with pytest.raises(ValueError, match=f"coarse_factor is {factor}: it must be from 1 to 8."):
+        InflationSettings(coarse_factor=factor)
 
 
 def test_what_the_rivals_change():

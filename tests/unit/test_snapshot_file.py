@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ei2.model_identity import ModelIdentity
 from ei2.settings import PRESETS
@@ -101,14 +103,27 @@ def test_rounding_is_no_other_run():
         (other(prompt=[RUN.prompt[1], RUN.prompt[0]]), "a different source prompt"),
         (other(prompt=RUN.prompt[:1]), "a different source prompt"),
         (other(base=dataclasses.replace(RUN.base, family="0", name="SDXL")), "on SDXL, but this model is SD15"),
-        (other(base=dataclasses.replace(RUN.base, sample=random(20, seed=2))), "another checkpoint of the same family"),
-        (other(base=dataclasses.replace(RUN.base, patches="p")), "with other LoRAs or patches"),
+        (other(base=dataclasses.replace(RUN.base, sample=random(20, seed=2))), "another checkpoint, .*: load the same"),
+        (other(base=dataclasses.replace(RUN.base, patches="p")), "with other LoRAs or patches: load the same"),
         (other(earlier="e"), "with different earlier training"),
     ],
 )
 def test_another_run_is_refused_naming_both(snapshot, words):
     with pytest.raises(ValueError, match=f"snapshot x was .*{words}"):
         RUN.check(snapshot, "x")
+
+
+@pytest.mark.parametrize("name", ["x", "1", "-1", "²"])
+def test_a_moment_of_no_weight(tmp_path, name):
+    state = TrainingState([0.1], [{"step": torch.tensor(1.0)}], torch.Generator().get_state(), {})
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, RUN, state)
+    with safe_open(path, "pt") as file:
+        tensors, texts = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+    tensors[f"moment.{name}.step"] = tensors.pop("moment.0.step")
+    save_file(tensors, path, texts)
+    with pytest.raises(BadFile, match=f"a.safetensors is damaged .*it holds 'moment.{name}.step', which is unknown"):
+        load_snapshot(path)
 
 
 def test_a_tune_is_no_snapshot(tmp_path):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from ei2 import VERSION
 from ei2.model_identity import ModelIdentity, check_base
 from ei2.settings import PRESETS
-from ei2.tensor_file import BadFile
+from ei2.tensor_file import BadFile, read, write
 from ei2.tune_file import COVERS, KIND, TuneResult, check_tune, load_tune, save_tune
 from ei2.tuning import TuneSettings
 
@@ -84,6 +84,21 @@ def test_the_hosts_model_browser_finds_the_picture(tmp_path):
     header = path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")]
     (content,) = json.loads(json.loads(header)["__metadata__"][COVERS])
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (6, 4)
+
+
+def test_others_may_read_it_if_they_may_read_new_files(tmp_path):
+    """safetensors itself makes files for their owner alone."""
+    save_tune(tmp_path / "a.safetensors", a_tune())
+    (tmp_path / "new").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_tensors_that_share_memory_are_written(tmp_path):
+    """safetensors itself refuses them."""
+    one, path = torch.arange(6.0), tmp_path / "a.safetensors"
+    write(path, "test", {"a": one, "b": one, "c": one[2:4], "d": one.reshape(2, 3)}, {})
+    tensors, *_ = read(path, "test")
+    assert torch.equal(tensors["b"], one) and tensors["c"].tolist() == [2, 3] and tensors["d"].shape == (2, 3)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
