@@ -63,6 +63,8 @@ def _checked(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.
     if mask.ndim != 3 or len(mask) not in (1, frames):
         count = len(mask) if mask.ndim == 3 else f"a batch of shape {list(mask.shape)} instead of 1 or {frames}"
         raise ValueError(f"There are {frames} frames, but the mask has {count}: give one mask, or one per frame.")
+    if not mask.numel():
+        raise ValueError("The mask has no pixels: make it again.")
     tall, wide = mask.shape[1:]
     # the same aspect ratio, except for rounding sizes to multiples of 8
     if abs(wide / width - tall / height) > 0.05 * max(wide / width, tall / height):

@@ -197,9 +197,12 @@ def image_embeddings(
     cropped to a centred square, as in CLIP's training.
 
     `on_frames` is called with the number of pictures done since its last call; it may raise to cancel. Raises
-    `ValueError` for a vision model without one embedding per picture (SigLIP) and for embeddings that are not finite.
+    `ValueError` for a vision model without one embedding per picture (SigLIP) or without its projection, and for
+    embeddings that are not finite.
     """
-    vectors = []
+    vectors, projection = [], getattr(clip_vision.model, "visual_projection", None)
+    if isinstance(projection, torch.nn.Module):
+        _check_projection(projection.weight, "clip_vision", "visual_projection")
     for chunk in images.split(CHUNK):
         vectors.append(clip_vision.encode_image(chunk)["image_embeds"].float().cpu())
         if vectors[-1].ndim != 2:
@@ -221,6 +224,7 @@ def text_embedding(clip, prompt: str, width: int) -> torch.Tensor:
     one is requested from the encoder. Raises `ValueError` if no text encoder has that space, and if the projection was
     not in its file (Stable Diffusion 1.5 checkpoints have none).
     """
+    _check_text(prompt)
     parts = _encoders(clip)
     if not parts:
         raise ValueError(f"clip holds no CLIP text model, which text alignment needs. {BOTH_HALVES}")
@@ -234,7 +238,7 @@ def text_embedding(clip, prompt: str, width: int) -> torch.Tensor:
         )
     encoder = parts[name]
     clip.load_model()
-    _check_projection(encoder.transformer.text_projection.weight)
+    _check_projection(encoder.transformer.text_projection.weight, "clip", "text_projection")
     encoder.reset_clip_options()
     encoder.set_clip_options({"projected_pooled": True})
     try:
@@ -257,7 +261,7 @@ def _encoders(clip) -> dict[str, torch.nn.Module]:
     }
 
 
-def _check_projection(weight: torch.Tensor) -> None:
+def _check_projection(weight: torch.Tensor, name: str, what: str) -> None:
     """Raises `ValueError` for a projection that was not loaded. The host does not record this, and the weight then
     holds whatever was in memory: zeros, the identity, or an older tensor's remains. Remains usually contain a few
     absurd values, but this check cannot be certain."""
@@ -265,6 +269,6 @@ def _check_projection(weight: torch.Tensor) -> None:
     zeros, usual = (values == 0).float().mean(), values.median()
     if not torch.isfinite(values).all() or zeros > MOST_ZEROS or values.max() > LARGEST * usual:
         raise ValueError(
-            "clip came without its projection to CLIP's space of pictures (text_projection), as Stable Diffusion 1.5 "
-            f"checkpoints do, so prompts and pictures cannot be compared. {BOTH_HALVES}"
+            f"{name} came without its projection into the space that prompts and pictures share ({what}), as the text "
+            f"model in Stable Diffusion 1.5 checkpoints does. {BOTH_HALVES}"
         )

@@ -9,6 +9,7 @@ from .inflation import inflation_of
 from .unet import require_unet, sigma_schedule
 from .windows import NODE, context_windows
 
+BRIGHTEST = 8  # of an IMAGE: pictures of a high dynamic range exceed 1, which is clamped
 PARTS = ("area", "mask")  # options that restrict a prompt to a part of the picture
 RANGES = (("start_percent", "end_percent"), ("clip_start_percent", "clip_end_percent"))  # … of the sampling
 
@@ -142,12 +143,18 @@ def check_whole(model, frames: int, what: str) -> None:
 
 def check_video(images: torch.Tensor, name: str) -> torch.Tensor:
     """An IMAGE's frames, `f h w 3` in float32 on the CPU, without transparency. Raises `ValueError` if it is empty, not
-    a batch of pictures, or not finite."""
+    a batch of pictures, not finite, or not in 0..1."""
     if images.ndim != 4 or not images.numel():
-        raise ValueError(f"{name} holds no frames, its shape is {list(images.shape)}: connect a video's frames.")
-    frames = images[..., :3].float().cpu()
+        fault = "is no batch of pictures" if images.numel() else "holds no frames"
+        raise ValueError(f"{name} {fault}, its shape is {list(images.shape)}: connect a video's frames.")
+    frames = images[..., : 1 if images.shape[-1] < 3 else 3].float().cpu()  # the last of two or four is transparency
     if not torch.isfinite(frames).all():
         raise ValueError(f"{name} holds NaN or infinite values: decode it with another VAE or in fp32.")
+    if frames.max() > BRIGHTEST:
+        raise ValueError(
+            f"{name} holds values up to {frames.max():g}, but colours should lie between 0 and 1: divide it by 255, or "
+            "load it with another node."
+        )
     return frames.expand(*frames.shape[:3], 3).clamp(0, 1)
 
 

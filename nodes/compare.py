@@ -71,11 +71,13 @@ class Compare(io.ComfyNode):
     def execute(cls, labels, layout, **videos) -> io.NodeOutput:
         names = [f"video_{i}" for i in range(1, MOST_VIDEOS + 1)]
         clips = {name: check_video(videos[name], name) for name in names if videos.get(name) is not None}
-        if layout == "wipe":
-            check_wipe(len(clips))
-        texts = [label_of(labels, names.index(name)) for name in clips]
-        height, width = clips["video_1"].shape[1:3]
+        if not clips:
+            raise ValueError("There is no video: connect at least one.")
         frames = min(map(len, clips.values()))
+        if layout == "wipe":
+            check_wipe(len(clips), frames)
+        texts = [label_of(labels, names.index(name)) for name in clips]
+        height, width = next(iter(clips.values())).shape[1:3]
         fitting = [fitted(clip[:frames], height, width) for clip in clips.values()]
         advance = progress(frames * (1 if layout == "wipe" else len(clips)))
         images = LAYOUTS[layout](fitting, texts, advance)
@@ -87,5 +89,5 @@ def label_of(labels: str, number: int) -> str:
     """The label of a video, counted from 0; empty if there are no labels at all."""
     if not labels.strip():
         return ""
-    lines = labels.rstrip().split("\n")
-    return lines[number].strip()[:LONGEST_LABEL] if number < len(lines) else f"video {number + 1}"
+    lines = labels.removesuffix("\n").split("\n")
+    return " ".join(lines[number].split())[:LONGEST_LABEL] if number < len(lines) else f"video {number + 1}"

@@ -23,6 +23,8 @@ from ..host.ui import drawn, progress, shown
 from .pictures.score_plots import Panel, plot_metrics
 from .pictures.score_table import ScoreTable
 
+LEAST_KEPT = 1 / 128  # a share of a pixel outside the mask
+
 
 class Metrics(io.ComfyNode):
     """Scores of an edit."""
@@ -51,8 +53,7 @@ class Metrics(io.ComfyNode):
                     optional=True,
                     tooltip="From Load CLIP: the text half of the same CLIP model as clip_vision. For "
                     "clip-vit-large-patch14 the complete file works in both loaders; the text model inside a "
-                    "Stable Diffusion 1.5 or XL checkpoint lacks the projection. Needs prompt and "
-                    "clip_vision.",
+                    "Stable Diffusion 1.5 checkpoint lacks the projection. Needs prompt and clip_vision.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -87,6 +88,8 @@ class Metrics(io.ComfyNode):
         if clip is not None and not prompt.strip():
             raise ValueError("prompt is empty: write what the edit should show, or disconnect clip.")
         kept = None if mask is None else 1 - frame_masks(mask, frames, *source.shape[1:3]).cpu()
+        if kept is not None:  # white that was rounded, by resizing or in a JPEG
+            kept[kept < LEAST_KEPT] = 0
         if kept is not None and not kept.any():
             raise ValueError("The mask is white everywhere, so nothing is left to keep: is it inverted?")
 

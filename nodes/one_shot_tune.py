@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..ei2.optimizers import ADAMW, BYTES
 from ..ei2.snapshot_file import check_snapshot
 from ..ei2.tuning import TuneSettings
+from ..ei2.wording import plural
 from ..host.automatic import training_length, training_precision
 from ..host.folders import list_snapshots, resolve_snapshot, snapshot_path
 from ..host.graph import warn_of_words
@@ -215,7 +216,7 @@ class OneShotTune(io.ComfyNode):
         measured = {"measure_gain": True, "stop_early": stop_early}
         tune = tune_model(model, latents, positive, settings, gradient_checkpointing, loop, start, **measured)
         done = len(tune.losses)
-        text = f"{done} steps" + (f", {done - len(start.losses)} of them now" if start else "")
+        text = plural(done, "step") + (f", {done - len(start.losses)} of them now" if start else "")
         if done < most:
             text += ", then little more was learned"
         if rate != learning_rate:

@@ -17,7 +17,13 @@ FULL_HEAT = 0.25  # of the full range: the mean difference of a pixel's channels
 # Our choice, in dB: thresholds of a good, fair and poor reconstruction; below, it is hardly the same clip.
 GOOD, FAIR, POOR = 30.0, 25.0, 15.0
 CLOSE, APART = 1.0, 4.0  # dB below the PSNR of the VAE alone
+LITTLE = 20.0  # dB, of the VAE alone: it is hardly the model's
+DIFFERENT = 0.5  # SSIM
 
+HARDLY = (
+    "This is hardly the clip: check that the reconstruction uses the inversion's own model and source prompt, at cfg 1 "
+    "(with null_text: at null_cfg)."
+)
 SAME_CLIP = "use the clip that was inverted, and its reconstruction at the same size."
 
 
@@ -77,7 +83,9 @@ class ReconstructionCheck(io.ComfyNode):
         reachable = None if best is None else min(psnr(source, best), PSNR_LIMIT)
         worst = min(range(len(psnrs)), key=psnrs.__getitem__)
         text = f"{whole:.1f} dB, SSIM {structure:.3f}, frame {worst} worst ({psnrs[worst]:.1f} dB). "
-        text += advice(whole, reachable)
+        flat = psnr(source, source.mean(dim=(1, 2), keepdim=True).expand_as(source))
+        # a dark clip is near any dark picture
+        text += HARDLY if whole < flat and structure < DIFFERENT else advice(whole, reachable)
         difference = difference_picture(source, again)
         panels = [
             Panel(f"PSNR, dB: {whole:.1f} over all frames", {"PSNR": psnrs}, span=4),
@@ -89,17 +97,17 @@ class ReconstructionCheck(io.ComfyNode):
 
 def advice(score: float, reachable: float | None = None) -> str:
     """One sentence for a reconstruction's PSNR. `reachable`: the PSNR of the VAE alone, if known; both in dB."""
-    if score < POOR:
-        return (
-            "This is hardly the clip: check that the reconstruction uses the inversion's own model and source prompt, "
-            "at cfg 1 (with null_text: at null_cfg)."
-        )
     better = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
     or_vae = "or connect vae_only to see how much of it is the VAE's loss"
     if reachable is not None:
         lost = f"The inversion loses {max(0.0, reachable - score):.1f} dB of the {reachable:.1f} dB that the VAE allows"
-        if reachable - score <= CLOSE:
-            return f"{lost}. This is as good as it gets: continue with the edit."
+        if reachable < LITTLE and reachable - score <= APART:
+            return f"{lost}, which is little: check that the VAE is the model's own."
+        if score >= GOOD or score >= POOR and reachable - score <= CLOSE:
+            return f"{lost}. This is {'good' if score >= GOOD else 'as good as it gets'}: continue with the edit."
+    if score < POOR:
+        return HARDLY
+    if reachable is not None:
         if reachable - score <= APART:
             return f"{lost}: good enough for most edits; for more detail {better}."
         return f"{lost}: {better}."

@@ -52,7 +52,8 @@ def block(height: int, width: int, size: int, text: str) -> torch.Tensor:
     """A dark cell `h w 3` with a text on the left, wrapped to as many lines as fit."""
     picture = Image.new("RGB", (width, height), BACKGROUND)
     draw, font, room = ImageDraw.Draw(picture), font_of(text, size), width - 2 * MARGIN
-    most, lines, words = max(1, int(height / (1.3 * size))), [""], text.split()
+    most, lines = max(1, int(height / (1.3 * size))), [""]
+    words = [piece for word in text.split() for piece in _pieces(word, font, room)]
     for i, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= room:
@@ -67,6 +68,16 @@ def block(height: int, width: int, size: int, text: str) -> torch.Tensor:
         y = height / 2 + (i - (len(lines) - 1) / 2) * 1.3 * size
         draw.text((MARGIN, y), line, fill=INK, font=font, anchor="lm")
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
+
+
+def _pieces(word: str, font: ImageFont.FreeTypeFont, room: float) -> list[str]:
+    """A word, cut where it does not fit."""
+    pieces = []
+    while font.getlength(word) > room:
+        letters = max(1, bisect_right(range(1, len(word)), room, key=lambda count: font.getlength(word[:count])))
+        pieces.append(word[:letters])
+        word = word[letters:]
+    return [*pieces, word]
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:

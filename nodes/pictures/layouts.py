@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import ImageColor
 
+from ...ei2.wording import plural
 from .attention_maps import chosen_frames
 from .labels import MARGIN, blank, block, strip, text_width
 from .plots import ACCENT
@@ -34,8 +35,8 @@ def grid(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda:
 
 def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda: None) -> torch.Tensor:
     """One picture in which, over the clip, each video is uncovered over the previous one, from the left, at an even
-    pace. The strip names the videos left and right of the line. Raises `ValueError` for fewer than two."""
-    check_wipe(len(videos))
+    pace. The strip names the videos left and right of the line. Raises `ValueError` like `check_wipe`."""
+    check_wipe(len(videos), len(videos[0]))
     frames, height, width, _ = videos[0].shape
     bar = _bar(height) if any(labels) else 0
     letters = _letters(bar, labels, width // 2 - MARGIN)  # two of them share the strip
@@ -56,10 +57,15 @@ def wipe(videos: list[torch.Tensor], labels: list[str], on_frame: Step = lambda:
     return canvas
 
 
-def check_wipe(videos: int) -> None:
-    """Raises `ValueError` for fewer than two."""
+def check_wipe(videos: int, frames: int) -> None:
+    """Raises `ValueError` for fewer than two videos, and for more videos than frames; one frame shows half of both."""
     if videos < 2:
         raise ValueError("A wipe goes from one video to another: connect at least two, or choose another layout.")
+    if frames < videos and (videos, frames) != (2, 1):
+        raise ValueError(
+            f"A wipe shows one video after another, but {videos} videos have only {plural(frames, 'frame')}: choose "
+            "another layout."
+        )
 
 
 def contact_sheet(videos: list[torch.Tensor], labels: list[str]) -> torch.Tensor:

@@ -58,6 +58,8 @@ def test_wipe_uncovers_one_after_the_other(compare):
     assert torch.equal(images[1, :, :31], b[1, :, :31]) and torch.equal(images[1, :, 33:], a[1, :, 33:])
     with pytest.raises(ValueError, match="connect at least two"):
         compare("wipe", a)
+    with pytest.raises(ValueError, match="3 videos have only 2 frames: choose another layout"):
+        compare("wipe", *(one[:2] for one in videos))
 
 
 def test_other_sizes_fit_and_the_shortest_sets_the_length(compare):
@@ -86,6 +88,8 @@ def test_labels(pack):
     label = pack("nodes.compare").label_of
     assert [label("source\n\nc", i) for i in range(4)] == ["source", "", "c", "video 4"]
     assert label("source\nedit\n", 2) == "video 3" and label("\n", 0) == ""
+    assert [label("source\n\n\n", i) for i in range(4)] == ["source", "", "", "video 4"]
+    assert label("a\u2029b\r\x85c\r\nd", 0) == "a b c"  # Pillow fails on some separators
 
 
 @pytest.mark.parametrize("label", ["Tune-A-Video", "reconstruction"])
@@ -107,6 +111,8 @@ def test_long_labels_end_in_an_ellipsis(pack):
     assert strip[:, :40].max() > 0.7 and strip[:, 60:].max() > 0.7
     cell = labels.block(60, 80, 13, "a red circle on a dotted white background and so on and on")
     assert all(cell[top : top + 20].max() > 0.7 for top in (0, 20, 40))
+    seeds = [labels.block(60, 80, 13, f"edit_cfg7.5_steps300_seed{i}") for i in (1, 2)]
+    assert not torch.equal(*seeds)  # cut where it has to be, not only at spaces
 
 
 def test_an_unknown_layout_is_refused(compare):

@@ -202,11 +202,20 @@ def test_bad_input_is_named(metrics, clips, clip_vision, clip, miniature):
         (dict(clip=clip, clip_vision=clip_vision, prompt=" "), "prompt is empty"),
         (dict(clip=miniature[1], clip_vision=clip_vision, prompt=PROMPT), "a prompt has 128 numbers, a picture 48"),
         (dict(mask=torch.ones(1, 40, 56)), "white everywhere"),
+        (dict(mask=torch.full((1, 40, 56), 254 / 255)), "white everywhere"),
+        (dict(mask=torch.ones(1, 0, 0)), "The mask has no pixels"),
+        (dict(clip=clip, clip_vision=clip_vision, prompt="embedding:"), 'has "embedding:" without a name'),
         (dict(mask=torch.zeros(2, 40, 56)), "There are 5 frames, but the mask has 2"),
     ]
     for inputs, message in cases:
         with pytest.raises(ValueError, match=message):
             metrics(source, edit, **inputs)
+    with pytest.raises(ValueError, match="edit holds values up to .*, but colours should lie between 0 and 1"):
+        metrics(source, 255 * edit)
+    with pytest.raises(ValueError, match="edit is no batch of pictures"):
+        metrics(source, edit[None])
+    grey = source[..., :1]
+    assert table(metrics(torch.cat([grey, 0 * grey], dim=-1), grey)) == table(metrics(grey, grey))
     others = ((edit[:4], "differ in frames, 5 and 4"), (edit[:, :20], "differ in size, 56 x 40 and 56 x 20"))
     for other, message in others:
         with pytest.raises(ValueError, match=message):
@@ -227,3 +236,13 @@ def test_a_projection_that_no_file_filled_is_refused(left, metrics, clips, clip_
             weight[0, :2] = 14080.0 if left == "another tensor" else float("nan")
     with pytest.raises(ValueError, match="came without its projection"):
         metrics(*clips, clip_vision=clip_vision, clip=clip, prompt=PROMPT)
+
+
+def test_a_vision_model_without_its_projection_is_refused(metrics, clips, clip_vision):
+    """Some files hold only what other models need of it."""
+    without = copy.copy(clip_vision)
+    without.model = copy.deepcopy(clip_vision.model)
+    torch.nn.init.zeros_(without.model.visual_projection.weight)
+    without.patcher = ModelPatcher(without.model, clip_vision.load_device, clip_vision.patcher.offload_device)
+    with pytest.raises(ValueError, match="clip_vision came without its projection into .*visual_projection"):
+        metrics(*clips, clip_vision=without)

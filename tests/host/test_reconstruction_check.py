@@ -57,8 +57,17 @@ def test_the_advice_follows_the_thresholds(pack):
     advice = pack("nodes.reconstruction_check").advice
     assert advice(29.9).startswith("Good enough for most edits") and "refine" in advice(29.9)
     assert advice(24.9).startswith("The edit would lose") and "refine" in advice(24.9)
-    assert advice(14.9, 15.0) == advice(14.9) and "hardly the clip" in advice(14.9)
+    assert "hardly the clip" in advice(14.9) and advice(14.9, 26) == advice(14.9)
+    assert "check that the VAE is the model's own" in advice(14.9, 15.0) and "VAE" in advice(16, 16.2)
+    assert advice(38, 45).endswith("This is good: continue with the edit.")  # as without vae_only
     assert "good enough for most edits" in advice(25, 28) and "good enough" not in advice(25, 30)
+
+
+def test_a_black_picture_is_no_reconstruction_of_a_dark_clip(check):
+    dark = 0.04 * torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    found = check(dark, torch.zeros_like(dark))
+    assert found.args[1] > 30 and "hardly the clip" in found.args[0]
+    assert "continue with the edit" in check(dark, dark + 1e-3).args[0]
 
 
 def test_what_the_vae_loses_is_not_held_against_the_inversion(check, clip):
