@@ -13,6 +13,7 @@ from .key_frame import Carried, KeyFrame, carried, edited_region, frame_of
 from .object_motion import object_motion
 
 WHOLE = 0.6  # share of the picture above which an edit is one of the whole picture
+INVERTED = 0.25  # how dense an edit is inside its mask, relative to outside, if the mask is inverted
 
 
 class Unsuitable(ValueError):
@@ -36,17 +37,16 @@ def carried_edit(
     2 f - 1 times. Raises `Unsuitable`, and `ValueError` for key frames that do not fit.
     """
     regions = _region(source, edit, allowed)
+    if allowed is not None and _inverted(edited_region(source, edit), allowed):
+        raise Unsuitable("The edit changes little or nothing inside the mask: is it inverted?")
     if not regions.any():
         raise Unsuitable(
             "The edit hardly differs from its clip, so there is nothing to carry: raise cfg of EI2 Edit Sample."
-            if allowed is None
-            else "The edit changes nothing inside the mask: is it inverted?"
         )
     if regions.mean() > WHOLE:
-        raise Unsuitable(
-            "The edit changes nearly the whole picture, and only one object can be carried: connect a mask of it."
-        )
-    numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one) for one in drawn]
+        mask = "connect a mask of it" if allowed is None else "draw the mask around it alone"
+        raise Unsuitable(f"The edit changes nearly the whole picture, and only one object can be carried: {mask}.")
+    numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one, regions) for one in drawn]
     if len(set(numbers)) < len(numbers):
         raise ValueError(
             f"Two pictures of key_frame seem to be made from the same frame (frames {listed(numbers)}): give one per "
@@ -54,7 +54,7 @@ def carried_edit(
         )
     numbers = numbers or [choose(regions)]
     if drawn is None:
-        keys = [_of_edit(n, edit, regions) for n in numbers]
+        keys = [_of_edit(n, edit, regions, allowed is not None) for n in numbers]
     else:
         keys = [_drawn(n, picture, source, allowed) for n, picture in zip(numbers, drawn)]
     motion = object_motion(source, regions, numbers[0], on_frame)
@@ -71,12 +71,18 @@ def _region(source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | No
     return region if allowed is None else region * allowed
 
 
-def _of_edit(number: int, edit: torch.Tensor, regions: torch.Tensor) -> KeyFrame:
+def _inverted(region: torch.Tensor, allowed: torch.Tensor) -> bool:
+    """Whether an edit's region, `f 1 h w`, is empty inside the mask, or much less dense there than outside."""
+    inside, outside = ((region * part).sum() / part.sum().clamp(min=1e-6) for part in (allowed, 1 - allowed))
+    return bool(inside <= INVERTED * outside)
+
+
+def _of_edit(number: int, edit: torch.Tensor, regions: torch.Tensor, masked: bool) -> KeyFrame:
     """A frame of the edit. Raises `ValueError` if the object is not in it."""
     if not regions[number].any():
         raise ValueError(
-            f"Frame {number} of the edit equals the clip, so it has no object to carry: set key_frame_index to a frame "
-            "that shows the new object, or to -1."
+            f"Frame {number} of the edit equals the clip{' inside the mask' * masked}, so it has no object to carry: "
+            "set key_frame_index to a frame that shows the new object, or to -1."
         )
     return KeyFrame(number, edit[number], regions[number])
 
@@ -92,7 +98,7 @@ def _drawn(number: int, picture: torch.Tensor, source: torch.Tensor, allowed: to
         )
     if region.mean() > WHOLE:
         raise ValueError(
-            f"key_frame differs nearly everywhere from frame {number} of the clip: edit only the object, or connect a "
-            "mask of it."
+            f"key_frame differs nearly everywhere from frame {number} of the clip: edit only the object, or "
+            f"{'connect a mask of it' if allowed is None else 'draw the mask around it alone'}."
         )
     return KeyFrame(number, picture, region)

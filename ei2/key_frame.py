@@ -19,6 +19,8 @@ from .warp import blurred, grown, moved, seen_at
 SMOOTH, GROWN, SOFT = 0.012, 0.03, 0.015  # of the picture's shorter side: of the difference, its region, and its edge
 UNCHANGED, SURE = 0.03, 0.2  # differences of colours, in 0..1, that may be noise, and that are an edit
 EDGE = (0.6, 1.4)  # of the threshold: differences that count as unchanged, and as changed
+SPECK = 0.05  # of the key frame's region: a frame with a smaller one hardly shows the object, or was not edited
+SHOWN = 0.25  # of the largest region: frames with a smaller one hardly show the object
 FOLLOWED = 0.4  # share found again from which a frame takes the key frame whole; below `LOST`, not at all
 
 
@@ -80,9 +82,17 @@ def gain(prompted: torch.Tensor, plain: torch.Tensor, clean: torch.Tensor, regio
     return (1 - with_it / without.clamp(min=1e-12)).masked_fill(empty, -torch.inf)
 
 
-def frame_of(source: torch.Tensor, picture: torch.Tensor) -> int:
-    """The frame of the source `f 3 h w` from which a picture `3 h w` was made: it equals that one in most places."""
-    return int(torch.stack([(one - picture).abs().clamp(max=ALIKE).mean() for one in source]).argmin())
+def shows_object(regions: torch.Tensor) -> torch.Tensor:
+    """In which frames the object is not, or hardly, cut off, as booleans `f`. `regions`: the object's, `f 1 h w`."""
+    sizes = regions.sum(dim=(1, 2, 3))
+    return sizes >= SHOWN * sizes.max()
+
+
+def frame_of(source: torch.Tensor, picture: torch.Tensor, regions: torch.Tensor) -> int:
+    """The frame of the source `f 3 h w` from which a picture `3 h w` was made: of those that show the object, which is
+    in `regions` `f 1 h w`, it equals that one in most places."""
+    unlike = torch.stack([(one - picture).abs().amax(dim=0).clamp(max=ALIKE).mean() for one in source])
+    return int(unlike.masked_fill(~shows_object(regions), torch.inf).argmin())
 
 
 def carried(
@@ -106,7 +116,11 @@ def carried(
         for n in sorted(range(len(keys)), key=lambda n: abs(keys[n].number - i)):
             number = keys[n].number
             places = moved(motion[number].inverse() @ motion[i], *size)
-            followed[i] = _followed(frame, source[number].unsqueeze(0), keys[n].region.unsqueeze(0), places)
+            here, region = source[number].unsqueeze(0), keys[n].region.unsqueeze(0)
+            followed[i] = _followed(frame, here, region, places)
+            changing = region * (_difference(here, frame) >= ALIKE)
+            if regions[i].sum() < SPECK * region.sum() < changing.sum():  # the object may have gone
+                followed[i] = torch.minimum(followed[i], _followed(frame, here, changing, places))
             if followed[i] >= LOST:
                 break
         trust = ((followed[i] - LOST) / (FOLLOWED - LOST)).clamp(0, 1)

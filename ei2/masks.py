@@ -5,21 +5,23 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from . import PIXELS_PER_LATENT
 from .inverted_clip import Inversion
 
 MOST = 2.0  # values that resizing may give a mask; larger ones are on another scale
 PULL = 4  # how strongly partly masked cells are pulled back over all steps together
 
 
-def frame_masks(mask: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
+def frame_masks(mask: torch.Tensor, frames: int, height: int, width: int, scale: int = 1) -> torch.Tensor:
     """One mask `f 1 h w` per frame from a mask `m H W` or `H W` in 0..1, at its
     own or another size, such as the latents'.
 
-    `m` is 1, for all frames, or the number of frames. Downsampling takes the mean of each cell; upsampling interpolates
-    linearly. Values slightly outside 0..1, as resizing gives them, are clipped. Raises `ValueError` for a different
-    number of masks, a different aspect ratio, and values that are no mask's.
+    `m` is 1, for all frames, or the number of frames; `scale`: the pixels of a cell, for messages. Downsampling takes
+    the mean of each cell; upsampling interpolates linearly. Values slightly outside 0..1, as resizing gives them, are
+    clipped. Raises `ValueError` for a different number of masks, a different aspect ratio, and values that are no
+    mask's.
     """
-    mask = _checked(mask, frames, height, width)
+    mask = _checked(mask, frames, scale * height, scale * width)
     if mask.shape[2] >= height and mask.shape[3] >= width:
         mask = F.adaptive_avg_pool2d(mask, (height, width))
     else:
@@ -51,7 +53,7 @@ def kept_outside(mask: torch.Tensor, inversion: Inversion) -> KeptOutside:
         raise ValueError(
             "A mask needs the inversion's trajectory: switch trajectory on in EI2 Invert, or remove the mask."
         )
-    cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:])
+    cells = frame_masks(mask, inversion.frames, *inversion.noise.shape[2:], PIXELS_PER_LATENT)
     if not cells.any():
         raise ValueError("The mask is black everywhere, so nothing could change: is it inverted?")
     return KeptOutside(cells, inversion.trajectory)

@@ -9,6 +9,7 @@ from .inflation import inflation_of
 from .unet import require_unet, sigma_schedule
 from .windows import NODE, context_windows
 
+MANY = 10**9  # frames: more than any window has
 BRIGHTEST = 8  # of an IMAGE: pictures of a high dynamic range exceed 1, which is clamped
 PARTS = ("area", "mask")  # options that restrict a prompt to a part of the picture
 RANGES = (("start_percent", "end_percent"), ("clip_start_percent", "clip_end_percent"))  # … of the sampling
@@ -118,6 +119,12 @@ def check_frames(model, frames: int, what: str) -> None:
         raise ValueError(
             f"The model was tuned on {tune.frames} frames at once, but its context windows have {at_once}: set "
             f"context_length of {windows.node} to {tune.frames}, or tune again with window_frames {at_once}."
+        )
+    longer_ones = context_windows(model.model_options, MANY)
+    if longer_ones and frames > tune.frames:
+        raise ValueError(
+            f"The model was tuned on {tune.frames} frames at once, but its context windows have {longer_ones.length}, "
+            f"more than the {frames} of {what}: set context_length of {longer_ones.node} to {tune.frames}."
         )
     longer = ""
     if frames > tune.frames:

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 
 from ..ei2.inverted_clip import Inversion
-from ..ei2.key_frame import gain
+from ..ei2.key_frame import gain, shows_object
 from ..ei2.masks import KeptOutside
 from .inputs import check_video
 from .memory import sampling_within_memory
@@ -17,7 +17,12 @@ JUDGED = (0.7, 1.0)  # σ at which frames are compared: the object's outline is 
 
 def decoded(vae, latents: torch.Tensor, name: str) -> torch.Tensor:
     """The pictures `f 3 h w` in 0..1 of latents `f c h w`, in float32 on the CPU. `name`: of what they show. Raises
-    `ValueError` if they are not finite."""
+    `ValueError` if they are not finite, and for another kind of model's VAE."""
+    if getattr(vae, "latent_channels", latents.shape[1]) != latents.shape[1]:
+        raise ValueError(
+            f"vae decodes latents of {vae.latent_channels} channels, but the edit's have {latents.shape[1]}: connect "
+            "the VAE that encoded the clip."
+        )
     return check_video(vae.decode(latents), name).movedim(-1, 1)
 
 
@@ -36,11 +41,13 @@ def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def best_frame(model, latents: torch.Tensor, regions: torch.Tensor, positive: list, negative: list) -> int:
-    """The frame whose object shows best what the prompt says: the one with the largest `gain` over the negative prompt.
+    """The frame whose object shows best what the prompt says: of those that show it whole, or nearly, the one with the
+    largest `gain` over the negative prompt.
     `latents`: the edit's, `f c h w` in the host's scale; `regions`: `f 1 h w` in 0..1, the object's, at their size."""
     clean, model = model.model.process_latent_in(latents), without_guidance(model)
     denoised = [_denoised(model, latents, prompt) for prompt in (positive, negative)]
-    return int(sum(gain(*pair, clean, regions.to(clean)).cpu() for pair in zip(*denoised)).argmax())
+    gains = sum(gain(*pair, clean, regions.to(clean)).cpu() for pair in zip(*denoised))
+    return int(gains.masked_fill(~shows_object(regions), -torch.inf).argmax())
 
 
 def _denoised(model, latents: torch.Tensor, prompt: list) -> list[torch.Tensor]:

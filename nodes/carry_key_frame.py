@@ -169,6 +169,9 @@ def _pictures(image: torch.Tensor, height: int, width: int, index: int) -> torch
             f"key_frame holds {len(frames)} pictures, and key_frame_index is the number of only one: set it to -1, "
             "which finds the frame of each."
         )
+    tall, wide = frames.shape[1] - height, frames.shape[2] - width
+    if 0 <= tall < PIXELS_PER_LATENT and 0 <= wide < PIXELS_PER_LATENT:  # cropped as the host's VAE crops the clip
+        frames = frames[:, tall // 2 : tall // 2 + height, wide // 2 : wide // 2 + width]
     if frames.shape[1:3] != (height, width):
         raise ValueError(
             f"key_frame is {frames.shape[2]} x {frames.shape[1]}, but the clip {width} x {height}: give it the clip's "
@@ -186,6 +189,6 @@ def _report(result: Carried, numbers: list[int], drawn: bool) -> str:
     if not result.lost:
         return text
     return (
-        f"{text} The object could not be followed to frames {listed(result.lost)}: it is hidden there or changes its "
-        "form. These frames keep their own edit."
+        f"{text} The object could not be followed to frames {listed(result.lost)}: it is hidden there, has "
+        "left the picture or changes its form. These frames keep their own edit."
     )

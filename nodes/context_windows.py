@@ -19,8 +19,8 @@ class ContextWindows(io.ComfyNode):
             display_name="EI2 Context Windows (long clips)",
             category="EI2",
             description="Inverts and edits a long clip in windows. The model sees context_length frames at a time, "
-            "and the windows share coarse tokens of the whole clip. Memory then does not grow with the "
-            "clip.",
+            "and with spatial ffam the windows share coarse tokens of the whole clip. Memory then does not grow with "
+            "the clip.",
             **searchable("long clip, long video, context length, sliding window"),
             inputs=[
                 io.Model.Input("model", tooltip="An inflated model, usually from EI2 One-Shot Tune."),

@@ -141,8 +141,32 @@ def test_a_new_object_much_larger_than_the_old_one_is_carried_whole():
 
 
 def test_the_frame_behind_a_picture_is_found():
+    regions = key_frame.edited_region(SOURCE, TRUTH)
     for i in (0, 5, 11):
-        assert key_frame.frame_of(SOURCE, TRUTH[i]) == i
+        assert key_frame.frame_of(SOURCE, TRUTH[i], regions) == i
+
+
+def leaving(radius: float = 20.0, **changes) -> torch.Tensor:
+    """A clip whose object has left the picture in the last frame."""
+    actor = {"kind": "square", "color": "blue", "y": 64, "radius": radius, "angle": 0.4, **changes}
+    return render([View((Actor(x=x, **actor),), "plain", "white") for x in (60, 86, 170)])
+
+
+@pytest.mark.parametrize("radius", [22.0, 30.0])
+def test_an_object_that_has_left_is_not_brought_back(radius):
+    """Nor is a picture of it taken for the frame in which it is missing."""
+    source, edit = leaving(), leaving(radius, kind="circle", color="red")
+    for drawn, index in ((None, 0), (edit[:1], -1)):
+        numbers, result = carried_edit.carried_edit(source, edit, None, drawn, index, None)
+        assert numbers == [0] and result.lost == [2] and torch.equal(result.frames[2], source[2])
+
+
+@pytest.mark.parametrize("margin", [0, 2, 4])
+def test_an_inverted_mask_is_said(margin):
+    allowed = torch.nn.functional.max_pool2d(object_mask(CLIP), 2 * margin + 1, 1, margin)
+    carried_edit.carried_edit(SOURCE, TRUTH, allowed, None, 0, None)
+    with pytest.raises(carried_edit.Unsuitable, match="inside the mask: is it inverted"):
+        carried_edit.carried_edit(SOURCE, TRUTH, 1 - allowed, None, 0, None)
 
 
 def test_each_frame_takes_the_nearest_key_frame_from_which_it_was_reached(found):
