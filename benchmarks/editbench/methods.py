@@ -170,11 +170,12 @@ def learning(method: Method, budget: Budget) -> tuple:
 EQUAL = Budget("equal", cfg=4.0, guidance_end=0.5)  # as in the bundled workflows
 CFG_3 = Budget("cfg 3", guidance_end=0.5)
 GUIDED = Budget("cfg 3, guidance in all steps")
+LONG = replace(CFG_3, name="cfg 3, 100 steps", steps=100)
 SEARCH = (  # tried in addition to `EQUAL` and `GUIDED` on the development split, to choose from
     CFG_3,
     replace(CFG_3, name="cfg 3, guidance in two thirds of the steps", guidance_end=0.67),
     replace(CFG_3, name="cfg 3, 50 steps", steps=50),
-    replace(CFG_3, name="cfg 3, 100 steps", steps=100),
+    LONG,
     replace(CFG_3, name="cfg 3, 24 DDIM steps", ddim_steps=24),
     replace(CFG_3, name="cfg 3, factored AdamW", optimizer=FACTORED),
     replace(EQUAL, name="cfg 5", cfg=5.0),

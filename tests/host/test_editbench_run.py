@@ -133,6 +133,7 @@ def test_the_plan_learns_once_what_can_be_shared():
     assert [(case.method, case.budget.name) for case in first.cases] == [
         ("EI2", "equal"),
         ("EI2", "cfg 3, guidance in all steps"),
+        ("EI2", "cfg 3, 100 steps"),
         ("EI2 + key frame", "equal"),
         ("EI2 + drawn frame", "equal"),
         ("EI2 + control", "equal"),
