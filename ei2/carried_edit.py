@@ -36,16 +36,18 @@ def carried_edit(
     `choose(regions)`: the number of the frame of the edit to carry, if it has to be found. `on_frame` is called
     2 f - 1 times. Raises `Unsuitable`, and `ValueError` for key frames that do not fit.
     """
-    regions = _region(source, edit, allowed)
-    if allowed is not None and _inverted(edited_region(source, edit), allowed):
-        raise Unsuitable("The edit changes little or nothing inside the mask: is it inverted?")
+    regions = edited_region(source, edit)
+    if allowed is not None:
+        if _inverted(regions, allowed):
+            raise Unsuitable("The edit changes little or nothing inside the mask: is it inverted?")
+        regions = regions * allowed
     if not regions.any():
         raise Unsuitable(
             "The edit hardly differs from its clip, so there is nothing to carry: raise cfg of EI2 Edit Sample."
         )
     if regions.mean() > WHOLE:
-        mask = "connect a mask of it" if allowed is None else "draw the mask around it alone"
-        raise Unsuitable(f"The edit changes nearly the whole picture, and only one object can be carried: {mask}.")
+        advice = _better_mask(allowed)
+        raise Unsuitable(f"The edit changes nearly the whole picture, and only one object can be carried: {advice}.")
     numbers = [index] if index >= 0 else [] if drawn is None else [frame_of(source, one, regions) for one in drawn]
     if len(set(numbers)) < len(numbers):
         raise ValueError(
@@ -65,10 +67,9 @@ def listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _region(source: torch.Tensor, edit: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-    """Where they differ, inside the mask if there is one; all `f 3 h w` or `f 1 h w`."""
-    region = edited_region(source, edit)
-    return region if allowed is None else region * allowed
+def _better_mask(allowed: torch.Tensor | None) -> str:
+    """The advice for a region that is too large."""
+    return "connect a mask of it" if allowed is None else "draw the mask around it alone"
 
 
 def _inverted(region: torch.Tensor, allowed: torch.Tensor) -> bool:
@@ -89,8 +90,9 @@ def _of_edit(number: int, edit: torch.Tensor, regions: torch.Tensor, masked: boo
 
 def _drawn(number: int, picture: torch.Tensor, source: torch.Tensor, allowed: torch.Tensor | None) -> KeyFrame:
     """The user's key frame `3 h w`. Raises `ValueError` if it shows no other object than the source."""
-    here = slice(number, number + 1)
-    region = _region(source[here], picture.unsqueeze(0), None if allowed is None else allowed[here])[0]
+    region = edited_region(source[number : number + 1], picture.unsqueeze(0))[0]
+    if allowed is not None:
+        region = region * allowed[number]
     if not region.any():
         raise ValueError(
             f"key_frame hardly differs from frame {number} of the clip{'' if allowed is None else ' inside the mask'}: "
@@ -99,6 +101,6 @@ def _drawn(number: int, picture: torch.Tensor, source: torch.Tensor, allowed: to
     if region.mean() > WHOLE:
         raise ValueError(
             f"key_frame differs nearly everywhere from frame {number} of the clip: edit only the object, or "
-            f"{'connect a mask of it' if allowed is None else 'draw the mask around it alone'}."
+            f"{_better_mask(allowed)}."
         )
     return KeyFrame(number, picture, region)

@@ -118,9 +118,11 @@ def carried(
             places = moved(motion[number].inverse() @ motion[i], *size)
             here, region = source[number].unsqueeze(0), keys[n].region.unsqueeze(0)
             followed[i] = _followed(frame, here, region, places)
-            changing = region * (_difference(here, frame) >= ALIKE)
-            if regions[i].sum() < SPECK * region.sum() < changing.sum():  # the object may have gone
-                followed[i] = torch.minimum(followed[i], _followed(frame, here, changing, places))
+            speck = SPECK * region.sum()
+            if regions[i].sum() < speck:  # the object may have gone
+                changing = region * (_difference(here, frame) >= ALIKE)
+                if changing.sum() > speck:
+                    followed[i] = torch.minimum(followed[i], _followed(frame, here, changing, places))
             if followed[i] >= LOST:
                 break
         trust = ((followed[i] - LOST) / (FOLLOWED - LOST)).clamp(0, 1)

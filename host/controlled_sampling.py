@@ -27,11 +27,8 @@ from .step_caches import remove_step_caches
 from .unet import compute_dtype, require_unet, transformer_blocks
 from .windows import room_for
 
-EDIT_ONLY = (
-    "hooks",
-    "unclip_conditioning",
-    "gligen",
-)  # options of a prompt: LoRA hooks, image prompts, boxes for words
+# options of a prompt that shape only the edit: LoRA hooks, image prompts, boxes for words
+EDIT_ONLY = ("hooks", "unclip_conditioning", "gligen")
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,13 @@ def _store(key: str, inversion: Inversion, most: float) -> bool:
             (tensors if isinstance(value, torch.Tensor) else values)[field.name] = value
     if sum(tensor.nbytes for tensor in tensors.values()) > most:
         return False
-    tensor_file.write(_path(key), KIND, tensors, {"values": values})
+    own = _path(key)
+    tensor_file.write(own, KIND, tensors, {"values": values})
     size = usage().size
     for _, length, path in sorted(_entries()):
         if size <= most:
             break
-        if path != _path(key) and _delete(path):  # others may be dated in the future
+        if path != own and _delete(path):  # others may be dated in the future
             size -= length
     return True
 
@@ -159,11 +160,10 @@ def _path(key: str) -> Path:
 
 def _entries() -> list[tuple[int, int, Path]]:
     """The time of last use (ns), size (bytes) and path of each inversion."""
-    entries, folder = [], inversions_folder()
-    with suppress(OSError):  # there is no folder, or it may not be entered
-        for path in map(folder.joinpath, os.listdir(folder)):
+    entries = []
+    with suppress(OSError):  # the folder may not be entered
+        for path in inversions_folder().glob("*.safetensors"):
             with suppress(OSError):  # another server deleted it just now
                 status = path.stat()
-                if path.suffix == ".safetensors":
-                    entries.append((status.st_mtime_ns, status.st_size, path))
+                entries.append((status.st_mtime_ns, status.st_size, path))
     return entries

@@ -121,7 +121,7 @@ class CarryKeyFrame(io.ComfyNode):
         _check(edit, inversion, key_frame_index)
         height, width = (PIXELS_PER_LATENT * edge for edge in edit.shape[2:])
         allowed = None if mask is None else frame_masks(mask.cpu(), len(edit), height, width)
-        drawn = None if key_frame is None else _pictures(key_frame, height, width, key_frame_index)
+        drawn = None if key_frame is None else _pictures(vae, key_frame, height, width, key_frame_index)
         if cfg != 1:
             warn_of_words(model, "positive", "edit")
         if inversion.unconditional is not None:
@@ -161,7 +161,7 @@ def _check(edit: torch.Tensor, inversion: Inversion, index: int) -> None:
         )
 
 
-def _pictures(image: torch.Tensor, height: int, width: int, index: int) -> torch.Tensor:
+def _pictures(vae, image: torch.Tensor, height: int, width: int, index: int) -> torch.Tensor:
     """The user's key frames, `n 3 h w`."""
     frames = check_video(image, "key_frame")
     if len(frames) > 1 and index >= 0:
@@ -169,15 +169,13 @@ def _pictures(image: torch.Tensor, height: int, width: int, index: int) -> torch
             f"key_frame holds {len(frames)} pictures, and key_frame_index is the number of only one: set it to -1, "
             "which finds the frame of each."
         )
-    tall, wide = frames.shape[1] - height, frames.shape[2] - width
-    if 0 <= tall < PIXELS_PER_LATENT and 0 <= wide < PIXELS_PER_LATENT:  # cropped as the host's VAE crops the clip
-        frames = frames[:, tall // 2 : tall // 2 + height, wide // 2 : wide // 2 + width]
-    if frames.shape[1:3] != (height, width):
+    cropped = vae.vae_encode_crop_pixels(frames)  # as the clip was
+    if cropped.shape[1:3] != (height, width):
         raise ValueError(
             f"key_frame is {frames.shape[2]} x {frames.shape[1]}, but the clip {width} x {height}: give it the clip's "
             "size, without moving what it shows."
         )
-    return frames.movedim(-1, 1)
+    return cropped.movedim(-1, 1)
 
 
 def _report(result: Carried, numbers: list[int], drawn: bool) -> str:

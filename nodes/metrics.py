@@ -87,11 +87,12 @@ class Metrics(io.ComfyNode):
             raise ValueError("Text alignment compares pictures with a prompt: connect clip_vision as well as clip.")
         if clip is not None and not prompt.strip():
             raise ValueError("prompt is empty: write what the edit should show, or disconnect clip.")
-        kept = None if mask is None else 1 - frame_masks(mask, frames, *source.shape[1:3]).cpu()
-        if kept is not None:  # white that was rounded, by resizing or in a JPEG
-            kept[kept < LEAST_KEPT] = 0
-        if kept is not None and not kept.any():
-            raise ValueError("The mask is white everywhere, so nothing is left to keep: is it inverted?")
+        kept = None
+        if mask is not None:
+            kept = 1 - frame_masks(mask, frames, *source.shape[1:3]).cpu()
+            kept[kept < LEAST_KEPT] = 0  # white that was rounded, by resizing or in a JPEG
+            if not kept.any():
+                raise ValueError("The mask is white everywhere, so nothing is left to keep: is it inverted?")
 
         text = None
         if clip is not None:  # before the pictures, which are slow

@@ -24,6 +24,7 @@ HARDLY = (
     "This is hardly the clip: check that the reconstruction uses the inversion's own model and source prompt, at cfg 1 "
     "(with null_text: at null_cfg)."
 )
+BETTER = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
 SAME_CLIP = "use the clip that was inverted, and its reconstruction at the same size."
 
 
@@ -97,25 +98,33 @@ class ReconstructionCheck(io.ComfyNode):
 
 def advice(score: float, reachable: float | None = None) -> str:
     """One sentence for a reconstruction's PSNR. `reachable`: the PSNR of the VAE alone, if known; both in dB."""
-    better = "set refine of EI2 Invert to 1 or 2, then raise its steps; if that does not help, tune less"
-    or_vae = "or connect vae_only to see how much of it is the VAE's loss"
     if reachable is not None:
-        lost = f"The inversion loses {max(0.0, reachable - score):.1f} dB of the {reachable:.1f} dB that the VAE allows"
-        if reachable < LITTLE and reachable - score <= APART:
-            return f"{lost}, which is little: check that the VAE is the model's own."
-        if score >= GOOD or score >= POOR and reachable - score <= CLOSE:
-            return f"{lost}. This is {'good' if score >= GOOD else 'as good as it gets'}: continue with the edit."
+        return _advice_beside_vae(score, reachable)
+    or_vae = "or connect vae_only to see how much of it is the VAE's loss"
     if score < POOR:
         return HARDLY
-    if reachable is not None:
-        if reachable - score <= APART:
-            return f"{lost}: good enough for most edits; for more detail {better}."
-        return f"{lost}: {better}."
     if score >= GOOD:
         return "The inversion reproduces the clip: continue with the edit."
     if score >= FAIR:
-        return f"Good enough for most edits, but fine detail will differ: for more {better}, {or_vae}."
-    return f"The edit would lose the clip's detail: {better}, {or_vae}."
+        return f"Good enough for most edits, but fine detail will differ: for more {BETTER}, {or_vae}."
+    return f"The edit would lose the clip's detail: {BETTER}, {or_vae}."
+
+
+def _advice_beside_vae(score: float, reachable: float) -> str:
+    """The same if the PSNR of the VAE alone is known."""
+    loss = reachable - score
+    lost = f"The inversion loses {max(0.0, loss):.1f} dB of the {reachable:.1f} dB that the VAE allows"
+    if reachable < LITTLE and loss <= APART:
+        return f"{lost}, which is little: check that the VAE is the model's own."
+    if score >= GOOD:
+        return f"{lost}. This is good: continue with the edit."
+    if score < POOR:
+        return HARDLY
+    if loss <= CLOSE:
+        return f"{lost}. This is as good as it gets: continue with the edit."
+    if loss <= APART:
+        return f"{lost}: good enough for most edits; for more detail {BETTER}."
+    return f"{lost}: {BETTER}."
 
 
 def difference_picture(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

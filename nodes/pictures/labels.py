@@ -74,7 +74,7 @@ def _pieces(word: str, font: ImageFont.FreeTypeFont, room: float) -> list[str]:
     """A word, cut where it does not fit."""
     pieces = []
     while font.getlength(word) > room:
-        letters = max(1, bisect_right(range(1, len(word)), room, key=lambda count: font.getlength(word[:count])))
+        letters = max(1, _fitting(word, font, room))
         pieces.append(word[:letters])
         word = word[letters:]
     return [*pieces, word]
@@ -84,5 +84,10 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text, or its beginning and an ellipsis, within `room` pixels."""
     if font.getlength(text) <= room:
         return text
-    letters = bisect_right(range(1, len(text)), room, key=lambda count: font.getlength(text[:count] + "…"))
+    letters = _fitting(text, font, room, "…")
     return text[:letters].rstrip() + "…" if letters else ""
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, room: float, ending: str = "") -> int:
+    """How many of the text's first letters fit with the ending, not counting the last letter."""
+    return bisect_right(range(1, len(text)), room, key=lambda count: font.getlength(text[:count] + ending))

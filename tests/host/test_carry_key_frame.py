@@ -71,6 +71,14 @@ def test_all_frames_get_the_key_frames_form(carry, pictures):
         assert report == f"Your frame {KEY} was carried to {len(CLIP)} of {len(CLIP)} frames."
 
 
+def test_a_key_frame_is_cropped_as_the_clip_was(carry):
+    """The host's VAE cuts off what exceeds a multiple of 8 pixels."""
+    key = shown(TRUTH[3])
+    wider = torch.nn.functional.pad(key, (0, 0, 2, 3, 3, 4))
+    expected, found = (carry(0.0, key_frame=picture, index=3) for picture in (key, wider))
+    assert torch.equal(found[1], expected[1]) and found[2] == expected[2]
+
+
 def test_a_frame_of_the_edit_is_found_or_chosen(carry, pictures):
     report = carry()[2]
     assert " of the edit was carried " in report and report.endswith(f"to {len(CLIP)} of {len(CLIP)} frames.")
