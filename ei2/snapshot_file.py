@@ -133,7 +133,7 @@ def check_fits(
 
 def _read(path: Path, look: bool = False) -> tuple[Run, TrainingState]:
     tensors, record, _ = tensor_file.read(path, KIND, look)
-    with tensor_file.making_sense(path):
+    with tensor_file.making_sense(path, record):
         if "tensors" in record and len(tensors) != value(record, "tensors", int):  # the first version did not store it
             raise Damaged(f"it holds {len(tensors)} tensors instead of {record['tensors']}")
         prompts, parameters = value(record, "prompts", int), value(record, "parameters", int)

@@ -20,6 +20,7 @@ from .temporary import writing_folder
 from .user_text import printable_name
 
 FORMAT = 1  # version of the records; newer ones may hold what this version cannot read
+NUMBERS = re.compile(r"\d{1,6}(\.\d{1,6}){1,3}", re.ASCII)  # a version
 MOST_TENSORS = 50_000  # SDXL has about two thousand trained tensors
 DTYPES = {
     "F64": torch.float64,
@@ -90,14 +91,17 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 
 
 @contextmanager
-def making_sense(path: Path) -> Iterator[None]:
-    """Wraps the interpretation of a file's content: every fault becomes a `BadFile` with one sentence."""
+def making_sense(path: Path, record: dict | None = None) -> Iterator[None]:
+    """Wraps the interpretation of a file's content: every fault becomes a `BadFile` with one sentence. `record`: the
+    file's, once it is known; what a newer version wrote need not be damaged."""
     name = printable_name(path.name)
     try:
         yield
     except BadFile:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        if _is_newer((record or {}).get("version")):
+            raise _newer(name, record, f" ({_reason(error)})") from error
         raise BadFile(
             f"{name} is damaged or was not made by this pack ({_reason(error)}): delete it and make it again."
         ) from error
@@ -113,10 +117,7 @@ def _opened(path: Path, kind: str) -> Iterator[tuple]:
                 raise BadFile(f"{name} is a file of another kind: it holds no record {kind} of this pack.")
             record = json.loads(metadata[kind])
             if value(record, "format", int) != FORMAT:
-                raise BadFile(
-                    f"{name} was written by version {printable_name(record.get('version'))[:20]} of this pack, which "
-                    f"this one ({VERSION}) cannot read: update the pack."
-                )
+                raise _newer(name, record)
             yield file, record, metadata
     except (SafetensorError, OSError) as error:
         if not _is_unicode(path):
@@ -128,6 +129,19 @@ def _opened(path: Path, kind: str) -> Iterator[tuple]:
         raise BadFile(
             f"{name} cannot be read ({_reason(error)}): it is broken, cut off or not a safetensors file."
         ) from error
+
+
+def _newer(name: str, record: dict, reason: str = "") -> BadFile:
+    return BadFile(
+        f"{name} was written by version {printable_name(record.get('version'))[:20]} of this pack, which this one "
+        f"({VERSION}) cannot read{reason}: update the pack."
+    )
+
+
+def _is_newer(version: object) -> bool:
+    """Whether this is the number of a later version than this one."""
+    numbers = lambda text: tuple(map(int, text.split(".")))
+    return isinstance(version, str) and bool(NUMBERS.fullmatch(version)) and numbers(version) > numbers(VERSION)
 
 
 def _without_values(file, name: str) -> torch.Tensor:

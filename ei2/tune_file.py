@@ -125,7 +125,7 @@ def _content(tune: TuneResult, prompt: str) -> tuple[dict, dict, dict | None]:
 
 def _read(path: Path, look: bool = False) -> SavedTune:
     tensors, record, metadata = tensor_file.read(path, KIND, look)
-    with tensor_file.making_sense(path):
+    with tensor_file.making_sense(path, record):
         settings = made(InflationSettings, value(record, "settings", dict))
         base = training = None
         if record["base"] is not None:

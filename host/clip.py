@@ -124,8 +124,20 @@ def _read(clip, key: str, windows: list, text: str) -> Prompt:
         texts = [names.get(piece[0], "embedding") if piece[0] < 0 else decode(piece).strip() for piece in pieces]
         return Prompt(tuple(ids), tuple(parts), tuple(texts))
     texts, word_of = written
-    words = [NO_WORD if part == NO_WORD else word_of[part] for part in parts]
+    numbers = _joined_digits(tokenizer, pieces, word_of)
+    words, parts = ([NO_WORD if part == NO_WORD else of[part] for part in parts] for of in (word_of, numbers))
     return Prompt(tuple(ids), tuple(words), tuple(texts), tuple(parts))
+
+
+def _joined_digits(tokenizer, pieces: list[list[int]], word_of: list[int]) -> list[int]:
+    """A number for each part, the same for the digits of one number: CLIP reads every digit as a word of its own, but
+    the 2 of 2023 is not what a user means by "2"."""
+    text = lambda piece: tokenizer.inv_vocab.get(piece[0], "").removesuffix(WORD_END) if len(piece) == 1 else ""
+    numbers = list(range(len(pieces)))
+    for i in range(1, len(pieces)):
+        if word_of[i] == word_of[i - 1] and text(pieces[i]).isdecimal() and text(pieces[i - 1]).isdecimal():
+            numbers[i] = numbers[i - 1]
+    return numbers
 
 
 def _written_words(tokenizer, text: str, parts: list[list[int]]) -> tuple[list[str], list[int]] | None:

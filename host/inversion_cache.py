@@ -93,7 +93,7 @@ def _load(key: str, source, steps: int) -> Inversion | None:
         return None
     try:
         tensors, record, _ = tensor_file.read(path, KIND)
-        with tensor_file.making_sense(path):
+        with tensor_file.making_sense(path, record):
             values = value(record, "values", dict)
             _check(tensors, values, source, steps)
             noise = tensors.pop("noise").to(comfy.model_management.intermediate_device())

@@ -115,6 +115,15 @@ def test_a_word_is_found_by_what_the_user_types(clip, read):
     assert prompt.find(read(clip, "hippo")) == []
 
 
+def test_a_digit_is_no_word_of_a_longer_number(clip, read):
+    """CLIP reads each digit as a word of its own."""
+    prompt = read(clip, "2 cats in 2023 and 12 in the 1950s")
+    assert prompt.find(read(clip, "2")) == [[1]]
+    assert prompt.find(read(clip, "2023")) == [[4, 5, 6, 7]]
+    assert prompt.find(read(clip, "1950")) == [[13, 14, 15, 16]] and prompt.find(read(clip, "95")) == []
+    assert read(clip, "2 0").parts_of(0) == [[1]]
+
+
 def test_a_long_prompt_fills_several_windows(clip, read):
     """Windows of 75 tokens between start and end, so the second word goes on in the second window."""
     prompt = read(clip, "hippopotamus " * 26)

@@ -133,6 +133,19 @@ def test_other_files_are_refused(tmp_path):
         load_tune(tmp_path / "missing.safetensors")
 
 
+@pytest.mark.parametrize("version, newer", [("0.2.0", True), ("0.10", True), ("0.0.9", False), ("0.2.x", False)])
+def test_what_a_newer_version_wrote_is_not_called_damaged(tmp_path, version, newer):
+    """A preset with a further option, and one with a further choice."""
+    path = tmp_path / "a.safetensors"
+    save_tune(path, a_tune())
+    tensors, record, _ = read(path, KIND)
+    for change, reason in (({"shuffle": 2}, "it holds 'shuffle'"), ({"spatial": "ring"}, "spatial is 'ring'")):
+        write(path, KIND, tensors, {**record, "version": version, "settings": {**record["settings"], **change}})
+        after = f"was written by version {version} of this pack, which .* cannot read .*{reason}.*: update the pack"
+        with pytest.raises(BadFile, match=after if newer else f"is damaged or was not made by this pack .*{reason}"):
+            load_tune(path)
+
+
 def test_the_version_is_the_projects():
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1] == VERSION
