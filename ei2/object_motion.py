@@ -79,15 +79,18 @@ def align(
         size = [max(1, edge // level) for edge in picture.shape[2:]]
         a, b, w = (F.interpolate(x, size, mode="area") if level > 1 else x for x in (picture, target, weight))
         a, b = blurred(a, 1.0), blurred(b, 1.0)
-        slopes = gradients(b)
+        target_and_slopes = torch.cat([b, *gradients(b)], dim=1)
         to_level = resizing(size[1] / picture.shape[3], size[0] / picture.shape[2])
         middle = to_level[:2, :2] @ centre + to_level[:2, 2]
-        around = pixels(*size, a).double() - middle.view(2, 1, 1)
+        rows, columns = _bounds(w[0, 0])
+        a, w = (x[..., rows, columns] for x in (a, w))
+        around = (pixels(*size, a).double() - middle.view(2, 1, 1))[:, rows, columns]
         reach = (w[0] * around.square().sum(dim=0)).sum() / w.sum().clamp(min=1e-6)  # mean squared distance
         matrix = first = to_level @ best @ to_level.inverse()
         lowest = None
         for _ in range(STEPS):
-            shown, right, down = (seen_at(x, moved(matrix, *size).float())[0].double() for x in (b, *slopes))
+            seen = seen_at(target_and_slopes, moved(matrix, *size).float()[..., rows, columns])
+            shown, right, down = seen[0].double().chunk(3)
             error = shown - a[0]
             distance = (error.square().sum(dim=0, keepdim=True) + OUTLIER**2).sqrt()
             cost = (w[0] * distance).sum().item()
@@ -106,7 +109,7 @@ def align(
             step[:2] = -torch.linalg.solve(damped, slope + change).view(2, 3)
             step[:2, 2] -= step[:2, :2] @ middle
             matrix = matrix + step
-            if moved(step, *size)[0].square().sum(dim=0).mul(w[0, 0]).max() < STILL**2:
+            if moved(step, *size)[0, :, rows, columns].square().sum(dim=0).mul(w[0, 0]).max() < STILL**2:
                 break
         best = to_level.inverse() @ best @ to_level
     return best
@@ -116,6 +119,12 @@ def _error(frame: torch.Tensor, target: torch.Tensor, matrix: torch.Tensor) -> t
     """The squared difference of the frame from the target at the mapped places, `1 1 h w`."""
     seen = seen_at(target, moved(matrix, *frame.shape[2:]).float())
     return blurred(seen - frame, NEAR).square().sum(dim=1, keepdim=True)
+
+
+def _bounds(weight: torch.Tensor) -> tuple[slice, slice]:
+    """The rows and columns of a picture `h w` outside which all weights are 0; all, if there is no other."""
+    found = [(weight.amax(dim=axis) > 0).nonzero().flatten() for axis in (1, 0)]
+    return tuple(slice(int(x[0]), int(x[-1]) + 1) if len(x) else slice(None) for x in found)
 
 
 def _centroid(mask: torch.Tensor) -> torch.Tensor:
