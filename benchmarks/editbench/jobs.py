@@ -80,7 +80,9 @@ def plan(split: str) -> list[Job]:
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
     main = dict.fromkeys((ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference), equal)
     main |= dict.fromkeys((ours, reference), (*both, methods.LONG))  # Tune-A-Video gains from more steps
-    others = {method.name: equal for method in methods.COMPARED if method.name not in main}
+    # with guidance in half of the steps, Vid2Vid-zero's null-text embeddings would never guide the edit
+    budgets = lambda method: both if method.null_text else equal
+    others = {method.name: budgets(method) for method in methods.COMPARED if method.name not in main}
     random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these
     order = [(main, 0), (others, 0), (main, 1), (random, 1)]
     return [job for budgets, seed in order for job in _jobs(split, budgets, seed)]

@@ -176,6 +176,8 @@ SEARCH = (  # tried in addition to `EQUAL` and `GUIDED` on the development split
     replace(CFG_3, name="cfg 3, guidance in two thirds of the steps", guidance_end=0.67),
     replace(CFG_3, name="cfg 3, 50 steps", steps=50),
     LONG,
+    replace(CFG_3, name="cfg 3, rate 1e-3", learning_rate=1e-3),
+    replace(LONG, name="cfg 3, rate 1e-3, 100 steps", learning_rate=1e-3),
     replace(CFG_3, name="cfg 3, 24 DDIM steps", ddim_steps=24),
     replace(CFG_3, name="cfg 3, factored AdamW", optimizer=FACTORED),
     replace(EQUAL, name="cfg 5", cfg=5.0),
