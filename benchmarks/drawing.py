@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from miniature.sheets import contact_sheet
 INK, FAINT = "#24292f", "#d0d7de"
 DPI = 160
 TEXT = 9  # points
+TITLE_LETTERS = 12.5  # of a plot's title that fit into an inch
 TITLE_HEIGHT = 62  # pixels, of a contact sheet's two lines
 PALETTE = {"plot": 128, "sheet": 256}  # colours of a saved picture: far fewer bytes, no visible difference
 
@@ -23,7 +25,7 @@ def new_figure(columns: int, size: tuple[float, float], title: str, rows: int = 
     """A light figure of `size` inches and its panels, row by row."""
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=TEXT + 1, color=INK)
+    figure.suptitle(textwrap.fill(title, round(TITLE_LETTERS * size[0])), fontsize=TEXT + 1, color=INK)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.grid(color=FAINT, linewidth=0.6)

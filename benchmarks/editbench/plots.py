@@ -19,7 +19,17 @@ from scipy.optimize import isotonic_regression
 from benchmarks.drawing import TEXT, new_figure, save_figure
 
 from .methods import BLEND, COMPARED, CONTROL, DRAWN, KEY_FRAME, OURS, PER_FRAME, REFERENCE
-from .rows import case, known, methods_of, select, settings_text, shared_settings, values_of
+from .rows import (
+    case,
+    count_text,
+    known,
+    methods_of,
+    select,
+    settings_text,
+    shared_settings,
+    values_of,
+    with_all_methods,
+)
 from .statistics import paired_bootstrap
 
 LOOKS = {  # Okabe and Ito's colours, which colour-blind readers can distinguish; EI2's variants keep its colour
@@ -75,8 +85,8 @@ def apart(heights: list[float], gap: float, low: float, high: float) -> list[flo
 
 
 def _success_against(field: str, label: str, rows: list[dict], file: Path, title: str = "") -> bool:
-    """One point per method with error bars. `rows`: of one budget."""
-    points = {}
+    """One point per method with error bars, over the edits that all of them have. `rows`: of one budget."""
+    rows, points = with_all_methods(rows), {}
     for method in methods_of(rows):
         own = select(rows, method=method)
         other, success = mean_interval(own, field), mean_interval(own, "success", 100)
@@ -84,7 +94,7 @@ def _success_against(field: str, label: str, rows: list[dict], file: Path, title
             points[method] = (other, success)
     if not points:
         return False
-    figure, (axes,) = new_figure(1, (7.6, 4.4), title)
+    figure, (axes,) = new_figure(1, (7.6, 4.4), f"{title} ({count_text(map(case, rows))})")
     colors, markers = colors_of(list(points)), markers_of(list(points))
     for method, intervals in points.items():
         (x, y), errors = zip(*((mean, [[mean - low], [high - mean]]) for mean, low, high in intervals))
@@ -107,7 +117,7 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
     """Mean shift and log-ratio of standard deviations in every transformer block, a line per method. `rows`: of one
     budget. A method without a shift has no line."""
     names = {"block_mean_shift": "mean shift", "block_log_variance_shift": "log-ratio of standard deviations"}
-    lines = {field: {} for field in names}
+    rows, lines = with_all_methods(rows), {field: {} for field in names}
     for field in names:
         for method in methods_of(rows):
             blocks = [row[field] for row in select(rows, method=method) if row.get(field)]
@@ -115,7 +125,7 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
                 lines[field][method] = np.mean(np.asarray(blocks, dtype=np.float64), axis=0)
     if not any(lines.values()):
         return False
-    figure, panels = new_figure(2, (7.6, 3.9), title)
+    figure, panels = new_figure(2, (7.6, 3.9), f"{title} ({count_text(map(case, rows))})")
     methods = [name for name in methods_of(rows) if any(name in lines[field] for field in names)]
     colors, markers = colors_of(methods), markers_of(methods)
     for axes, (field, name) in zip(panels, names.items()):
@@ -133,12 +143,14 @@ def shift_per_block(rows: list[dict], file: Path, title: str = "") -> bool:
 
 def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool:
     """Success and PSNR over tuning steps: a line per method through three or more budgets that differ only in
-    `settings.steps`; a dashed level for a method that is not tuned."""
+    `settings.steps`."""
     fixed, lines = _steps_series(rows)
-    ticks = sorted({steps for series in lines.values() for steps in series if steps})
+    ticks = sorted({steps for series in lines.values() for steps in series})
     if not ticks:
         return False
-    figure, panels = new_figure(2, (7.6, 3.9), f"{title} ({settings_text(fixed)})" if fixed else title)
+    shown = {case(row) for series in lines.values() for own in series.values() for row in own}
+    about = "; ".join(filter(None, (settings_text(fixed), count_text(shown))))
+    figure, panels = new_figure(2, (7.6, 3.9), f"{title} ({about})")
     colors, markers = colors_of(list(lines)), markers_of(list(lines))
     names = {"success": ("edit success, % of frames", 100), "psnr": ("PSNR to the right result, dB", 1)}
     for axes, (field, (name, scale)) in zip(panels, names.items()):
@@ -149,12 +161,8 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
             if not intervals:
                 continue
             x, (y, low, high) = list(intervals), zip(*intervals.values())
-            if x == [0]:  # not tuned
-                x, y = [ticks[0], ticks[-1]], y * 2
-                axes.plot(x, y, "--", color=colors[method], linewidth=1.5)
-            else:
-                axes.plot(x, y, markers[method] + "-", color=colors[method], markersize=5, linewidth=1.8)
-                axes.fill_between(x, low, high, color=colors[method], alpha=0.12, linewidth=0)
+            axes.plot(x, y, markers[method] + "-", color=colors[method], markersize=5, linewidth=1.8)
+            axes.fill_between(x, low, high, color=colors[method], alpha=0.12, linewidth=0)
             ends[method] = (x[-1], y[-1])
         axes.set(title=name, xlabel="tuning steps", xscale="log")
         axes.set_xticks(ticks, [str(steps) for steps in ticks])
@@ -164,18 +172,17 @@ def success_against_steps(rows: list[dict], file: Path, title: str = "") -> bool
 
 
 def _steps_series(rows: list[dict]) -> tuple[dict, dict[str, dict[int, list[dict]]]]:
-    """The common settings, and each method's rows by tuning steps, ascending; 0 if it is not tuned. If there are
-    several such series, the one with the most points. All points of a method use the same edits."""
+    """The common settings, and each method's rows by tuning steps, ascending. If there are several such series, the one
+    with the most points. All points of a method use the same edits."""
     series = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))  # by settings, method, steps and edit
     for row in rows:
         settings = shared_settings(row)
         if known(settings, "steps"):
             steps = settings.pop("steps")
-            steps = 0 if row.get("seconds_tune") == 0 else steps
             # budgets of the same settings, such as "best", hold the same edits again
             series[json.dumps(settings)][row["method"]][steps].setdefault(case(row), row)
     for lines in series.values():
-        for method in [name for name, points in lines.items() if len(points) < 3 and list(points) != [0]]:
+        for method in [name for name, points in lines.items() if len(points) < 3]:
             del lines[method]
     fixed = max(series, key=lambda name: sum(map(len, series[name].values())), default="{}")
     lines = {method: series[fixed][method] for method in methods_of(rows) if method in series[fixed]}

@@ -17,8 +17,8 @@ from ei2.wording import plural
 from . import plots, sheets
 from .choosing import chosen, chosen_control
 from .clips import clips_of
-from .methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, OURS, REFERENCE
-from .rows import budgets_of, load, methods_of, select
+from .methods import BLEND, COMPARED, CONTROL, CONTROL_CHOICES, DRAWN, KEY_FRAME, OURS, PER_FRAME, REFERENCE
+from .rows import budgets_of, case, count_text, edits_of, load, methods_of, select
 from .tables import COST, QUALITY, SHIFT, all_settings, compare, shared_cases, table
 
 TITLES = {"editbench_test": "EditBench 2, test split", "editbench_dev": "EditBench 2, development split"}
@@ -33,12 +33,15 @@ TRIED_CONTROLS = [method.name for method in CONTROL_CHOICES]
 GOAL = [column for column in QUALITY if column.field not in ("psnr_object", "centroid_error")]
 NOTES = f"""\
 In brackets: the difference to {REFERENCE} (for flicker and shifts the ratio) on the same clip, edit and seed, with \
-its 95 % bootstrap interval over clips; bold where the interval does not hold "no difference". The intervals are not \
-corrected for their number. ↑: more is better, ↓: less is better. n: edits. Seconds are CPU seconds (of \
-the wall clock with a GPU), while other processes used the machine too. PSNR, background and flicker count the edits \
-with one correct picture: where an edit changes the place, the source does not show where in the new place the camera \
-stands. Agreement and centroid error count the edits that change only the object. Bars and bands in the plots are \
-intervals of each method's own mean: they may overlap where the paired difference is clear."""
+its 95 % bootstrap interval over clips; bold where the interval does not hold "no difference". The intervals are \
+not corrected for their number. ↑: more is better, ↓: less is better. n: edits times seeds; means with another n \
+are of other edits, and only what is in brackets can be compared. Seconds are CPU seconds (of the wall clock with a \
+GPU), while other processes used the machine too; their median. What a method adds to its budget, such as null-text \
+optimisation or a carried frame, is counted there. PSNR, background and flicker count the edits with one correct \
+picture: where an edit changes the place, the source does not show where in the new place the camera stands. \
+Agreement and centroid error count the edits that change only the object. Plots show the edits that all methods in \
+them were measured on. Bars and bands in the plots are intervals of each method's own mean: they may overlap where \
+the paired difference is clear."""
 
 
 def markdown(rows: list[dict], reference: str = REFERENCE, level: int = 2) -> str:
@@ -65,9 +68,9 @@ def changed_parts(rows: list[dict]) -> list[dict]:
 
 
 def with_base(rows: list[dict], changed: list[dict]) -> list[dict]:
-    """The changed rows, preceded by EI2's own at the same budgets."""
-    budgets = {row["budget"] for row in changed}
-    return [row for row in rows if row["method"] == OURS and row["budget"] in budgets] + changed
+    """The changed rows, preceded by EI2's own of the same edits at the same budgets."""
+    cases = {(row["budget"], case(row)) for row in changed}
+    return [row for row in select(rows, method=OURS) if (row["budget"], case(row)) in cases] + changed
 
 
 def tried_controls(rows: list[dict]) -> list[dict]:
@@ -76,20 +79,43 @@ def tried_controls(rows: list[dict]) -> list[dict]:
 
 
 def against_all(rows: list[dict], method: str) -> str:
-    """One method's difference (for flicker the ratio) to every other in the measures of `GOAL`: a table per budget."""
+    """One method's difference (for flicker the ratio) to the others in the measures of `GOAL`: a table per budget at
+    which there is more than one other."""
     parts = []
     for budget in budgets_of(select(rows, method=method)):
-        own, lines = select(rows, method=method, budget=budget), []
-        for other in [name for name in METHODS_COMPARED if name != method]:
-            others = select(rows, method=other, budget=budget)
-            if shared := shared_cases(own, others):
-                comparisons = [compare(own, others, column) for column in GOAL]
-                cells = ["–" if comparison is None else comparison.marked() for comparison in comparisons]
-                lines.append([other, str(len(shared)), *cells])
-        if lines:
-            heads = ["against", "n", *(column.heading for column in GOAL)]
-            parts += [f"### {method}, budget {budget}", markdown_table(heads, lines, texts=2)]
+        own = select(rows, method=method, budget=budget)
+        others = {name: select(rows, method=name, budget=budget) for name in METHODS_COMPARED if name != method}
+        if lines := _differences(own, others):
+            parts += [f"### {method}, budget {budget}", lines] if lines.count("\n") > 2 else []
     return "\n\n".join(parts)
+
+
+def against_other_budgets(rows: list[dict], method: str = OURS, reference: str = REFERENCE) -> str:
+    """The method at the equal budget against the reference at each other one, which may suit it better."""
+    budgets = [budget for budget in budgets_of(select(rows, method=reference)) if budget != "equal"]
+    others = {f"{reference}, {budget}": select(rows, method=reference, budget=budget) for budget in budgets}
+    return _differences(select(rows, method=method, budget="equal"), others)
+
+
+def _differences(own: list[dict], others: dict[str, list[dict]]) -> str:
+    """A table of one method's differences (for flicker the ratio) to others by name; empty if they share no edit."""
+    lines = []
+    for name, other in others.items():
+        if shared := shared_cases(own, other):
+            comparisons = [compare(own, other, column) for column in GOAL]
+            cells = ["–" if comparison is None else comparison.marked() for comparison in comparisons]
+            lines.append([name, str(len(shared)), *cells])
+    heads = ["against", "n", *(column.heading for column in GOAL)]
+    return markdown_table(heads, lines, texts=2) if lines else ""
+
+
+def where_carried(rows: list[dict]) -> str:
+    """Tables of the edits into which frames were carried: elsewhere the methods that carry are EI2 itself."""
+    carried = [edits_of(own) for name in (KEY_FRAME, DRAWN) if (own := select(rows, method=name, carried=True))]
+    shown = [row for row in rows if row["method"] in (PER_FRAME, REFERENCE, OURS, KEY_FRAME, DRAWN)]
+    budgets = {row["budget"] for row in rows if row["method"] in (KEY_FRAME, DRAWN)}
+    shown = [row for row in shown if row["budget"] in budgets and all((row["clip"], row["edit"]) in c for c in carried)]
+    return markdown(shown, reference=OURS, level=3) if carried else ""
 
 
 def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) -> str:
@@ -102,9 +128,8 @@ def summary(rows: list[dict], method: str = OURS, reference: str = REFERENCE) ->
         for comparison in filter(None, (compare(own, others, column) for column in QUALITY + SHIFT)):
             verdicts[comparison.verdict].append(f"{comparison.column.title.split(',')[0]} {comparison}")
         if any(verdicts.values()):
-            shared = shared_cases(own, others)
             text = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in verdicts.items() if names)
-            about = f"{len(shared)} edits of {len({clip for clip, *_ in shared})} clips"
+            about = count_text(shared_cases(own, others))
             lines.append(f"* **{method} against {reference}, budget {budget}** ({about}): {text}.")
     return "\n".join(lines)
 
@@ -116,10 +141,18 @@ def page(rows: list[dict], title: str, pictures: dict[str, str], made: str = "")
     parts.append(markdown([row for row in rows if row["method"] in METHODS_COMPARED]))
     sections = (
         (
-            "## With attention control",
-            f"The difference of {OURS} with control to every other method, or for flicker the ratio.",
-            "\n\n".join(filter(None, (against_all(rows, method) for method in (CONTROL, BLEND)))),
+            "## Where a frame was carried",
+            f"Only the edits that change an object that could be carried; in all others {KEY_FRAME} is {OURS} itself. "
+            f"{DRAWN} is given one frame of the right result, as a person would draw it; no other method is. "
+            f"In brackets: the difference to {OURS}, or the ratio.",
+            where_carried(rows),
         ),
+        (
+            "## Against each method",
+            f"The difference of {OURS} and its options to every other method, or for flicker the ratio.",
+            "\n\n".join(filter(None, (against_all(rows, method) for method in (OURS, KEY_FRAME, CONTROL, BLEND)))),
+        ),
+        (f"## Against {REFERENCE} with other settings", f"{OURS} at the equal budget.", against_other_budgets(rows)),
         (
             "## Ablations",
             f"Each is {OURS} with one part changed. In brackets: the difference to {OURS}, or the ratio.",

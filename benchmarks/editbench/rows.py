@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
+
+from ei2.wording import plural
 
 from .methods import METHODS
 
@@ -89,6 +92,26 @@ def pairs_of(rows: list[dict], reference: list[dict], field: str) -> tuple[list[
     rows = [row for row in rows if known(row, field) and case(row) in others]
     values, clips = values_of(rows, field)
     return values, [others[case(row)] for row in rows], clips
+
+
+def edits_of(rows: list[dict]) -> set[tuple[str, str]]:
+    """The edits that occur, each as its clip and kind, whatever the seed."""
+    return {(row["clip"], row["edit"]) for row in rows}
+
+
+def with_all_methods(rows: list[dict]) -> list[dict]:
+    """The rows of those edits that all methods were measured on: only means over the same edits can be compared."""
+    by_method = [edits_of(select(rows, method=method)) for method in methods_of(rows)]
+    shared = set.intersection(*by_method) if by_method else set()
+    return [row for row in rows if (row["clip"], row["edit"]) in shared]
+
+
+def count_text(cases: Iterable[tuple[str, str, int]]) -> str:
+    """E.g. "66 edits of 33 clips, 2 seeds", from what `case` gives."""
+    cases = set(cases)
+    clips, seeds = {clip for clip, *_ in cases}, {seed for *_, seed in cases}
+    text = f"{plural(len({(clip, edit) for clip, edit, _ in cases}), 'edit')} of {plural(len(clips), 'clip')}"
+    return text + (f", {len(seeds)} seeds" if len(seeds) > 1 else "")
 
 
 def shared_settings(row: dict) -> dict:

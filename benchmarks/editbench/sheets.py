@@ -20,7 +20,7 @@ from miniature.world import SIZE
 
 from .clips import Clip, Edit
 from .methods import COMPARED, METHODS, OURS, REFERENCE
-from .rows import IDENTITY, case, known, select
+from .rows import IDENTITY, case, count_text, known, select
 
 ALWAYS = (REFERENCE, OURS)
 OPTIONAL = [method.name for method in COMPARED if method.control or method.key_frame]  # shown if they were measured
@@ -111,11 +111,12 @@ def label(row: dict) -> str:
 def write(rows: list[dict], clips: Iterable[Clip], strips: Path, folder: Path, prefix: str) -> list[Path]:
     """Writes `<prefix>_best.png`, `_median` and `_worst` into the folder, by EI2's PSNR at the equal budget. Returns
     the files."""
-    total, files = sum(known(row, "psnr") for row in select(rows, method=OURS, budget="equal")), []
+    ranked = [case(row) for row in select(rows, method=OURS, budget="equal") if known(row, "psnr")]
+    total, files = count_text(ranked), []
     for place, row in best_median_worst(rows).items():
         files.append(folder / f"{prefix}_{place}.png")
         kind = row["edit"].replace("_", " + ")
-        title = f"{place.capitalize()} of {total} edits by {OURS}'s PSNR, budget equal: {row['clip']}, {kind}, "
+        title = f"{place.capitalize()} of {total}, by {OURS}'s PSNR, budget equal: {row['clip']}, {kind}, "
         title += f"seed {row['seed']}"
         if row["frames"] > COLUMNS:
             title += f" ({COLUMNS} of {row['frames']} frames)"

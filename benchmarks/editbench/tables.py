@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple
 
 from benchmarks.results import markdown_table
@@ -18,7 +19,7 @@ UNDECIDED = "undecided"
 @dataclass(frozen=True)
 class Column:
     """One measure in a table. `higher`: whether more is better; `compare`: by "difference" or "ratio" with the
-    reference, None for a mean alone; `scale`: from a row's unit to the unit shown."""
+    reference, None for a mean alone; `scale`: from a row's unit to the unit shown; `center`: of a method's rows."""
 
     field: str
     title: str
@@ -26,6 +27,7 @@ class Column:
     higher: bool
     compare: str | None = "difference"
     scale: float = 1.0
+    center: Callable[[list[float]], float] = fmean
 
     @property
     def heading(self) -> str:
@@ -51,9 +53,9 @@ SHIFT = (
     Column("source_psnr", "PSNR of the source sampled beside it, dB", 2, True),
 )
 COST = (
-    Column("seconds_tune", "tune, s", 1, False, None),
-    Column("seconds_invert", "invert, s", 1, False, None),
-    Column("seconds_edit", "edit, s", 1, False, None),
+    Column("seconds_tune", "tune, s", 1, False, None, center=median),  # a busy machine makes outliers
+    Column("seconds_invert", "invert, s", 1, False, None, center=median),
+    Column("seconds_edit", "edit, s", 1, False, None, center=median),
     Column("peak_bytes", "peak memory, MB", 0, False, None, scale=1e-6),
 )
 
@@ -99,8 +101,8 @@ def compare(rows: list[dict], reference: list[dict], column: Column) -> Comparis
 
 
 def table(by_method: dict[str, list[dict]], reference: str, columns: tuple[Column, ...]) -> str:
-    """A line per method; bold where the interval excludes no difference to the reference. `n`: edits and, if the
-    reference lacks some of them, in brackets how many it shares. Columns that no row holds are left out."""
+    """A line per method; bold where the interval excludes no difference to the reference. `n`: rows (edits times seeds)
+    and, if the reference lacks some of them, in brackets how many it shares. Columns that no row holds are left out."""
     columns = tuple(c for c in columns if any(c.field in row for rows in by_method.values() for row in rows))
     lines, others = [], by_method.get(reference, [])
     for method, rows in by_method.items():
@@ -115,8 +117,8 @@ def cell(rows: list[dict], reference: list[dict], column: Column) -> str:
     values, _ = values_of(rows, column.field)
     if not values:
         return "–"
-    comparison = compare(rows, reference, column)
-    return f"{column.scale * fmean(values):.{column.digits}f}" + (f" ({comparison.marked()})" if comparison else "")
+    comparison, own = compare(rows, reference, column), f"{column.scale * column.center(values):.{column.digits}f}"
+    return own + (f" ({comparison.marked()})" if comparison else "")
 
 
 def shared_cases(rows: list[dict], others: list[dict]) -> set[tuple]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.drawing import new_figure
 from benchmarks.editbench import plots, report
 from benchmarks.editbench.methods import COMPARED, CONTROL_CHOICES
 from benchmarks.editbench.statistics import paired_bootstrap
@@ -34,6 +35,24 @@ def test_interval_of_a_mean():
     expected = paired_bootstrap([20.0, 40.0, 90.0], [0.0] * 3, ["a", "b", "c"])
     assert (mean, low, high) == pytest.approx(tuple(expected)) and low < mean < high
     assert plots.mean_interval(results[:1], "success") == (0.2, 0.2, 0.2), "one clip has no interval"
+
+
+def test_plotted_means_are_of_the_same_edits(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, file: figures.append(figure) or True)
+    results = [row(name, clip=clip, success=0.5) for name in ("EI2", "Tune-A-Video") for clip in ("a", "b")]
+    for more in ([], [row("EI2", clip="c", success=1.0)]):
+        plots.success_against_flicker(results + more, tmp_path / "a.png", "Title")
+    points = [[line.get_ydata().tolist() for line in figure.axes[0].lines] for figure in figures]
+    assert points[0] == points[1]
+    assert [figure.get_suptitle() for figure in figures] == ["Title (2 edits of 2 clips)"] * 2
+
+
+def test_titles_fit_their_figure(tmp_path):
+    figure, _ = new_figure(1, (7.6, 4.4), "success and PSNR against tuning steps " * 6)
+    figure.canvas.draw()
+    (text,) = figure.texts
+    assert figure.bbox.containsx(text.get_window_extent().x0) and figure.bbox.containsx(text.get_window_extent().x1)
 
 
 def test_the_command_writes_report_and_plots(tmp_path):

@@ -54,6 +54,12 @@ def test_intervals_are_of_clips_not_of_edits():
     assert cells(report.markdown(results), "EI2")[1] == "60.0 (+10.0 [-10.0, +30.0])"
 
 
+def test_seconds_are_medians():
+    results = [row(clip=clip, seconds_tune=seconds) for clip, seconds in (("a", 1.0), ("b", 2.0), ("c", 600.0))]
+    text = report.markdown(results)
+    assert cells(text, "EI2", 1)[headings(text, 1).index("tune, s ↓")] == "2.0"
+
+
 def test_budgets_are_compared_apart():
     results = constant_bench() + [entry | {"budget": "best", "success": 1.0} for entry in constant_bench()]
     text = report.markdown(results)
@@ -93,6 +99,8 @@ def test_ablations_are_compared_with_what_they_change_a_part_of_and_only_at_thei
     text = report.ablations(results)
     assert "Tune-A-Video" not in text and "Best budget" not in text
     assert cells(text, "EI2")[1] == "62.5"
+    fewer = [entry for entry in results if (entry["method"], entry["clip"]) != ("EI2, dense", "c")]
+    assert cells(report.ablations(fewer), "EI2")[:2] == ["2", "50.0"], "EI2 on the same edits"
     assert (
         cells(text, "EI2, dense")[1].startswith("25.0 (") and cells(text, "EI2, dense")[2] == "50.0 (+0.0 [+0.0, +0.0])"
     )
@@ -102,6 +110,8 @@ def test_ablations_are_compared_with_what_they_change_a_part_of_and_only_at_thei
 def test_summary_sorts_measures_by_what_the_intervals_say():
     text = report.summary(constant_bench())
     assert "(3 edits of 3 clips)" in text
+    twice = constant_bench() + [entry | {"seed": 7} for entry in constant_bench()]
+    assert "(3 edits of 3 clips, 2 seeds)" in report.summary(twice)
     better, undecided = text.split("better: ")[1].split("; undecided: ")
     assert "edit success +12.5 [+12.5, +12.5]" in better and "flicker ×0.50" in better and "PSNR" not in better
     assert "PSNR +0.00" in undecided and "worse" not in text
@@ -121,7 +131,7 @@ def controlled_bench() -> list[dict]:
 
 def test_control_is_compared_with_every_other_method():
     text = report.page(controlled_bench(), "Title", {})
-    part = text.split("## With attention control")[1]
+    part = text.split("### EI2 + control, budget equal")[1]
     against = {line.split("|")[1].strip(): line for line in part.splitlines() if line.startswith("| ")}
     assert list(against) == ["against", "Tune-A-Video", "Video-P2P", "Vid2Vid-zero", "EI2"]
     for name in list(against)[1:]:
@@ -131,7 +141,28 @@ def test_control_is_compared_with_every_other_method():
     column = headings(text, 1).index("PSNR of the source sampled beside it, dB ↑")
     assert cells(text, "EI2 + control", 1)[column] == "31.00" and cells(text, "EI2", 1)[column] == "–"
     assert "Ablations" not in text and "Values of the control" not in text
-    assert "With attention control" not in report.page(constant_bench(), "Title", {})
+    assert "Against each method" not in report.page(constant_bench(), "Title", {}), "there is only one other"
+
+
+def test_a_method_is_also_compared_with_the_references_other_settings():
+    better = [entry | {"budget": "cfg 3", "success": 0.75} for entry in constant_bench()]
+    text = report.page(constant_bench() + better, "Title", {})
+    line = next(line for line in text.splitlines() if line.startswith("| Tune-A-Video, cfg 3 | 3 |"))
+    assert "| -12.5 [-37.5, +12.5] |" in line and text.count("| Tune-A-Video, ") == 1
+
+
+def test_carried_edits_have_a_section_of_their_own():
+    """Elsewhere a method that carries is the plain one, which would hide what carrying costs and brings."""
+    results = constant_bench()
+    for entry in [entry for entry in results if entry["method"] == "EI2"]:
+        more = {"carried": entry["clip"] != "c"} | ({"seconds_edit": 90.0} if entry["clip"] != "c" else {})
+        results.append(entry | more | {"method": "EI2 + key frame"})
+    text = report.page(results, "Title", {})
+    part = text.split("## Where a frame was carried")[1]
+    assert cells(part, "EI2")[0] == cells(part, "Tune-A-Video")[0] == cells(part, "EI2 + key frame")[0] == "2"
+    seconds = headings(part, 1).index("edit, s ↓")
+    assert cells(part, "EI2 + key frame", 1)[seconds] == "90.0" and cells(part, "EI2", 1)[seconds] != "90.0"
+    assert "Where a frame was carried" not in report.page(constant_bench(), "Title", {})
 
 
 def test_tried_controls_are_compared_with_ei2_as_they_were_tried_and_are_no_ablations():
