@@ -2,9 +2,9 @@
 
 The quickstart's clip and edit prompt, on one thread. The script's way is the literal implementation of the speed
 benchmark (`speed/literal.py`), with 200 tuning steps (its default is 500), its 50 steps of inversion and 50 guided
-steps; the rate and the strength of guidance are the miniature's. EI2 runs with the quickstart's settings, and with
-those of earlier versions. CPU seconds without loading models and without the judge; in how many frames the judge sees
-what the prompt says; PSNR to the right result in dB; agreement of frames.
+steps; the rate and the strength of guidance are the miniature's. EI2 runs with the quickstart's settings, without its
+carried frame, and with those of earlier versions. CPU seconds without loading models and without the judge; in how
+many frames the judge sees what the prompt says; PSNR to the right result in dB; agreement of frames.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-CHECKS = 4  # at every quarter of the most steps; a check takes as long as about two steps
+CHECKS = 4  # at about every quarter of the most steps; a check takes as long as about two steps
 LEAST = 0.05  # by how much the loss must fall from one check to the next, relative to itself
 
 
@@ -26,7 +26,7 @@ class EarlyStop:
         if done == 0 or done % self.every:
             return False
         before, self.before = self.before, _level(self.measure())
-        return self.before > before + np.log1p(-LEAST)
+        return bool(np.isfinite(self.before) and self.before > before + np.log1p(-LEAST))
 
 
 def _level(losses: Iterable[float]) -> float:

@@ -115,7 +115,7 @@ def _attend_each(q, k, v, coarse_k, coarse_v, others: list[list[int]], attend: A
         return attend(q.flatten(0, 1), keys, values).unflatten(0, q.shape[:2])
 
     gathered = 2 * videos * frames * (fine + coarse) * channels * k.element_size()
-    again = gradients and gathers_again(frames, group, gathered)
+    again = gradients and gathers_again(frames, gathered)
     run = partial(checkpoint, attend_group, use_reentrant=False) if again else attend_group
     # split, not slices: the gradient of each slice would be as large as the whole
     groups = zip(*(t.split(group, dim=1) for t in (q, k, v)), picks.split(group))
@@ -146,10 +146,10 @@ def frames_at_once(frames: int, fine: int, coarse: int, device: torch.device, gr
     return max(1, min(frames, CPU_SCORES // (fine * (fine + coarse)))) if gradients else 1
 
 
-def gathers_again(frames: int, group: int, gathered: int) -> bool:
+def gathers_again(frames: int, gathered: int) -> bool:
     """Whether keys and values are gathered again for the backward pass. `gathered`:
     the size of all groups' copies in bytes."""
-    return group < frames and gathered > KEPT_BYTES
+    return frames > 1 and gathered > KEPT_BYTES
 
 
 def _fine_and_coarse(fine: torch.Tensor, coarse: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

@@ -27,9 +27,11 @@ class MapSum:
         if self.total is None:
             self.total, self.height, self.width = torch.zeros_like(maps), height, width
         if (height, width) != (self.height, self.width) or maps.shape != self.total.shape:
+            size = lambda some, h, w: f"{len(some)} frames of {h} x {w} for {some.shape[-1]} tokens"
             raise ValueError(
-                f"Maps of {height} x {width} cannot be added to maps of {self.height} x {self.width}: remove the node "
-                "that changes the model's resolution between steps."
+                f"Attention maps of {size(maps, height, width)} cannot be added to those of "
+                f"{size(self.total, self.height, self.width)}: remove the node that changes the model's resolution, "
+                "frames or prompts between steps."
             )
         self.total = self.total + maps
         self.count += 1

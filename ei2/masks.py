@@ -35,7 +35,7 @@ class KeptOutside:
     `mask`: `f 1 h w` in 0..1, 1 where sampling is free; `trajectory`: `s+1 f c h w`, the latents at every σ
     of the sampling, from noise to clean. Where the mask is 0, the result is exactly the trajectory's end. In
     between, each of the s steps is pulled back with weight mask^(PULL / s), so the total pull does not
-    depend on the number of steps (our choice).
+    depend on the number of steps, if there are at least `PULL` (our choice).
     """
 
     def __init__(self, mask: torch.Tensor, trajectory: torch.Tensor):

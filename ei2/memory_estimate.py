@@ -139,6 +139,12 @@ class Estimate:
         scratch = SCRATCH if self.arithmetic.device.type == "cpu" else 1
         return Need(weights, 0, 0, round(scratch * (waiting + working)))
 
+    def shared(self, clip: Clip) -> int:
+        """Bytes of the coarse tokens of a clip's frames that all context windows share (`windows.CoarseTokens`)."""
+        blocks = [layer for layer in self.shape.layers if layer.kind == "transformer"]
+        numbers = sum(2 * layer.depth * layer.channels * self._coarse_tokens(layer, clip) for layer in blocks)
+        return clip.chunks * clip.frames * numbers * self.arithmetic.low * (self.settings.spatial == "ffam")
+
     def frames_that_fit(self, clip: Clip, limit: float, need: Callable[[Clip], Need]) -> int:
         """The largest number of frames of this size whose `need` stays within `limit` bytes; 0 if not even one fits."""
         size = lambda frames: need(replace(clip, frames=frames)).total
@@ -180,12 +186,16 @@ class Estimate:
 
     def _view(self, layer: Layer, clip: Clip) -> tuple[str, int, int, int]:
         """A block's self-attention: its kind, the tokens per frame, and the keys and queries per attention call."""
-        kind, factor, tokens = self.settings.spatial, self.settings.coarse_factor, clip.tokens(layer.downsampling)
+        kind, tokens = self.settings.spatial, clip.tokens(layer.downsampling)
         kind = {"dense_sca": "dense" if layer.dense else "sca"}.get(kind, kind)
-        coarse = (clip.frames - 1) * ceil(ceil(clip.height / layer.downsampling) / factor)
-        coarse *= ceil(ceil(clip.width / layer.downsampling) / factor)
+        coarse = (clip.frames - 1) * self._coarse_tokens(layer, clip)
         keys = {"ffam": tokens + coarse, "sca": 2 * tokens, "dense": clip.frames * tokens}.get(kind, tokens)
         return kind, tokens, keys, keys if kind == "dense" else tokens
+
+    def _coarse_tokens(self, layer: Layer, clip: Clip) -> int:
+        """FFAM's coarse tokens of one frame."""
+        across, down = (ceil(edge / layer.downsampling) for edge in (clip.width, clip.height))
+        return ceil(down / self.settings.coarse_factor) * ceil(across / self.settings.coarse_factor)
 
     def _spatial(self, layer: Layer, clip: Clip) -> tuple[float, float]:
         """Bytes that self-attention keeps, and those that FFAM needs to gather a group's keys and values again."""
@@ -194,7 +204,7 @@ class Estimate:
         attended = self._attended(layer, queries, keys)
         gathered = 2 * clip.chunks * (1 if kind == "dense" else clip.frames) * keys * channels * low
         group = frames_at_once(clip.frames, tokens, keys - tokens, self.arithmetic.device)
-        if kind == "ffam" and gathers_again(clip.frames, group, gathered):
+        if kind == "ffam" and gathers_again(clip.frames, gathered):
             coarse = clip.chunks * clip.frames * (keys - tokens) / (clip.frames - 1)
             copies = group * clip.chunks * (2 * keys * channels + tokens * attended)
             return low * channels * (3 * pixels + 2 * coarse), 2 * low * copies  # with their gradients

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
 KRYLOV_VECTORS = 40  # accurate to 1e-4, up to SDXL's widths
+NOISE = 0.1  # relative to the vector
 TINY = 1e-30
 
 
@@ -49,10 +50,11 @@ class SpectralNormalization(torch.nn.Module):
 
     @torch.no_grad()
     def converge(self, weight: torch.Tensor) -> None:
-        """Sets the singular vectors to the best ones in the Krylov subspace of
-        WᵀW from the current vector (Lanczos)."""
+        """Sets the singular vectors to the best ones in the Krylov subspace of WᵀW from the current vector (Lanczos),
+        with some noise: from a singular vector alone, no other one is found."""
         weight = weight.float()
-        right = F.normalize(weight.T @ self.left, dim=0)
+        noise = torch.randn(len(self.left), generator=torch.Generator().manual_seed(1)).to(self.left)
+        right = F.normalize(weight.T @ (self.left + NOISE * F.normalize(noise, dim=0)), dim=0)
         basis = right[:, None]
         for _ in range(min(KRYLOV_VECTORS, *weight.shape) - 1):
             right = F.normalize(weight.T @ (weight @ basis[:, -1]), dim=0)

@@ -114,5 +114,7 @@ def instance_center(x: torch.Tensor, axis: str = "frames") -> torch.Tensor:
     and d per channel; `channels` over c, Layer Norm's axis. The mean is taken in float32.
     """
     dims = {"frames": (1,), "frames_space": (1, 2), "channels": (3,)}[axis]
-    mean = x.mean(dim=dims, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    return (x - mean).to(x.dtype)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if axis == "frames":  # differences from one frame: the mean of equal numbers is not always that number
+        wide = wide - wide[:, :1]
+    return (wide - wide.mean(dim=dims, keepdim=True)).to(x.dtype)

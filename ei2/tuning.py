@@ -111,7 +111,8 @@ def tune(
     losses: list[torch.Tensor] = []
 
     def check() -> None:
-        _check_loss(losses[-1], len(losses), settings)
+        if losses:
+            _check_loss(losses[-1], len(losses), settings)
         _check_weights(parameters, len(losses), settings)
 
     def state() -> TrainingState:

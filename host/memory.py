@@ -176,9 +176,13 @@ def sampling_within_memory(
     `guided`: the host runs two prompts at once if there is room, otherwise one after the other; `kept`: bytes kept from
     call to call. Raises `ValueError` if the device's total memory is too small for one prompt, and `OutOfMemory`.
     """
-    latents, device = _seen_at_once(model, latents), model.load_device
+    windows, device = context_windows(model.model_options, len(latents)), model.load_device
+    latents = latents if windows is None else latents[: windows.length]
     estimate, clip = inference_estimate(model, prompt), clip_of(latents)
-    need = lambda clip: replace(estimate.inference(clip), kept=round(kept(clip)))
+    # without room for both prompts at once the host runs them in turn, but the windows' tokens of both are kept
+    anchors = lambda clip: replace(clip, frames=max(1, clip.frames - 1), chunks=1 + guided)
+    shared = lambda clip: 0 if windows is None else estimate.shared(anchors(clip))
+    need = lambda clip: replace(estimate.inference(clip), kept=round(kept(clip)) + shared(clip))
     expected = need(replace(clip, chunks=1 + guided))
     free, total = available_memory(device), total_memory(device)
     _log(doing, latents, expected, free + (expected.weights if device.type == "cpu" else 0), "", device)
@@ -239,12 +243,6 @@ def unet_shape(unet: UNetModel, weight_bytes: int) -> UNetShape:
 
 def _count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _seen_at_once(model, latents: torch.Tensor) -> torch.Tensor:
-    """The clip, or the part of it in one context window."""
-    windows = context_windows(model.model_options, len(latents))
-    return latents if windows is None else latents[: windows.length]
 
 
 def _estimate(model, arithmetic: Arithmetic, prompt: list) -> Estimate:

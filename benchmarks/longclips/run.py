@@ -20,7 +20,9 @@ import torch
 from benchmarks.bench import Bench, BenchClip
 from benchmarks.drawing import titled_sheet
 from benchmarks.editbench.clips import Clip, Edit, edit_of
+from benchmarks.editbench.rows import values_of
 from benchmarks.editbench.scores import judged, score
+from benchmarks.editbench.work import rounded
 from benchmarks.results import RESULTS, markdown_table, write_rows
 from benchmarks.runner import command_parser, facts
 from devtools.in_process import pack
@@ -112,8 +114,7 @@ class LongWork:
             row = {"clip": self.clip.name, "edit": edit.kind, "mode": mode, "frames": len(edited)}
             row |= score(edited, self.clip, edit, bench.judge) | self.colors_of(edited, edit)
             row |= {"reconstruction_psnr": psnr(restored, self.video.frames), **seconds}
-            row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-            rows.append((row, edited))
+            rows.append(({key: rounded(value) for key, value in row.items()}, edited))
         return rows
 
     def left_open(self, mode: str) -> tuple[dict, torch.Tensor]:
@@ -174,7 +175,7 @@ def peak(bench: Bench, model, frames: int) -> int:
 def table(rows: list[dict], memory: list[dict], left_open: list[dict]) -> str:
     """Markdown: means over the edits by mode, the colours that a prompt leaves open, and the memory of a step."""
     by_mode = {mode: [row for row in rows if row["mode"] == mode] for mode in MODES}
-    means = [(m, *(f"{fmean(row[key] for row in own):.3g}" for key in COLUMNS)) for m, own in by_mode.items() if own]
+    means = [(m, *(f"{fmean(values_of(own, key)[0]):.3g}" for key in COLUMNS)) for m, own in by_mode.items() if own]
     moves = [(row["mode"], *(f"{row[key]:.3g}" for key in COLORS)) for row in left_open]
     sizes = {(row["mode"], row["frames"]): f"{row['bytes'] / 1e6:.1f}" for row in memory}
     tables = [

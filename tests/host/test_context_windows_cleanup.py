@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,10 @@ def test_coarse_tokens_take_what_the_formula_says(model, inflate, windowed, eval
     coarse = {1.0: 3 * 5, 2.0: 2 * 3, 4.0: 1 * 2}  # of 6 x 10, 3 x 5 and 2 x 3 tokens
     expected = sum(2 * 2 * len(ANCHORS) * coarse[block.downsampling] * block.channels * 4 for block in blocks)
     assert found[-1] == expected
+    memory = pack("host.memory")
+    estimated = memory.inference_estimate(inflate(model), source)
+    anchors = replace(memory.clip_of(clip[: len(ANCHORS)]), chunks=2)
+    assert estimated.shared(anchors) == expected
 
 
 def test_cancelling_leaves_nothing(tuned, windowed, evaluate, source, clip, pack):

@@ -37,8 +37,9 @@ def test_a_loss_that_rises_ends_it():
     assert asked([[1.0], [1.2]]) == 2 * EVERY
 
 
-def test_a_loss_that_is_no_number_does_not_end_it():
-    assert asked([[1.0], [float("nan")], [float("nan")]]) is None
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_does_not_end_it(broken):
+    assert asked([[1.0], [broken], [broken]]) is None
 
 
 def test_the_loop_asks_before_each_step():
@@ -51,3 +52,12 @@ def test_the_loop_asks_before_each_step():
     denoise = lambda x, sigma, window: x + weight
     steps = tune(denoise, torch.zeros(2, 4, 3, 3), torch.ones(1000), [weight], TuneSettings(9), enough=enough)
     assert [step.number for step in steps] == [1, 2, 3] and heard == [0, 1, 2, 3]
+
+
+def test_a_tuning_without_a_step_is_none():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    denoise = lambda x, sigma, window: x + weight
+    steps = tune(
+        denoise, torch.zeros(2, 4, 3, 3), torch.ones(1000), [weight], TuneSettings(9), enough=lambda done: True
+    )
+    assert list(steps) == []

@@ -58,7 +58,7 @@ def test_maps_of_other_sizes_are_refused():
         total.of(torch.ones(5))
     total.add(torch.rand(2, 12, 5), 3, 4)
     for shape, height, width in [((2, 12, 5), 4, 3), ((2, 6, 5), 3, 2), ((1, 12, 5), 3, 4)]:
-        with pytest.raises(ValueError, match="cannot be added"):
+        with pytest.raises(ValueError, match=f"{shape[0]} frames of {height} x {width} for 5 tokens cannot be added"):
             total.add(torch.rand(shape), height, width)
 
 

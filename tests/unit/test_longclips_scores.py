@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.longclips.run import LAP, SUBJECTS, long_clip
+from benchmarks.longclips.run import COLUMNS, LAP, ONCE, SUBJECTS, long_clip, table
 from benchmarks.longclips.scores import LiveTensors, borders, color_errors, drift, seam_ratio, wander
 
 WINDOWS = [[0, 1, 2, 3], [3, 4, 5, 6], [5, 6, 7, 8]]
@@ -65,3 +65,10 @@ def test_live_tensors_are_counted_while_they_live():
         assert live.now == 4000
         del x
         assert live.now == 0
+
+
+def test_a_measure_that_an_edit_does_not_have_is_left_out_of_the_means():
+    rows = [{"clip": clip, "mode": ONCE, **dict.fromkeys(COLUMNS, 0.5)} for clip in ("a", "b")]
+    rows[0]["agreement"] = None
+    text = table(rows, [], [])
+    assert "nan" not in text and f"| {ONCE} |" + " 0.5 |" * len(COLUMNS) in text

@@ -63,6 +63,15 @@ def test_checkpointing_keeps_less_and_more_frames_keep_more(preset, arithmetic):
     assert one.inference(replace(CLIP, chunks=2)).working == pytest.approx(2 * one.inference(CLIP).working, rel=0.01)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_another_frame_never_needs_less(checkpointing):
+    """In the sizes of SDXL, where FFAM changes its way with the number of frames."""
+    layers = tuple(Layer("transformer", 1280, down, heads=20, depth=10) for down in (4.0, 2.0))
+    one = estimate(shape=UNetShape((*layers, OUT), 400))
+    totals = [one.training(Clip(frames, 96, 96), checkpointing).total for frames in range(1, 41)]
+    assert totals == sorted(totals)
+
+
 def test_plain_attention_keeps_its_scores():
     """Frames see each other's coarse tokens: 16 + 4 keys for each of 32 queries, two heads. Only in half precision."""
     fused, plain = (estimate(arithmetic=replace(CPU, device=torch.device(kind))) for kind in ("cuda", "cpu"))

@@ -52,6 +52,17 @@ def test_the_flat_spectrum_of_a_fresh_layer(seed):
     assert largest_singular_value(effective_weight(layer)) <= 1 + 1e-3
 
 
+def test_a_larger_singular_value_beside_a_settled_one_is_found():
+    """Power iteration has settled on one axis; then another one grows."""
+    layer = torch.nn.Linear(8, 8, bias=False)
+    layer.weight.data.copy_(torch.diag(torch.tensor([2.0] + [1.0] * 7)))
+    spectral_normalize(layer, "bounded")
+    for _ in range(200):
+        layer(torch.zeros(1, 8))
+    layer.parametrizations.weight.original.data[1, 1] = 3.0
+    assert largest_singular_value(effective_weight(layer)) <= 1 + 1e-3
+
+
 def test_an_orthogonal_matrix_is_scaled():
     layer = torch.nn.Linear(32, 32, bias=False)
     torch.nn.init.orthogonal_(layer.weight, gain=3, generator=torch.Generator().manual_seed(0))
