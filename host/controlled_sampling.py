@@ -9,6 +9,7 @@ import comfy.model_patcher
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
+from comfy.utils import resize_to_batch_size
 
 from ..ei2.ddim import sample_ddim
 from ..ei2.inverted_clip import Inversion
@@ -29,6 +30,7 @@ from .windows import room_for
 
 # options of a prompt that shape only the edit: LoRA hooks, image prompts, boxes for words
 EDIT_ONLY = ("hooks", "unclip_conditioning", "gligen")
+PICTURES = ("concat_latent_image", "concat_mask")  # of a prompt, which some models read beside the latents
 
 
 @dataclass(frozen=True)
@@ -59,38 +61,45 @@ class ControlledGuider(comfy.samplers.CFGGuider):
     # the host looks under the name "positive" for what it shares with other prompts
     CONDS = {"source": ("source", "source negative"), "target": ("positive", "negative")}
 
-    def __init__(self, model, source: Guidance, target: Guidance, sigmas: torch.Tensor, until: float):
-        """`sigmas`: of the sampling; `until`: the σ above which the target is guided."""
+    def __init__(self, model, source: Guidance, target: Guidance, sigmas: torch.Tensor, until: float, frames: int):
+        """`sigmas`: of the sampling; `until`: the σ above which the target is guided; `frames`: f."""
         super().__init__(model)
         self.guidance, self.sigmas, self.until = {"source": source, "target": target}, sigmas, until
         conds = {}
         for name, (positive, negative) in self.CONDS.items():
             conds |= {positive: self.guidance[name].positive, negative: self.guidance[name].negative}
-        self.inner_set_conds(conds)
+        self.inner_set_conds({name: _for_both(prompts, frames) for name, prompts in conds.items()})
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
         step = int((self.sigmas.to(timestep) - timestep[0]).abs().argmin())
         denoised = []
         for (name, (positive, negative)), video, t in zip(self.CONDS.items(), x.chunk(2), timestep.chunk(2)):
             options = comfy.model_patcher.create_model_options_clone(model_options or {})
+            conds = [self.conds[negative], self.conds[positive]]
             if name == "source":  # it retraces the inversion, which ran without other nodes' guidance
                 options = unguided(options)
+                conds = [without_boxes(one) for one in conds]  # the host gives the edit's to every other prompt
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             cfg = self.guidance[name].cfg
             cfg = strength_at(t, cfg, self.until) if name == "target" else cfg
             denoised.append(
                 comfy.samplers.sampling_function(
-                    self.inner_model,
-                    video,
-                    t,
-                    self.conds[negative],
-                    self.conds[positive],
-                    cfg,
-                    model_options=options,
-                    seed=seed,
+                    self.inner_model, video, t, *conds, cfg, model_options=options, seed=seed
                 )
             )
         return torch.cat(denoised)
+
+
+def _for_both(prompts: list, frames: int) -> list:
+    """Prompts for a batch of two videos: each gets the pictures of its frames. The host spreads them over the batch."""
+    twice = lambda pictures: torch.cat([resize_to_batch_size(pictures, frames)] * 2)
+    given = lambda options: {key: twice(options[key]) for key in PICTURES if options.get(key) is not None}
+    return [[text, {**options, **given(options)}] for text, options in prompts]
+
+
+def without_boxes(prompts: list[dict]) -> list[dict]:
+    """The host's processed prompts without GLIGEN's boxes for words."""
+    return [{key: value for key, value in prompt.items() if key != "gligen"} for prompt in prompts]
 
 
 def sample_controlled(
@@ -120,7 +129,8 @@ def sample_controlled(
     remove_step_caches(clone)  # they would skip the source's call and not the target's
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, BRANCH, controlled)
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, BRANCH, room_for(inversion.frames))  # one video at a time
-    guider = ControlledGuider(clone, source, target, sigmas, last_guided(guidance_end, sigmas))
+    until = last_guided(guidance_end, sigmas)
+    guider = ControlledGuider(clone, source, target, sigmas, until, inversion.frames)
     sampler = comfy.samplers.KSAMPLER(sample_ddim, extra_options={"after_step": _after_step(controlled, steps, kept)})
     itemsize = compute_dtype(model).itemsize
     held = lambda clip: controlled.kept_bytes(transformer_blocks(unet), clip, itemsize)

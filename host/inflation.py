@@ -66,6 +66,7 @@ class InflatedUNet:
         self.tune = tune
         self.warned = set() if warned is None else warned
 
+    @torch.compiler.disable  # ComfyUI's compiled models do not see that the options of a call have changed
     def __call__(self, executor, *args, **kwargs):
         call = Call(args, kwargs)
         return self.run(executor, call, self.layer_hooks(executor.class_obj, call.frames))

@@ -48,6 +48,7 @@ class Differentiable:
         self.inflated = InflatedUNet(settings, stack, warned=warned)
         self.checkpointing, self.hooks = checkpointing, hooks
 
+    @torch.compiler.disable  # as `InflatedUNet`
     def __call__(self, executor, *args, **kwargs):
         unet = executor.class_obj
         call = Call(args, kwargs)

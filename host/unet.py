@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..ei2.ffam import Attend
 
+QUANTIZED = ("QuantizedTensor", "GGMLTensor")  # of newer hosts, and of ComfyUI-GGUF
 TEXT_POSITION, OPTIONS_POSITION = 2, 5  # of context and transformer_options among the arguments of UNetModel.forward
 
 
@@ -64,6 +65,11 @@ def require_unet(model) -> UNetModel:
             f"This model reads {further} channels in addition to the latents (it may be an upscaler, a novel-view "
             "or a video model), which this pack does not know: use a text-to-image, inpainting or InstructPix2Pix "
             "checkpoint."
+        )
+    if any(type(weight.data).__name__ in QUANTIZED for weight in unet.parameters()):
+        raise ValueError(
+            "This model's weights are quantized (scaled fp8, int8 or GGUF), which cannot be trained: load its fp16 or "
+            "bf16 file. Plain fp8 works, too."
         )
     prediction(model)
     refuse_several_gpus(bool(model.get_additional_models_with_key("multigpu")))

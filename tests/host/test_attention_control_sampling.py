@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 
 import pytest
 import torch
@@ -205,3 +206,43 @@ def test_options_without_effect_are_refused(model, inflate, inversion, control, 
         edit(frames, inversion, control(self_replace=0.5))
     with pytest.raises(ValueError, match="null_text"):
         edit(frames, inversion, control(unconditional="late"))
+
+
+def test_boxes_for_words_reach_the_edit_alone(tuned, inversion, control, pack, encode):
+    """GLIGEN, of which only the host's side is real: its layers here add a number to the tokens."""
+    import comfy.model_patcher
+
+    class Boxes(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def set_position(self, shape, boxes, device):
+            return lambda x, options: x + 0.5
+
+        def set_empty(self, shape, device):
+            return lambda x, options: x
+
+    cpu, guide = torch.device("cpu"), control(cross_replace=0.5)
+    boxes = comfy.model_patcher.ModelPatcher(Boxes(), cpu, cpu)
+    text, options = guide.target_conditioning[0]
+    boxed = [[text, {**options, "gligen": ("position", boxes, [(torch.zeros(1, 8), 4, 4, 0, 0)])}]]
+    sample = pack("host.controlled_sampling").sample_controlled
+    run = lambda positive: sample(tuned, inversion.noise, inversion, guide, positive, encode(""), 4.0)
+    plain, found = run(guide.target_conditioning), run(boxed)
+    assert torch.equal(found.source, plain.source) and not torch.allclose(found.target, plain.target, atol=1e-2)
+
+
+def test_a_compiled_model_is_controlled_in_every_step(tuned, inversion, control, edit):
+    """Newer hosts compile without looking at the options that change from step to step."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    static = {"disable_dynamic": True} if "disable_dynamic" in signature(type(tuned).clone).parameters else {}
+    model, guide = tuned.clone(**static), control(cross_replace=0.5)
+    blind = lambda guards: [
+        "transformer_options" not in guard.name for guard in guards
+    ]  # as nodes_torch_compile has it
+    set_torch_compile_wrapper(model=model, backend="eager", options={"guard_filter_fn": blind})
+    expected, found = (edit(one, inversion, guide) for one in (tuned, model))
+    torch.testing.assert_close(found.source, expected.source, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.target, expected.target, atol=1e-5, rtol=1e-5)

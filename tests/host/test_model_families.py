@@ -145,6 +145,32 @@ def test_every_frame_has_its_own_picture_beside_the_latents(name, family, inflat
         assert torch.isfinite(edit).all()
 
 
+def test_attention_control_gives_each_frame_its_own_picture(family, inflate, pack, random_clip):
+    """Source and edit are one batch for the host, which spreads pictures over the batch."""
+    from comfy.patcher_extension import WrappersMP
+    from comfy.samplers import KSAMPLER
+
+    controlled, clip = pack("host.controlled_sampling"), random_clip(3, 8, 8)
+    pictures = torch.arange(1.0, 4.0).view(3, 1, 1, 1).expand(3, 4, 8, 8)
+    with_pictures = {"concat_latent_image": pictures, "concat_mask": torch.ones(3, 1, 8, 8)}
+    source, target, negative = (prompt(seed, **with_pictures) for seed in range(3))
+    model, seen = inflate(family("SD1.5 inpainting"), "EI2"), []
+
+    def watch(executor, x, *args, **kwargs):
+        seen.append(x[:3, 5].mean(dim=(1, 2)))
+        return executor(x, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "watch", watch)
+    inversion = pack("nodes.invert").Invert.execute(model, {"samples": clip}, source, 2, 0).args[0]
+    sides = (controlled.Guidance(one, negative, cfg) for one, cfg in ((source, 1.0), (target, 4.0)))
+    guider = controlled.ControlledGuider(model, *sides, inversion.sigmas, 0.0, frames=3)
+    before = len(seen)
+    sampler = KSAMPLER(pack("ei2.ddim").sample_ddim)
+    pack("host.sampling").run(model, torch.cat([inversion.noise] * 2), guider, sampler, inversion.sigmas)
+    assert len(seen) > before and all(torch.equal(shown, seen[0]) for shown in seen)
+    assert len(set(seen[0].tolist())) == 3
+
+
 SVD = {
     **SD2,
     "in_channels": 8,

@@ -95,3 +95,33 @@ def test_null_text_with_fp8_weights(load, inflate, pack, source, encode, random_
         .args[0]
     )
     assert torch.isfinite(inversion.unconditional).all()
+
+
+def test_quantized_weights_are_refused_in_words(pack, inflate):
+    """As newer hosts load them from a file that says so."""
+    pytest.importorskip("comfy_kitchen")
+    import json
+
+    import comfy.latent_formats
+    import comfy.model_patcher
+    from safetensors.torch import load_file
+
+    architecture = pack("miniature.architecture")
+    state = load_file(architecture.WEIGHTS / "unet.safetensors")
+    for name in [name for name in state if name.endswith("attn1.to_q.weight")]:
+        scale = state[name].abs().max().float() / 448
+        state[name] = (state[name].float() / scale).to(torch.float8_e4m3fn)
+        layer = name.removesuffix("weight")
+        note = json.dumps({"format": "float8_e4m3fn"}).encode()
+        state |= {f"{layer}weight_scale": scale, f"{layer}comfy_quant": torch.tensor(list(note), dtype=torch.uint8)}
+    config = pack("host.miniature").MiniatureConfig(architecture.UNET)
+    config.set_inference_dtype(torch.float32, None)
+    config.latent_format, config.quant_config = comfy.latent_formats.SD15(), {"mixed_ops": True}
+    base = config.get_model({}, "")
+    base.load_model_weights(state, "")
+    weight = base.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn1.to_q.weight
+    if type(weight.data) is torch.Tensor:
+        pytest.skip("this ComfyUI loads no quantized weights")
+    model = comfy.model_patcher.ModelPatcher(base, torch.device("cpu"), torch.device("cpu"))
+    with pytest.raises(ValueError, match="quantized .* load its fp16 or bf16 file"):
+        inflate(model, "EI2")
