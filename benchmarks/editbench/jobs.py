@@ -79,7 +79,8 @@ def plan(split: str) -> list[Job]:
     if split != "test":
         raise ValueError(f"There is no split {split!r}: use dev, test or quick.")
     main = dict.fromkeys((ours, methods.KEY_FRAME, methods.DRAWN, methods.CONTROL, methods.BLEND, reference), equal)
-    main |= dict.fromkeys((ours, reference), (*both, methods.LONG))  # Tune-A-Video gains from more steps
+    # Tune-A-Video gains from more steps, and from a lower rate
+    main |= dict.fromkeys((ours, reference), (*both, methods.LONG, methods.LOW_RATE, methods.LOW_RATE_GUIDED))
     # with guidance in half of the steps, Vid2Vid-zero's null-text embeddings would never guide the edit
     budgets = lambda method: both if method.null_text else equal
     others = {method.name: budgets(method) for method in methods.COMPARED if method.name not in main}

@@ -171,12 +171,15 @@ EQUAL = Budget("equal", cfg=4.0, guidance_end=0.5)  # as in the bundled workflow
 CFG_3 = Budget("cfg 3", guidance_end=0.5)
 GUIDED = Budget("cfg 3, guidance in all steps")
 LONG = replace(CFG_3, name="cfg 3, 100 steps", steps=100)
+LOW_RATE = replace(CFG_3, name="cfg 3, rate 1e-3", learning_rate=1e-3)
+LOW_RATE_GUIDED = replace(GUIDED, name="cfg 3, rate 1e-3, guidance in all steps", learning_rate=1e-3)
 SEARCH = (  # tried in addition to `EQUAL` and `GUIDED` on the development split, to choose from
     CFG_3,
     replace(CFG_3, name="cfg 3, guidance in two thirds of the steps", guidance_end=0.67),
     replace(CFG_3, name="cfg 3, 50 steps", steps=50),
     LONG,
-    replace(CFG_3, name="cfg 3, rate 1e-3", learning_rate=1e-3),
+    LOW_RATE,
+    LOW_RATE_GUIDED,
     replace(LONG, name="cfg 3, rate 1e-3, 100 steps", learning_rate=1e-3),
     replace(CFG_3, name="cfg 3, 24 DDIM steps", ddim_steps=24),
     replace(CFG_3, name="cfg 3, factored AdamW", optimizer=FACTORED),
