@@ -78,7 +78,7 @@ class ControlledGuider(comfy.samplers.CFGGuider):
             conds = [self.conds[negative], self.conds[positive]]
             if name == "source":  # it retraces the inversion, which ran without other nodes' guidance
                 options = unguided(options)
-                conds = [without_boxes(one) for one in conds]  # the host gives the edit's to every other prompt
+                conds = [_without_boxes(one) for one in conds]  # the host gives the edit's to every other prompt
             options.setdefault("transformer_options", {})[BRANCH] = Branch(name, step)
             cfg = self.guidance[name].cfg
             cfg = strength_at(t, cfg, self.until) if name == "target" else cfg
@@ -97,7 +97,7 @@ def _for_both(prompts: list, frames: int) -> list:
     return [[text, {**options, **given(options)}] for text, options in prompts]
 
 
-def without_boxes(prompts: list[dict]) -> list[dict]:
+def _without_boxes(prompts: list[dict]) -> list[dict]:
     """The host's processed prompts without GLIGEN's boxes for words."""
     return [{key: value for key, value in prompt.items() if key != "gligen"} for prompt in prompts]
 
