@@ -173,22 +173,22 @@ def draw(rows: list[dict], stem: Path) -> dict[Path, str]:
     compared = [row for row in rows if row["method"] in METHODS_COMPARED]
     alone = [row for row in compared if row["method"] not in AFTERWARDS]
     equal, best, (budget, most) = select(compared, budget="equal"), select(compared, budget="best"), fullest(compared)
-    budget_text = f"{budget} budget" if budget in DESCRIBED else budget
+    named = lambda budget: f"{budget} budget" if budget in DESCRIBED else budget
     changed, all_changed = fullest(with_base(rows, changed_parts(rows)))
     tried, all_tried = fullest(tried_controls(rows))
     flicker, background = plots.success_against_flicker, plots.success_against_background
     by_name = {
         "flicker_equal": (flicker, equal, "Edit success against flicker, equal budget"),
         "flicker_best": (flicker, best, "Edit success against flicker, best budget"),
-        "background": (background, most, f"Edit success against the preserved background, {budget_text}"),
+        "background": (background, most, f"Edit success against the preserved background, {named(budget)}"),
         "shift": (
             plots.shift_per_block,
             select(alone, budget="equal"),
             "Covariate shift per transformer block, equal budget",
         ),
         "steps": (plots.success_against_steps, alone, "Success and PSNR against tuning steps"),
-        "ablations": (flicker, all_changed, f"{OURS} with one part changed, {changed}"),
-        "controls": (background, all_tried, f"Values of {OURS}'s control, {tried}"),
+        "ablations": (flicker, all_changed, f"{OURS} with one part changed, {named(changed)}"),
+        "controls": (background, all_tried, f"Values of {OURS}'s control, {named(tried)}"),
     }
     files = {stem.with_name(f"{stem.name}_{name}.png"): content for name, content in by_name.items()}
     return {file: caption for file, (plot, own, caption) in files.items() if own and plot(own, file, caption)}
