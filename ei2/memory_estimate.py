@@ -203,8 +203,8 @@ class Estimate:
         pixels, channels = clip.pixels(layer.downsampling), layer.channels
         attended = self._attended(layer, queries, keys)
         gathered = 2 * clip.chunks * (1 if kind == "dense" else clip.frames) * keys * channels * low
-        group = frames_at_once(clip.frames, tokens, keys - tokens, self.arithmetic.device)
         if kind == "ffam" and gathers_again(clip.frames, gathered):
+            group = frames_at_once(clip.frames, tokens, keys - tokens, self.arithmetic.device)
             coarse = clip.chunks * clip.frames * (keys - tokens) / (clip.frames - 1)
             copies = group * clip.chunks * (2 * keys * channels + tokens * attended)
             return low * channels * (3 * pixels + 2 * coarse), 2 * low * copies  # with their gradients

@@ -85,8 +85,9 @@ def against_all(rows: list[dict], method: str) -> str:
     for budget in budgets_of(select(rows, method=method)):
         own = select(rows, method=method, budget=budget)
         others = {name: select(rows, method=name, budget=budget) for name in METHODS_COMPARED if name != method}
-        if lines := _differences(own, others):
-            parts += [f"### {method}, budget {budget}", lines] if lines.count("\n") > 2 else []
+        others = {name: other for name, other in others.items() if shared_cases(own, other)}
+        if len(others) > 1:
+            parts += [f"### {method}, budget {budget}", _differences(own, others)]
     return "\n\n".join(parts)
 
 
