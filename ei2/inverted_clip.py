@@ -15,7 +15,8 @@ class Inversion:
     optimisation also `unconditional`: `steps l c`, the unconditional embedding of each sampling step, float32 on the
     CPU; `empty`: `1 l c`, the empty prompt they started from; `null_cfg`: the guidance they were optimised for.
     `trajectory`, if it was kept: `steps+1 f c h w`, the latents at each σ in σ-space, from noise to clean, float32 on
-    the CPU. An edit with a mask needs it.
+    the CPU. An edit with a mask needs it. `latent_scale`: the factor of the latents' scale, which differs between
+    families of models; None if unknown.
     """
 
     noise: torch.Tensor
@@ -25,6 +26,7 @@ class Inversion:
     empty: torch.Tensor | None = None
     null_cfg: float = 7.5
     trajectory: torch.Tensor | None = None
+    latent_scale: float | None = None
 
     @property
     def frames(self) -> int:

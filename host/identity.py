@@ -12,7 +12,7 @@ from ..ei2 import VERSION
 from ..ei2.digest import Unhashable, digest
 from ..ei2.model_identity import ModelIdentity
 from .inflation import KEY, deflate, inflation_of
-from .unet import prediction, require_unet, sigma_schedule
+from .unet import latent_scale, prediction, require_unet, sigma_schedule
 from .windows import WINDOWS
 
 UNET = "diffusion_model."
@@ -100,7 +100,7 @@ def inversion_key(model, parts: dict) -> str:
             "schedule": [sigma_schedule(model), prediction(model)],
             "computed in": [model.load_device.type, str(model.get_model_object("manual_cast_dtype"))],
             "kernels": [_plain(optimized_attention), sorted(feature.value for feature in args.fast)],
-            "latent scale": [type(base.latent_format).__name__, base.latent_format.scale_factor],
+            "latent scale": [type(base.latent_format).__name__, latent_scale(model)],
             "windows": _windows(model),
             "parts": parts,
         }

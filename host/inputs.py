@@ -6,7 +6,7 @@ import torch
 
 from ..ei2.ddim import ddim_sigmas
 from .inflation import inflation_of
-from .unet import require_unet, sigma_schedule
+from .unet import latent_scale, require_unet, sigma_schedule
 from .windows import NODE, context_windows
 
 MANY = 10**9  # frames: more than any window has
@@ -94,8 +94,14 @@ def check_sampling(model, inversion, positive: list, negative: list) -> None:
 
 
 def check_schedule(model, inversion) -> None:
-    """Raises `ValueError` for an inversion whose noise levels are not the model's:
+    """Raises `ValueError` for an inversion whose latents or noise levels are not the model's:
     its noise would have the wrong amount."""
+    scale = latent_scale(model)
+    if inversion.latent_scale not in (None, scale):
+        raise ValueError(
+            f"The inversion's latents are scaled by {inversion.latent_scale:g}, but this model's by {scale:g}: it was "
+            "made with another family of models. Encode and invert with the checkpoint that samples."
+        )
     sigmas = inversion.sigmas.cpu().float()
     schedule = ddim_sigmas(len(sigmas) - 1, sigma_schedule(model))
     if not torch.allclose(sigmas, schedule, rtol=1e-3, atol=1e-4):

@@ -125,6 +125,11 @@ def sigma_schedule(model) -> torch.Tensor:
     return model.get_model_object("model_sampling").sigmas.detach().cpu().float().clone()
 
 
+def latent_scale(model) -> float:
+    """The factor of the MODEL's latents, which belongs to the VAE of its family."""
+    return float(model.model.latent_format.scale_factor)
+
+
 def once_per_unet(look: Callable[[UNetModel], list]) -> Callable[[UNetModel], list]:
     """Caches the result of a function that walks through a UNet, which takes milliseconds, for the UNet's lifetime."""
     known: WeakKeyDictionary[UNetModel, list] = WeakKeyDictionary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -15,6 +15,7 @@ from ..host.newer import ADVANCED, check_static_clone, searchable
 from ..host.null_text import check_null_text, inverted_for_guidance, scheduled_negative
 from ..host.sampling import inverted_clip
 from ..host.ui import shown, warn
+from ..host.unet import latent_scale
 
 NO_NEGATIVE = 'The "negative" output of EI2 Invert is empty: switch null_text on, or connect an empty prompt.'
 MANY, NOISY = 100, 900  # the grid's timesteps are whole numbers apart: 10 to 100 steps always end above 900
@@ -174,6 +175,7 @@ class Invert(io.ComfyNode):
         else:
             compute = lambda: inverted_clip(model, source, positive, steps, refine, trajectory)
         inversion, how = cached_inversion(model, parts, compute) if cache else (compute(), "computed, not kept")
+        inversion = replace(inversion, latent_scale=latent_scale(model))
         if null_text:
             negative = scheduled_negative(model, empty, inversion)
         else:

@@ -102,6 +102,13 @@ def test_a_family_is_inflated_tuned_inverted_and_edited(name, family, pack, infl
     assert (evaluate(tuned, clip, source)[1] - evaluate(tuned, other, source)[1]).abs().max() > 1e-5  # frames meet
 
 
+def test_an_inversion_of_another_family_is_refused(model, family, inflate, invert, pack, source, random_clip):
+    """Stable Diffusion 1.5 and XL have the same schedule and channels, but their latents differ in scale."""
+    inversion = invert(inflate(model), random_clip(2, 8, 8), source, steps=2)[0]
+    with pytest.raises(ValueError, match="^The inversion's latents are scaled by 0.18215, but this model's by 0.13025"):
+        pack("nodes.edit_sample").EditSample.execute(inflate(family("KOALA")), inversion, prompt(0), prompt(1), 4.0)
+
+
 @pytest.mark.parametrize("name", ["SD2.1 unCLIP", "KOALA"])
 def test_checkpointing_with_further_inputs(name, family, inflate, tune, random_clip):
     inflated, clip = inflate(family(name), "EI2"), random_clip(2, 8, 8)
