@@ -15,7 +15,8 @@ from .errors import BatchError
 from .server import link_pack
 from .sources import read
 
-PREFIX = "ei2-batch-"  # of base folders
+# Of base folders. It names the machine: several may share the folder for temporary files, but not process ids.
+PREFIX = f"ei2-batch-{socket.gethostname()}-"
 TUNES = f"models/{host.TUNES}"
 SNAPSHOTS = f"{TUNES}/snapshots"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import os
 import re
 import shlex
 import signal
@@ -180,7 +181,7 @@ def make_setup(options: argparse.Namespace) -> Setup:
     """How the workers start ComfyUI. Raises `BatchError` if it is not found on this machine and there is no cluster."""
     comfyui, models = options.comfyui, options.models
     if not options.address:  # the workers have another current folder; with a cluster, the paths are its machines'
-        comfyui, models = str(locate(comfyui)), models and str(Path(models).expanduser().resolve())
+        comfyui, models = str(locate(comfyui)), models and str(Path(os.path.expanduser(models)).resolve())
     return Setup(comfyui, models, tuple(options.packs), options.comfyui_options, options.silence)
 
 
@@ -275,6 +276,6 @@ def pack_version() -> str:
 
 def _read(address: str) -> str:
     try:
-        return read(address if is_url(address) else str(Path(address).expanduser())).decode("utf-8")
+        return read(address if is_url(address) else os.path.expanduser(address)).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BatchError(f"{address} cannot be read: {error}.") from error

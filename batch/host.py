@@ -21,7 +21,7 @@ def locate(given: str | None = None) -> Path:
     around = [parent.parent for parent in Path(__file__).absolute().parents if parent.name == "custom_nodes"]
     found = [given, os.environ.get("COMFYUI_PATH", "").strip() or None, *map(str, around)]
     for name in filter(None, found):
-        path = Path(name).expanduser().resolve()
+        path = Path(os.path.expanduser(name)).resolve()  # unlike Path's, never raises
         if (path / "main.py").exists() and (path / "comfy").is_dir():
             return path
         if name not in map(str, around):

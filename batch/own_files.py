@@ -3,6 +3,7 @@ input folder on this machine, and are sent to the workers like those of the tabl
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def _find(name: str, comfyui: Path | None) -> Source:
     places = [comfyui / folder] if comfyui else []
     # Each server copies the pack's own clips there, too.
     for place in [*places, PACK_ROOT / "assets"]:
-        if (place / name).is_file():
+        if os.path.isfile(place / name):  # unlike Path's, never raises
             return find(name, place)
     if comfyui is None:
         raise BatchError("there is no ComfyUI here to take it from: name its folder with --comfyui")

@@ -25,6 +25,8 @@ KILLS = 2  # servers a clip may kill before it is given up
 TRIES = 3  # workers that may be lost with a clip before it is given up
 GRACE = 60.0  # seconds for running tasks to end after a cancel
 STARTS = 2  # consecutive failed starts after which a worker is given up
+FAILURES = 6  # consecutive tasks a worker may fail by itself, with a full disk for instance, before it is given up
+REST = 20.0  # seconds that a worker gets nothing after such a failure, times their number: others take its clips
 QUARANTINE, GIVEN_UP = "quarantine", "given up"
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
@@ -54,7 +56,8 @@ class Listener(Protocol):
 
 @dataclass
 class Slot:
-    """A worker. `reference`: of the running call; `state`: starting, idle, busy or gone; `has`: the files it has."""
+    """A worker. `reference`: of the running call; `state`: starting, idle, busy or gone; `has`: the files it has;
+    `failures`: tasks in a row that it failed by itself; `rests_until`: when it gets work again (monotonic)."""
 
     number: int
     actor: object
@@ -67,19 +70,28 @@ class Slot:
     has: set[str] = field(default_factory=set)
     about: dict = field(default_factory=dict)
     failed_starts: int = 0
+    failures: int = 0
+    rests_until: float = 0.0
 
 
 class Schedule:
     """`actors`: handles of workers; `units`: the longest first; `patience`: seconds without any worker after which the
-    run ends; `snapshot_seconds`: the minimum time between two snapshots that are fetched."""
+    run ends; `snapshot_seconds`: the minimum time between two snapshots that are fetched; `rest`: see `REST`."""
 
     def __init__(
-        self, actors: list, units: list, listener: Listener, patience: float = 600, snapshot_seconds: float = 60
+        self,
+        actors: list,
+        units: list,
+        listener: Listener,
+        patience: float = 600,
+        snapshot_seconds: float = 60,
+        rest: float = REST,
     ):
         self.slots = [Slot(number, actor, Snapshots(actor, snapshot_seconds)) for number, actor in enumerate(actors)]
         self.queue: deque = deque(units)
         self.listener = listener
         self.patience = patience
+        self.rest = rest
         self.stopped: str | None = None  # why no new work is assigned
         self._cancelled_at: float | None = None
         self._alive_at = time.monotonic()
@@ -128,7 +140,7 @@ class Schedule:
 
     def _give_out(self) -> None:
         for slot in self.slots:
-            if slot.state == "idle" and self.queue:
+            if slot.state == "idle" and self.queue and time.monotonic() >= slot.rests_until:
                 slot.unit = self.queue.popleft()
                 self._next_task(slot)
 
@@ -176,12 +188,11 @@ class Schedule:
         except RayError as error:
             why = str(error.cause if isinstance(error, RayTaskError) and error.cause else error).strip()
             slot.failed_starts += 1
-            slot.about = {"why": why}
+            slot.about = {}
             if slot.failed_starts < STARTS:
                 self._start(slot)
-                return
-            slot.state = "gone"
-            self._tell("lost", slot, why=why, for_good=True)
+            else:
+                self._give_up(slot, why)
             return
         slot.state = "idle"
         self._tell("ready", slot)
@@ -203,12 +214,21 @@ class Schedule:
             self._cannot_write(error)
             self.queue.appendleft(unit)
             slot.unit = None
+        slot.failures = slot.failures + 1 if outcome.kind == WORKER else 0
         if outcome.kind in (LOST, SERVER):
             self._start(slot)
+        elif slot.failures >= FAILURES:
+            self._give_up(slot, f"it failed {slot.failures} times in a row: {outcome.sentence}")
         elif slot.unit is not None and not slot.unit.finished and self.stopped is None:
             self._next_task(slot)
         else:
             slot.unit, slot.task, slot.state = None, None, "idle"
+            slot.rests_until = time.monotonic() + self.rest * slot.failures
+
+    def _give_up(self, slot: Slot, why: str) -> None:
+        slot.unit, slot.task, slot.state = None, None, "gone"
+        slot.about["why"] = why
+        self._tell("lost", slot, why=why, for_good=True)
 
     def _settle(self, slot: Slot, unit: Unit, task: Task, outcome: Outcome) -> None:
         """Raises `OSError` if a result cannot be written."""
@@ -233,7 +253,8 @@ class Schedule:
             self._requeue(slot, unit, outcome)
 
     def _requeue(self, slot: Slot, unit: Unit, outcome: Outcome) -> None:
-        """A clip whose server or worker failed returns to the front of the queue, or is given up."""
+        """A clip whose server was killed or whose worker was lost returns to the front of the queue, one whose worker
+        failed to its end, for the others; or it is given up."""
         if outcome.kind == SERVER:
             unit.kills += 1
             self._keep_last(slot)
@@ -246,7 +267,7 @@ class Schedule:
             outcome.sentence = f"Tried {unit.losses} times. {outcome.sentence}"
             self._told(unit.give_up(GIVEN_UP, outcome), slot, GIVEN_UP, outcome.sentence)
         else:
-            self.queue.appendleft(unit)
+            (self.queue.append if outcome.kind == WORKER else self.queue.appendleft)(unit)
             self._tell("requeued", slot, why=outcome.sentence.splitlines()[0], kind=outcome.kind)
         slot.unit = None
 

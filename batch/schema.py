@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .binding import Column, file_input
 from .graph import Graph, is_link
 
@@ -54,7 +56,8 @@ def check_value(value: object, spec: list) -> str | None:
     if kind == "BOOLEAN":
         return None if isinstance(value, bool) else f"{value!r} is neither true nor false"
     if kind in ("INT", "FLOAT"):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or kind == "INT" and value != int(value):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or kind == "INT" and value != int(value):
             return f"{value!r} is not a {'whole ' if kind == 'INT' else ''}number"
         low, high = settings.get("min"), settings.get("max")
         if low is not None and value < low or high is not None and value > high:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -68,12 +69,11 @@ def find(address: str, folder: Path) -> Source:
         try:
             about = system.info(path)
             mark = _version(address, about) or f"{system.ukey(path)} {about.get('size')}"
-        except (OSError, ValueError, ImportError, NotImplementedError) as error:
-            raise BatchError(f"{address} cannot be read: {error}") from error
+        except Exception as error:  # each file system has its own kinds
+            raise BatchError(f"{address} cannot be read: {_said(error)}") from error
         return Source(address, hashlib.sha256(mark.encode()).hexdigest(), int(about.get("size") or 0))
-    path = Path(address).expanduser()
-    path = path if path.is_absolute() else folder / path
-    if not path.is_file():
+    path = folder / os.path.expanduser(address)
+    if not os.path.isfile(path):  # unlike Path's, never raises
         raise BatchError(f"there is no file {path}")
     try:
         with open(path, "rb") as file:
@@ -89,7 +89,10 @@ def read(address: str) -> bytes:
     """The content of a path or URL. Raises `OSError`."""
     if is_url(address):
         system, path = _filesystem(address)
-        return system.cat_file(path)
+        try:
+            return system.cat_file(path)
+        except Exception as error:  # as above; and a timeout here is not the server's, as `TimeoutError` would say
+            raise OSError(f"{address} cannot be read: {_said(error)}") from error
     return Path(address).read_bytes()
 
 
@@ -110,6 +113,11 @@ def count_frames(source: Source) -> int | None:
     except (av.FFmpegError, OSError, IndexError) as error:
         reason = "it has no picture" if isinstance(error, IndexError) else error
         raise BatchError(f"{source.address} cannot be read as a video: {reason}") from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says, which for a timeout is nothing."""
+    return str(error) or type(error).__name__
 
 
 def _version(address: str, about: dict) -> str | None:

@@ -21,12 +21,15 @@ class LocalStore:
     """A folder on a disk of this machine."""
 
     def __init__(self, address: str):
-        self.root = Path(address).expanduser().resolve()
+        self.root = Path(os.path.expanduser(address)).resolve()
         self.address = str(self.root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            probe = f"{WORK}/probe"  # what cannot be kept should not be made
+            self.write(probe, b"")
+            self.delete(probe)
         except OSError as error:
-            raise BatchError(f"The folder {self.root} cannot be made: {error}") from error
+            raise BatchError(f"The folder {self.root} cannot be written to: {error}") from error
         self._clear_left()
 
     def write(self, name: str, content: bytes) -> None:

@@ -74,8 +74,8 @@ def read_table(address: str, graph: Graph, comfyui: Path | None = None, scores: 
     folder = Path() if is_url(address) else Path(address).resolve().parent
     head, *_ = text.splitlines() or [""]
     separator = max(",;\t", key=head.count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    names = [name.strip() for name in next(lines, [])]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    names = [name.strip() for name in _cells(lines, address, 1) or []]
     if CLIP not in names:
         raise BatchError(
             f"{address} has no column 'clip': its first line names the columns, for "
@@ -98,7 +98,7 @@ def read_table(address: str, graph: Graph, comfyui: Path | None = None, scores: 
     line = 1
     while True:
         line = lines.line_num + 1
-        cells = next(lines, None)
+        cells = _cells(lines, address, line)
         if cells is None:
             break
         if not any(cell.strip() for cell in cells):
@@ -124,6 +124,17 @@ def read_table(address: str, graph: Graph, comfyui: Path | None = None, scores: 
     if not seen and not table.problems:
         raise BatchError(f"{address} has no rows.")
     return table
+
+
+def _cells(lines, address: str, line: int) -> list[str] | None:
+    """The next row of a table, which begins at `line`; None at the end. Raises `BatchError` for quotes that are not
+    closed, which would swallow the rows after them, or not at a cell's ends."""
+    try:
+        return next(lines, None)
+    except csv.Error as error:
+        raise BatchError(
+            f"{address}, line {line}: {error}. Quotes belong around a whole cell; one inside it is written twice."
+        ) from error
 
 
 def show_problems(problems: list[Problem], most: int = 50) -> str:

@@ -76,7 +76,7 @@ class Worker:
             self._cancelled = False
         try:
             self._ensure()
-            self._base.place(task.files, fetch or _from_ray)
+            self._place(task, fetch or _from_ray)
             outputs = self._execute(task, watch)
             outcome = self._collect(task, outputs)
         except Interrupted:
@@ -137,7 +137,7 @@ class Worker:
         self._stop_server()
         folder = host.locate(self._setup.comfyui)
         python = host.interpreter(folder)
-        models = Path(self._setup.models).expanduser().resolve() if self._setup.models else folder / "models"
+        models = Path(os.path.expanduser(self._setup.models)).resolve() if self._setup.models else folder / "models"
         if self._setup.models and not models.is_dir():
             raise BatchError(f"There is no folder of models {models} on {socket.gethostname()}: name another.")
         if self._base is None:
@@ -163,6 +163,13 @@ class Worker:
             "device": stats["devices"][0]["name"],
             "python": platform.python_version(),
         }
+
+    def _place(self, task: Task, fetch: Callable[[object], bytes]) -> None:
+        """Raises `OSError`, but not the `TimeoutError` of a network's disk: that is no fault of the server."""
+        try:
+            self._base.place(task.files, fetch)
+        except TimeoutError as error:
+            raise OSError(str(error)) from error
 
     def _execute(self, task: Task, watch: Watch) -> dict:
         """The outputs by node. Raises what `Client.run` raises."""

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from batch.errors import BatchError
 from batch.page import write_page
 from batch.results import Results, parse_decibels, parse_scores
 from batch.store import LEFT, LocalStore, UrlStore, open_store
@@ -96,6 +97,21 @@ def test_only_what_a_killed_run_left_goes(tmp_path):
             os.utime(path, (old, old))
     LocalStore(str(root))
     assert {path for path in root.rglob("*") if path.is_file()} == {*others, young}
+
+
+def test_a_folder_that_takes_no_files_is_refused_at_once(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("batch.store.os.fsync", full)
+        with pytest.raises(BatchError, match="out cannot be written to: .*No space left"):
+            open_store(str(tmp_path / "out"))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BatchError, match="file cannot be written to"):
+        open_store(str(tmp_path / "file"))
+    open_store(str(tmp_path / "out"))
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_two_runs_write_the_same_file(tmp_path, monkeypatch):

@@ -20,6 +20,14 @@ from miniature.jobs import write_jobs
 
 pytestmark = pytest.mark.slow
 
+LOCAL = {
+    "address": "local",
+    "object_store_memory": 80 << 20,
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+}
+
 
 def test_servers_and_workers_that_die(ray_installed, monkeypatch):
     monkeypatch.setitem(os.environ, "RAY_worker_niceness", "0")
@@ -72,15 +80,50 @@ def test_a_worker_that_fails_once_gets_all_files_again(ray_installed, comfyui, t
             self.base.remove()
 
     events = []
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    ray.init(address="local", num_cpus=1, object_store_memory=80 << 20, **quiet)
+    ray.init(num_cpus=1, **LOCAL)
     try:
         units = make_units(rows, results, Home(results), options)
         workers = make_workers([str(comfyui)], False, 1, Flaky)
-        schedule = Schedule(workers, units, lambda event, **about: events.append(event))
+        schedule = Schedule(workers, units, lambda event, **about: events.append(event), rest=0.1)
         schedule.ready()
         schedule.run()
         ray.get(workers[0].stop.remote())
     finally:
         ray.shutdown()
     assert events.count("requeued") == 1 and events.count("edit") == 2 and not results.failures, events
+
+
+def test_a_worker_that_always_fails_spoils_nothing(ray_installed, monkeypatch):
+    """Its disk is full. Beside a good one all clips are finished; alone it ends the run, and none counts as failed."""
+    monkeypatch.setitem(os.environ, "RAY_worker_niceness", "0")
+    from benchmarks.batch.simulation import SimulatedUnit, StandIn
+
+    prepare(local=True)
+    import ray
+
+    from batch.schedule import FAILURES, Schedule
+
+    class Full(StandIn):
+        """Speed 0: always fails."""
+
+        def run(self, task):
+            return super().run(task) if self._speed else Outcome(WORKER, "No space left on device")
+
+    def run(speeds: list[float]):
+        events = []
+        units = [SimulatedUnit(number, 0.2, [0.1], []) for number in range(FAILURES + 3)]
+        listen = lambda event, **about: events.append((event, about.get("edit") or about.get("why")))
+        schedule = Schedule(make_workers(speeds, False, 1, Full), units, listen, rest=0.02)
+        schedule.ready()
+        schedule.run()
+        return schedule.stopped, [about for event, about in events if event == "edit"], dict(events)
+
+    ray.init(num_cpus=3, **LOCAL)
+    try:
+        stopped, edits, events = run([0.0, 1.0])
+        assert stopped is None and len(edits) == len(set(edits)) == FAILURES + 3 and "failed" not in events, events
+        stopped, edits, events = run([0.0])
+    finally:
+        ray.shutdown()
+    assert stopped == "no worker is left: it failed 6 times in a row: No space left on device"
+    assert not edits and "failed" not in events, events

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from batch.errors import BatchError
 from batch.sources import Source, find, read
 
 SIGNATURE = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=" + "0123456789abcdef" * 16
 
 
 class Handler(BaseHTTPRequestHandler):
-    content, marks = b"first", {"ETag": '"1"'}
+    content, marks, status = b"first", {"ETag": '"1"'}, 200
 
     def do_GET(self):
         self.do_HEAD()
         self.wfile.write(self.content)
 
     def do_HEAD(self):
-        self.send_response(200)
+        self.send_response(self.status)
         for name, value in {**self.marks, "Content-Length": str(len(self.content))}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -68,6 +69,26 @@ def test_without_any_mark_the_whole_url_counts(url):
     handler, address = url
     handler.marks = {}
     assert found(f"{address}/get?id=1").digest != found(f"{address}/get?id=2").digest
+
+
+def test_what_cannot_be_downloaded_is_a_plain_error(url, monkeypatch):
+    """HTTP's errors are no `OSError`; a timeout would be taken for ComfyUI's, and says nothing."""
+    handler, address = url
+    handler.status = 403
+    with pytest.raises(OSError, match=f"^{address}/car.mp4 cannot be read: .*403"):
+        read(f"{address}/car.mp4")
+    with pytest.raises(BatchError, match="car.mp4 cannot be read: "):
+        found(f"{address}/car.mp4")
+    import fsspec
+
+    def slow(*_):
+        raise TimeoutError
+
+    system, _ = fsspec.core.url_to_fs(f"{address}/car.mp4")  # the one that is used for all of them
+    monkeypatch.setattr(system, "cat_file", slow)
+    with pytest.raises(OSError, match="cannot be read: TimeoutError$") as error:
+        read(f"{address}/car.mp4")
+    assert not isinstance(error.value, TimeoutError)
 
 
 def test_the_time_of_the_last_access_does_not_count(monkeypatch):

@@ -112,6 +112,19 @@ def test_what_is_wrong_is_named_by_line(table):
     assert found.rows[1].graph["8"]["inputs"]["seed"] == 5
 
 
+@pytest.mark.parametrize("cell", ["x" * 300, "~nobody/x.mp4", "~x.mp4"])
+def test_a_clip_that_is_no_path(cell, table):
+    """Such as a prompt, where columns are swapped."""
+    (problem,) = table(f"{HEAD}\n{cell},a,b\n").problems
+    assert (problem.line, problem.column) == (2, "clip") and "there is no file" in problem.text
+
+
+@pytest.mark.parametrize("row", ['clips/blue_square.mp4,a,"b', '"clips/blue_square.mp4"x,a,b'])
+def test_quotes_that_would_swallow_rows(row, table):
+    with pytest.raises(BatchError, match="other.csv, line 3: .*Quotes belong around a whole cell"):
+        table(f"{HEAD}\nclips/blue_square.mp4,a,b\n{row}\nclips/red_circle.mp4,a,b\n")
+
+
 def test_empty_cells_and_semicolons(table, quickstart):
     found = table("\ufeffclip;source_prompt;edit_prompt;cfg\nclips/red_circle.mp4;;a cat;3,5\n")
     (row,) = found.rows
@@ -190,6 +203,9 @@ def test_values_against_the_schema():
     assert "not one of" in check_value("x", [["a", "b"]]) and not check_value("b", ["COMBO", {"options": ["a", "b"]}])
     assert parse("on", False) is True and parse("12", 3) == 12 and parse("12", "text") == "12"
     assert parse("1e-4", 0.1) == 1e-4 and parse("many", 3) == "many"
+    for text in ("nan", "inf", "1e999"):
+        value = parse(text, 7.5)
+        assert check_value(value, ["FLOAT", {}]) and check_value(value, ["INT", {"min": 1}])
 
 
 def test_a_key_is_of_what_changes_the_result(quickstart):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -71,6 +72,18 @@ def test_a_file_that_is_not_there_is_the_workers_fault(worker, picture):
     assert outcome.kind == WORKER and "input/picture.png" in outcome.sentence, outcome
     assert run(worker, {"input/picture.png": [picture]}).kind == OK
     assert run(worker, {"input/picture.png": None}).kind == OK
+
+
+def test_a_disk_that_times_out_is_no_fault_of_the_server(worker, picture):
+    """As a network's does; the server stays."""
+    before = worker.start()["server"]
+
+    def fetch(_):
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    outcome = worker.run(Task("a picture", copy(GRAPH), {"input/other.png": [picture]}), fetch=fetch)
+    assert outcome.kind == WORKER and "Connection timed out" in outcome.sentence
+    assert worker.start()["server"] == before
 
 
 def test_a_folder_of_models_that_does_not_exist(comfyui, tmp_path):
