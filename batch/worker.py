@@ -26,7 +26,7 @@ from .watch import Watch
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 # Messages that mean the device is too small, in addition to the exceptions for it: those of allocators and libraries
-# (the same as `EXHAUSTED` in host/memory.py), and the nodes' own.
+# (the same as `EXHAUSTED` in ei2/exhausted.py), and the nodes' own.
 TOO_SMALL = (
     "can't allocate memory",
     "not enough memory",

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from . import VERSION
 from .checked import Damaged, value
+from .exhausted import ran_out
 from .temporary import writing_folder
 from .user_text import printable_name
 
@@ -92,14 +93,16 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 
 @contextmanager
 def making_sense(path: Path, record: dict | None = None) -> Iterator[None]:
-    """Wraps the interpretation of a file's content: every fault becomes a `BadFile` with one sentence. `record`: the
-    file's, once it is known; what a newer version wrote need not be damaged."""
+    """Wraps the interpretation of a file's content: every fault of it becomes a `BadFile` with one sentence. `record`:
+    the file's, once it is known; what a newer version wrote need not be damaged."""
     name = printable_name(path.name)
     try:
         yield
     except BadFile:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        if ran_out(error):  # no fault of the file
+            raise
         if _is_newer((record or {}).get("version")):
             raise _newer(name, record, f" ({_reason(error)})") from error
         raise BadFile(

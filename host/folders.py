@@ -37,7 +37,8 @@ folder_paths.add_model_folder_path(TUNES, os.path.join(folder_paths.models_dir, 
 def list_input_videos() -> list[str]:
     """Names of the videos and animated pictures directly in the input folder, sorted."""
     folder = Path(folder_paths.get_input_directory())
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    # os.path's: `Path.is_file` raises for a link into a folder that may not be entered
+    names = [entry.name for entry in folder.iterdir() if os.path.isfile(entry)] if folder.is_dir() else []
     videos = folder_paths.filter_files_content_types(names, ["video"])
     videos = {*videos, *(name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)}
     return sorted(name for name in videos if not is_markup(name))
@@ -57,7 +58,7 @@ def resolve_input(name: str) -> Path:
     path = Path(os.path.abspath(folder / relative))
     if not path.is_relative_to(folder):
         raise ValueError(f"'{name}' is outside ComfyUI's {folder.name} folder: copy the video into it and choose it.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(
             f"There is no file '{relative}' in ComfyUI's {folder.name} folder: "
             "upload the video again or choose another."
@@ -137,7 +138,11 @@ def check_writable(folder: Path) -> None:
     """Raises `ValueError` if no file can be created in a folder, which need not exist yet. Called before the work, not
     when there is something to save."""
     # lexists: `Path.exists` raises where a folder may not be entered, and does not see broken links
-    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None)
+    if existing is None:  # on Windows
+        raise ValueError(
+            f"The drive of {folder} is not there: connect it, or choose another folder in your model paths."
+        )
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file, but a folder is needed: choose another name, or move it away.")
     if not os.access(existing, os.W_OK | os.X_OK):

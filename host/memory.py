@@ -17,6 +17,7 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 
 from ..ei2 import PIXELS_PER_LATENT
+from ..ei2.exhausted import ran_out
 from ..ei2.memory_estimate import Arithmetic, Clip, Estimate, Layer, Need, UNetShape
 from ..ei2.optimizers import ADAMW, FACTORED
 from ..ei2.settings import PRESETS
@@ -28,19 +29,6 @@ from .windows import context_windows
 FEWER = "fewer frames (max_frames of EI2 Load Video) or smaller ones (width and height)"
 WORTH = 0.95  # another optimizer is advised if it brings the need below this share
 MARGIN, CPU_MARGIN = 1.2, 1.5  # factors for heap fragmentation: torch's heap on a GPU has less of it than C's
-
-# Only CUDA has its own exception. These are the messages of other allocators: torch's for main memory (Linux, Windows),
-# MPS, C++, the libraries for matrix products and convolutions, and the host's attention.
-EXHAUSTED = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "bad_alloc",
-    "bad allocation",
-    "could not create a memory object",
-    "could not create a primitive",
-    "ALLOC_FAILED",
-)
 
 
 class OutOfMemory(MemoryError):
@@ -98,7 +86,7 @@ def out_of_memory_says(words: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if isinstance(error, OutOfMemory) or not ran_out(error):  # the former is explained already
             raise
         traceback.clear_frames(error.__traceback__)  # their variables hold the run's tensors
         comfy.model_management.unload_all_models()
@@ -108,15 +96,6 @@ def out_of_memory_says(words: str) -> Iterator[None]:
         # torch turns oneDNN off for good, with a warning only, when a matrix product of it gets no memory: everything
         # after it would round differently, and bf16 would be many times slower.
         torch.backends.mkldnn.enabled = onednn
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is an out-of-memory error that is not explained yet."""
-    if isinstance(error, OutOfMemory):
-        return False  # explained already
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return any(words.lower() in str(error).lower() for words in EXHAUSTED)
 
 
 @dataclass(frozen=True)

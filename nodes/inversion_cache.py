@@ -41,9 +41,9 @@ class InversionCache(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, clear) -> str:
-        """Changes with the cache."""
-        return f"{cache.usage()} {find_litter()}"
+    def fingerprint_inputs(cls, clear) -> str | float:
+        """Changes with the cache; deleting is done in every run."""
+        return float("nan") if clear else f"{cache.usage()} {find_litter()}"
 
     @classmethod
     def execute(cls, clear) -> io.NodeOutput:

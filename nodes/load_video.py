@@ -61,8 +61,8 @@ class LoadVideo(io.ComfyNode):
                     options=list(FITS),
                     default=FITS[0],
                     tooltip="What to do when the video's shape differs from width x height. crop: fill the frame and "
-                    "cut off the rest. pad: show everything between black bars. stretch: show everything, "
-                    "distorted.",
+                    "cut off the rest. pad: show everything between black bars (transparent if the frame has "
+                    "transparent parts). stretch: show everything, distorted.",
                 ),
                 io.Int.Input(
                     "start_frame",
@@ -171,6 +171,9 @@ class LoadVideo(io.ComfyNode):
 def parse_colour(text: str) -> tuple[int, int, int]:
     """R, G, B in 0..255 of a colour in CSS notation. Raises ValueError."""
     try:
-        return ImageColor.getrgb(text.strip())[:3]
+        colour = ImageColor.getrgb(text.strip())[:3]
+        if max(colour) > 255:  # Pillow takes rgb(300, 0, 0)
+            raise ValueError("too bright")
+        return colour
     except ValueError as error:
         raise ValueError(f"background is '{text[:40]}', but must be a colour such as #00ff00 or white.") from error

@@ -30,9 +30,8 @@ class UnreadableAnimation(Exception):
 
 
 def is_animation(path: Path) -> bool:
-    """Whether the file is a WebP, PNG or GIF, by its first bytes."""
-    if not path.is_file():
-        return False
+    """Whether the file is a WebP, PNG or GIF, by its first bytes. Raises ValueError like `check_file`."""
+    check_file(path)
     head = _head(path)
     return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
@@ -85,8 +84,7 @@ class Animation:
 
 @contextmanager
 def opened_animation(path: Path) -> Iterator[Animation]:
-    """Raises ValueError for a file that is missing or empty, UnreadableAnimation for a damaged one."""
-    check_file(path)
+    """Raises UnreadableAnimation for a damaged file."""
     try:
         file = iio.imopen(path, "r", plugin="pillow", legacy_mode=False)
         animation = Animation(file, GIF_ROUNDING if _head(path).startswith(b"GIF8") else 0.0)

@@ -49,6 +49,8 @@ def read_frames(
     if not 0 <= frame_rate <= MOST_RATE:  # also true for NaN
         raise ValueError(f"frame_rate is {frame_rate}, but must be 0 (the file's) to {MOST_RATE}.")
     rate = Fraction(frame_rate).limit_denominator(1001) if frame_rate else None
+    if rate == 0:
+        raise ValueError(f"frame_rate is {frame_rate}, but must be 0 (the file's) or at least 0.001.")
     request = Request(
         Path(path), start_frame, frame_stride, max_frames, width, height, fit, rate, background, max_bytes, on_frame
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +27,11 @@ def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
 
 
 def check_file(path: Path) -> None:
-    """Raises ValueError for a file that is missing or empty."""
-    if not path.is_file():
+    """Raises ValueError for a file that is missing, locked or empty."""
+    if not os.path.isfile(path):
         raise ValueError(f"There is no video file '{path.name}': choose an existing file or upload it again.")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"'{path.name}' cannot be read: ComfyUI has no permission. Change the file's permissions.")
     if path.stat().st_size == 0:
         raise ValueError(f"'{path.name}' is empty (0 bytes): upload it again.")
 

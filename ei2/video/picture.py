@@ -78,6 +78,10 @@ def has_alpha(frame: av.VideoFrame) -> bool:
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
+def _is_opaque(frame: av.VideoFrame) -> bool:
+    return frame.to_ndarray(format="rgba")[..., 3].min() == 255
+
+
 def is_hdr(frame: av.VideoFrame) -> bool:
     return _transfer(frame) in (hdr.PQ, hdr.HLG)
 
@@ -116,8 +120,20 @@ class Pictures:
         return cls(target, "none" if width == 0 and height == 0 else fit, source, aspect, background)
 
     def picture(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for an opaque frame. Raises AlphaUsed."""
-        alpha, mapped = has_alpha(frame), hdr.needs_mapping(_transfer(frame), _primaries(frame))
+        """uint8 RGB `h w 3`, and alpha `h w` uint8 or None for an opaque frame. Bars beside an opaque frame are black,
+        beside one with transparent parts transparent too. Raises AlphaUsed."""
+        colours, opacity = self._without_bars(frame)
+        if opacity is None:
+            return self._with_bars(colours, 0), None
+        return self._with_bars(colours, self.background), self._with_bars(opacity, 0)
+
+    def _without_bars(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same, for the part of the picture that the frame fills."""
+        # an opaque frame is not premultiplied, because FFmpeg loses a level then: 254 for 255
+        alpha, mapped = (
+            has_alpha(frame) and not _is_opaque(frame),
+            hdr.needs_mapping(_transfer(frame), _primaries(frame)),
+        )
         array = self._filtered(frame, ("rgba64le" if mapped else "rgba") if alpha else "rgb48le" if mapped else "rgb24")
         colours, opacity = array[..., :3], array[..., 3] if alpha else None
         if alpha and self.ignores_alpha:
@@ -161,21 +177,27 @@ class Pictures:
             steps = [f"scale=flags={SCALING}{_colours(frame)}", f"format={planes}", "premultiply=inplace=1", scale]
         else:
             steps = [scale + _colours(frame)]
-        steps += [f"format={output}", upright]
-        steps += self._cut_or_bars(width, height)
+        steps += [f"format={output}", upright, self._cut(width, height)]
         return ",".join(step for step in steps if step)
 
-    def _cut_or_bars(self, width: int, height: int) -> list[str]:
+    def _cut(self, width: int, height: int) -> str:
         wide, tall = self.target
-        steps = []
-        if width > wide or height > tall:
-            left, top = max(0, (width - wide) // 2), max(0, (height - tall) // 2)
-            width, height = min(width, wide), min(height, tall)
-            steps.append(f"crop={width}:{height}:{left}:{top}:exact=1")
-        if (width, height) != self.target:
-            left, top = (wide - width) // 2, (tall - height) // 2
-            steps.append(f"pad={wide}:{tall}:{left}:{top}:color=black@0")
-        return steps
+        if width <= wide and height <= tall:
+            return ""
+        left, top = max(0, (width - wide) // 2), max(0, (height - tall) // 2)
+        return f"crop={min(width, wide)}:{min(height, tall)}:{left}:{top}:exact=1"
+
+    def _with_bars(self, part: np.ndarray, value: int | tuple[int, int, int]) -> np.ndarray:
+        """A part of the picture `h w …`, in the middle of the target size."""
+        wide, tall = self.target
+        height, width = part.shape[:2]
+        if (width, height) == self.target:
+            return part
+        whole = np.empty((tall, wide, *part.shape[2:]), part.dtype)
+        whole[:] = value
+        top, left = (tall - height) // 2, (wide - width) // 2
+        whole[top : top + height, left : left + width] = part
+        return whole
 
 
 def _colours(frame: av.VideoFrame) -> str:

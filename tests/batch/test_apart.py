@@ -70,6 +70,6 @@ def test_without_ray_a_sentence_says_how_to_get_it(jobs, tmp_path):
 def test_memory_that_runs_out_is_known_by_the_same_words():
     """As for the nodes; only the host's other nodes show an allocator's own message."""
     (words,) = re.findall(
-        r"^EXHAUSTED = (\(.+?\))$", (ROOT / "host/memory.py").read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^EXHAUSTED = (\(.+?\))$", (ROOT / "ei2/exhausted.py").read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     assert {one.lower() for one in ast.literal_eval(words)} <= set(TOO_SMALL)

@@ -212,6 +212,7 @@ def test_the_node_reports_and_clears(pack, model, inflate, invert, random_clip, 
     assert node.fingerprint_inputs(False) != before
     report = node.execute(False).args[0]
     assert report.startswith("1 inversion,") and str(cache.inversions_folder()) in report
+    assert node.fingerprint_inputs(True) != node.fingerprint_inputs(True)  # never done already
     assert node.execute(True).args[0].startswith("deleted 1 inversion,")
     assert not list(cache.inversions_folder().iterdir())
 

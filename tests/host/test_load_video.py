@@ -108,6 +108,7 @@ def test_videos_are_listed_whatever_the_machine_calls_them(node, inputs):
     ]
     for name in [*names, "v.txt", "v.png", "v.wav"]:
         (inputs / name).touch()
+    (inputs / "link.mp4").symlink_to("x" * 300)  # one that cannot be followed, as into another user's folder
     assert set(node.INPUT_TYPES()["required"]["video"][1]["options"]) == {*names, "clip.mp4"}
 
 
@@ -244,6 +245,8 @@ def test_execution_refuses_what_the_host_lets_pass(node, inputs):
         ({"video": "../secret.mp4"}, "'../secret.mp4' is outside ComfyUI's input folder"),
         ({"width": 500}, "width is 500, but must be a multiple of 8 for the VAE: use 496 or 504."),
         ({"fit": "zoom"}, "fit is 'zoom': choose one of crop, pad, stretch."),
+        ({"background": "rgb(300, 0, 0)"}, "background is 'rgb(300, 0, 0)', but must be a colour such as #00ff00"),
+        ({"frame_rate": 0.0004}, "frame_rate is 0.0004, but must be 0 (the file's) or at least 0.001."),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             node.EXECUTE_NORMALIZED(**DEFAULTS | changes)

@@ -121,6 +121,18 @@ def test_a_cut_off_file_is_refused(tmp_path, share):
             reader(path)
 
 
+def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch):
+    """The user would delete a good tune."""
+
+    def exhausted(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory")
+
+    save_tune(tmp_path / "a.safetensors", a_tune())
+    monkeypatch.setattr(torch.Tensor, "clone", exhausted)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_tune(tmp_path / "a.safetensors")
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "lora.safetensors"
     save_file({"a": torch.zeros(2)}, path)

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ei2.video import read_frames
 
@@ -53,6 +54,23 @@ def test_a_title_that_fades_in_is_transparent_at_first(tmp_path, codec, pixels, 
     assert clip.mask.mean((1, 2)).tolist() == pytest.approx([1, 1, 127 / 255, 0], abs=1e-3)
     assert clip.images[:2].max() == 0 and not clip.warnings
     assert (clip.images[3] - expected(4)[3]).abs().max() < 1.1 / 255
+
+
+def test_the_alpha_takes_no_level_from_what_is_opaque(tmp_path):
+    """All 256 levels: premultiplied in 8 bits, half of them would be one lower."""
+    levels = np.arange(256, dtype=np.uint8).repeat(9).reshape(48, 48)
+    frames = [Image.fromarray(np.dstack([turned, turned, turned])) for turned in (levels, levels[::-1])]
+    frames[0].save(tmp_path / "v.webp", save_all=True, append_images=frames[1:], lossless=True, duration=100)
+    clip = read_frames(tmp_path / "v.webp")
+    assert torch.equal(clip.images[0].mul(255).round().byte(), torch.from_numpy(np.array(frames[0])))
+
+
+def test_bars_are_transparent_beside_transparent_frames_only(tmp_path):
+    path = alpha_file(tmp_path / "v.apng", "apng", "rgba", [128, 255])
+    clip = read_frames(path, width=64, height=64, fit="pad", background=(255, 255, 255))
+    for bar in (slice(None, 8), slice(-8, None)):
+        assert clip.images[0, bar].min() == 1 and clip.mask[0, bar].min() == 1
+        assert clip.images[1, bar].max() == 0 and clip.mask[1].max() == 0
 
 
 def test_wholly_transparent_frames_are_said(tmp_path):

@@ -157,3 +157,13 @@ def test_short_of_memory_is_said(tmp_path, room):
     code = LIMITED.format(root=root, path=str(path), room=room)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("Memory ran out while 'v.mp4' was being read: lower max_frames"), done
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_locked_file_is_said(tmp_path, suffix, monkeypatch):
+    """A superuser may read any file, so the system's answer is replaced."""
+    path = tmp_path / f"locked{suffix}"
+    path.write_bytes(b"GIF89a")
+    monkeypatch.setattr("ei2.video.opening.os.access", lambda *_: False)
+    with pytest.raises(ValueError, match=f"^'locked{suffix}' cannot be read: ComfyUI has no permission"):
+        read_frames(path)
