@@ -107,13 +107,16 @@ def progress(total: int = 1) -> Callable[..., None]:
 
 
 def show_text(text: str) -> None:
-    """Shows plain text at once, replacing earlier text. Does nothing if no server runs the node."""
+    """Shows plain text at once, replacing earlier text, in the browser window that queued the job. Does nothing if no
+    server runs the node, or none of its windows queued it."""
     context = get_executing_context()
     if context is None:
         return
     from server import PromptServer  # here, because importing it starts the host's web server code
 
-    extra("text in the node", lambda: PromptServer.instance.send_progress_text(plain(text), context.node_id))
+    server = PromptServer.instance
+    if server.client_id is not None:  # to None, the host sends it to every window, also of other users
+        extra("text in the node", lambda: server.send_progress_text(plain(text), context.node_id, server.client_id))
 
 
 def warn_in_node(text: str) -> None:

@@ -37,15 +37,17 @@ function addBox(node) {
   return widget;
 }
 
+// An empty text removes the box.
 function show(node, text) {
+  if (!text) return removeBox(node, OURS);
   (widgetOf(node, OURS) ?? addBox(node)).value = text;
   const [width, height] = node.computeSize();
   if (node.size[1] < height) node.setSize([Math.max(width, node.size[0]), height]);
   node.graph?.setDirtyCanvas(true, true);
 }
 
-function removeFrontEnds(node) {
-  const widget = widgetOf(node, FRONT_ENDS);
+function removeBox(node, name) {
+  const widget = widgetOf(node, name);
   if (!widget) return;
   if (node.removeWidget) return node.removeWidget(widget);
   widget.onRemove?.();
@@ -53,18 +55,20 @@ function removeFrontEnds(node) {
 }
 
 // A job's events name nodes of the workflow from which it was queued; the open one may have others of the same number.
-const origins = new Map(); // by the job's id
+const origins = new Map(); // by the job's id: its workflow, and the id of its graph
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
 let running = null;
 
+const openGraph = () => app.rootGraph ?? app.graph;
 const openWorkflow = () => app.extensionManager?.workflow?.activeWorkflow;
-const isOpen = (job) => !origins.has(job) || origins.get(job) === openWorkflow();
+const isOpen = (job) => !origins.has(job) || origins.get(job).workflow === openWorkflow();
 
 function watchJobs() {
   const queue = api.queuePrompt;
   api.queuePrompt = async function () {
-    const workflow = openWorkflow(), answer = await queue.apply(this, arguments);
-    if (answer?.prompt_id) origins.set(answer.prompt_id, workflow);
+    const origin = { workflow: openWorkflow(), graph: openGraph().id };
+    const answer = await queue.apply(this, arguments);
+    if (answer?.prompt_id) origins.set(answer.prompt_id, origin);
     return answer;
   };
   api.addEventListener("execution_start", ({ detail }) => { running = detail.prompt_id; });
@@ -73,7 +77,7 @@ function watchJobs() {
 
 // "5:3" is node 3 in the subgraph of node 5.
 function nodeOf(executionId) {
-  let graph = app.rootGraph ?? app.graph, node = null;
+  let graph = openGraph(), node = null;
   for (const id of String(executionId).split(":")) {
     node = graph?.getNodeById(id);
     graph = node?.subgraph;
@@ -81,23 +85,38 @@ function nodeOf(executionId) {
   return node?.comfyClass?.startsWith("EI2_") ? node : null;
 }
 
+// What nodes said last, by their graph's id and their own: whenever a graph is loaded, by undo too, its nodes are new.
+const said = new Map();
+
+function say(job, executionId, text) {
+  const graph = origins.get(job)?.graph ?? openGraph().id;
+  if (!said.has(graph)) said.set(graph, new Map());
+  said.get(graph).set(String(executionId), text);
+  const node = isOpen(job) && nodeOf(executionId);
+  if (node) show(node, text);
+}
+
 app.registerExtension({
   name: "EI2.ShownText",
-  beforeRegisterNodeDef(nodeType, { name }) {
-    if (!name.startsWith("EI2_")) return;
-    const before = nodeType.prototype.onExecuted;
-    nodeType.prototype.onExecuted = function (output) {
-      before?.apply(this, arguments);
-      if (output?.text && isOpen(running)) show(this, [output.text].flat().join("\n"));
-    };
-  },
   setup() {
     watchJobs();
-    api.addEventListener("progress_text", ({ detail }) => {
-      const node = nodeOf(detail.nodeId);
-      if (!node || !isOpen(detail.prompt_id ?? running)) return;
-      show(node, detail.text);
-      setTimeout(() => removeFrontEnds(node)); // its own listener may come later
+    api.addEventListener("executing", ({ detail }) => {
+      if (detail != null) say(running, detail, ""); // what it said was of an earlier run
     });
+    api.addEventListener("executed", ({ detail }) => {
+      const text = detail.output?.text;
+      if (text) say(detail.prompt_id, detail.display_node ?? detail.node, [text].flat().join("\n"));
+    });
+    api.addEventListener("progress_text", ({ detail }) => {
+      say(detail.prompt_id ?? running, detail.nodeId, detail.text);
+      const node = nodeOf(detail.nodeId);
+      if (node) setTimeout(() => removeBox(node, FRONT_ENDS)); // its own listener may come later
+    });
+  },
+  afterConfigureGraph() {
+    for (const [executionId, text] of said.get(openGraph().id) ?? []) {
+      const node = nodeOf(executionId);
+      if (node) show(node, text);
+    }
   },
 });

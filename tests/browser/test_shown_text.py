@@ -1,5 +1,5 @@
-"""What a node says of its run stays on it, without a name to it: in both renderers, and in nodes inside a subgraph,
-whether that is open during the run or not."""
+"""What a node says of its run stays on it until its next run, without a name to it: in both renderers, and in nodes
+inside a subgraph, whether that is open during the run or not."""
 
 from __future__ import annotations
 
@@ -41,6 +41,20 @@ def test_text_is_seen_without_a_name(editor, picture, tmp_path):
     assert any(text.startswith(INVERTED) for text in texts), texts
     assert editor.page.get_by_text("shown text").count() == 0
     assert "shown text" not in str(editor.prompt()) + str(editor.serialize())
+    editor.page.evaluate(  # as undo does: with new nodes
+        "() => app.loadGraphData(app.graph.serialize(), true, true, app.extensionManager.workflow.activeWorkflow)"
+    )
+    assert sorted(shown(editor)) == sorted(texts)
+
+
+def test_a_warning_goes_with_its_reason(editor):
+    """A node that has nothing to say in its next run."""
+    prompts = editor.prompt().items()
+    (target,) = (node for node, entry in prompts if "tractor" in str(entry["inputs"].get("text")))
+    for word, warned in (("dragon", True), ("turtle", False)):
+        editor.set_widget(int(target), "text", f"a {word}")
+        assert editor.run() == "execution_success", editor.errors
+        assert any("knows only its own drawn world" in text for text in shown(editor)) == warned, word
 
 
 def test_text_of_another_workflows_run_is_not_shown(editor):
