@@ -109,8 +109,12 @@ def set_up(options: argparse.Namespace, rest: "list[str]") -> Path:
 def collects(rest: "list[str]", folder: str) -> bool:
     """Whether pytest, with these arguments, collects tests from that folder of tests/."""
     tests = environment.ROOT / "tests" / folder
-    paths = [Path(argument.split("::")[0]).resolve() for argument in rest if not argument.startswith("-")]
-    paths = [path for path in paths if path.exists()]
+    given = [
+        argument.split("::")[0]
+        for option, argument in zip(["", *rest], rest)
+        if not argument.startswith("-") and option not in ("--ignore", "--deselect")
+    ]
+    paths = [path for path in ((environment.ROOT / name).resolve() for name in given) if path.exists()]
     return not paths or any(tests in (path, *path.parents) or path in tests.parents for path in paths)
 
 
@@ -125,10 +129,14 @@ def attempt(install: "Callable[[], None]", otherwise: str) -> None:
 def main() -> int:
     options, rest = arguments()
     try:
-        folder = set_up(options, rest)
+        with environment.alone():
+            folder = set_up(options, rest)
     except environment.SetupError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped. The same command continues.")
+        return 130
     variables = dict(os.environ, COMFYUI_PATH=str(folder))
     if options.command == "train":
         variables["PYTHONPATH"] = os.pathsep.join([str(environment.ROOT), str(folder)])
@@ -137,7 +145,10 @@ def main() -> int:
         os.chdir(environment.ROOT)
     if os.name == "posix":
         os.execve(command[0], command, variables)  # replaces this process, so signals and exit code need no forwarding
-    return subprocess.call(command, env=variables)
+    try:
+        return subprocess.call(command, env=variables)
+    except KeyboardInterrupt:  # the command has got it, too
+        return 130
 
 
 if __name__ == "__main__":

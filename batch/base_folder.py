@@ -15,8 +15,7 @@ from .errors import BatchError
 from .server import link_pack
 from .sources import read
 
-# Of base folders. It names the machine: several may share the folder for temporary files, but not process ids.
-PREFIX = f"ei2-batch-{socket.gethostname()}-"
+PREFIX = "ei2-batch-"  # of base folders
 TUNES = f"models/{host.TUNES}"
 SNAPSHOTS = f"{TUNES}/snapshots"
 
@@ -26,9 +25,8 @@ class BaseFolder:
     if a pack is missing, and `OSError`."""
 
     def __init__(self, comfyui: Path, packs: tuple[str, ...]):
-        _clear_left()
         found = [(name, _pack(comfyui, name)) for name in packs]
-        self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self.path = folder_of_process(PREFIX, Path(tempfile.gettempdir()))
         self._placed: set[str] = set()
         for name in ("input", "output", "temp", SNAPSHOTS):
             (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -88,11 +86,14 @@ def _pack(folder: Path, name: str) -> Path:
     return path
 
 
-def _clear_left() -> None:
-    """Deletes the base folders of killed workers."""
+def folder_of_process(prefix: str, within: Path) -> Path:
+    """A new folder below `within`, named after this machine and process. Deletes those that killed processes of this
+    machine left; others may share `within`, but not its process ids."""
     import psutil
 
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        number = path.name.removeprefix(PREFIX).partition("-")[0]
+    start = f"{prefix}{socket.gethostname()}-"
+    for path in within.glob(f"{start}*"):
+        number = path.name.removeprefix(start).partition("-")[0]
         if number.isdigit() and not psutil.pid_exists(int(number)):
             shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=within))

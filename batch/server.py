@@ -134,12 +134,16 @@ class ServerProcess:
 
 
 def link_pack(base: Path, pack: Path, name: str = PACK) -> None:
-    """Links a pack into the custom_nodes of a base folder."""
+    """Links a pack into the custom_nodes of a base folder, in place of a link to another one."""
     link = base / "custom_nodes" / name
     link.parent.mkdir(parents=True, exist_ok=True)
-    if link.exists():
+    if link.exists() and link.resolve() in (pack.resolve(), link.parent.resolve() / name):  # the latter is no link
         return
-    link.unlink(missing_ok=True)  # a dangling link
+    if os.path.lexists(link):
+        try:
+            link.unlink()
+        except PermissionError:  # Windows: a link to a folder counts as one
+            link.rmdir()
     try:
         link.symlink_to(pack, target_is_directory=True)
     except OSError:  # Windows without permission to create symbolic links

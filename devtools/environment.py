@@ -7,18 +7,22 @@ environment holds a digest of all requirements.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from batch.host import python_in
 
 ROOT = Path(__file__).resolve().parent.parent
-DEV = ROOT / ".dev"
+DEV = (ROOT / ".dev").resolve()  # several clones may share one by links
 
 
 def _environment_of(host: str) -> Path:
@@ -53,6 +57,34 @@ CAUSES = (
 
 class SetupError(RuntimeError):
     """The set-up cannot continue; the message says why and what to do."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Lets one set-up run at a time; the others wait."""
+    DEV.mkdir(exist_ok=True)
+    with open(DEV / "set-up.lock", "w") as file:
+        if not _lock(file):
+            say("Another dev.py is setting up; waiting for it ...")
+            while not _lock(file):
+                time.sleep(1)
+        yield  # closing the file unlocks it, as its process's end does
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether it is locked for this process; also where the file system has no locks."""
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
 
 
 def prepare(host_requirements: Path | None = None) -> None:

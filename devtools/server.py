@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
-from batch.server import CPU_OPTIONS, PACK, ServerError, ServerProcess, has_accelerator, link_pack  # noqa: F401
+from batch.base_folder import folder_of_process
+from batch.server import PACK, ServerError, ServerProcess, link_pack  # noqa: F401 (for those who use `Server`)
 
 from . import front_end, host
 from .environment import DEV, ROOT
@@ -48,8 +48,8 @@ class Server(ServerProcess):
     def start(self, timeout: float = 240) -> None:
         """Returns when the server answers. `timeout`: seconds. Raises `ServerError`, `SetupError`."""
         DEV.mkdir(exist_ok=True)
-        base = self._own_base or Path(tempfile.mkdtemp(prefix="server-", dir=DEV))
         folder, pages = host.locate(), front_end.folder()
+        base = self._own_base or folder_of_process("server-", DEV)
         options = (*(("--front-end-root", str(pages)) if pages else ()), *self._options)
         super().__init__(folder, host.interpreter(folder), base, self._port, options)
         self._fill_base()

@@ -46,10 +46,9 @@ def _names(*options: str) -> set[str]:
     return set(filter(None, git(ROOT, "ls-files", "--cached", "--others", *options, "-z").split("\0")))
 
 
-def commit(folder: Path, message: str) -> str:
-    """Commits all files of `folder`, after making it a repository if necessary; returns the commit's id."""
+def commit(folder: Path, message: str) -> None:
+    """Commits all files of `folder`, after making it a repository if necessary."""
     if not (folder / ".git").exists():
         git(folder, "init", "--quiet", "--initial-branch", "main", variables=OWN)
     git(folder, "add", "--all", variables=OWN)
     git(folder, "commit", "--quiet", "--message", message, variables=OWN)
-    return git(folder, "rev-parse", "HEAD", variables=OWN).strip()

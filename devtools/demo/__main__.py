@@ -48,7 +48,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("\nStopped.")
         return 130
-    except (ClientError, ServerError, SetupError, TimeoutError, FileNotFoundError) as error:
+    except (ClientError, ServerError, SetupError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     say(f"Source and edit side by side: {output / ANIMATION}")
@@ -59,6 +59,7 @@ def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tens
     """Runs a bundled workflow and fills the folder `output`; returns the report and the clips, each `f 3 h w` in
     0..1."""
     prompt, saved_as = with_frames(read(workflow), workflow), prefix_of(workflow)
+    output.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     say("Starting ComfyUI ...")
     with Server() as server, Client(server.url) as client:
@@ -72,7 +73,6 @@ def demonstrate(output: Path, workflow: str) -> tuple[dict, dict[str, torch.Tens
             raise ClientError(f"{error}{server.tail()}") from error
         finished = time.monotonic()
         machine = describe(client.system_stats())
-        output.mkdir(parents=True, exist_ok=True)
         clips = {}
         for name in CLIPS:
             pictures = files_of(prompt, outputs, f"EI2/{FRAMES}{saved_as}{name}")

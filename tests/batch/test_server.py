@@ -4,6 +4,7 @@ ComfyUI; ComfyUI's own parser checks the options."""
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from batch.base_folder import folder_of_process
 from batch.errors import BatchError
-from batch.server import CPU_OPTIONS, ServerError, ServerProcess, cpu_options
+from batch.server import CPU_OPTIONS, PACK, ServerError, ServerProcess, cpu_options, link_pack
 from batch.tasks import Setup
 from batch.worker import Worker
 
@@ -99,3 +101,30 @@ def test_comfyui_accepts_the_default_options_with_the_users(given, added, comfyu
         command, cwd=comfyui, env={**os.environ, "PYTHONPATH": str(comfyui)}, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_pack_is_linked_in_place_of_another_ones_link(tmp_path):
+    """As in the copy of a clone, whose links still point to the first one. A folder of that name stays."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for pack in (first, second):
+        pack.mkdir()
+        link_pack(tmp_path, pack)
+        link_pack(tmp_path, pack)
+        assert (tmp_path / "custom_nodes" / PACK).resolve() == pack.resolve()
+    (tmp_path / "custom_nodes" / "installed").mkdir()
+    link_pack(tmp_path, first, "installed")
+    assert not (tmp_path / "custom_nodes" / "installed").is_symlink()
+
+
+def test_folders_of_killed_processes_go(tmp_path):
+    """Not those of other machines, where the process may be running."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    killed, others, running = (
+        tmp_path / f"work-{machine}-{process}-x"
+        for machine, process in ((socket.gethostname(), ended.pid), ("other", ended.pid), (socket.gethostname(), 1))
+    )
+    for folder in (killed, others, running):
+        folder.mkdir()
+    own = folder_of_process("work-", tmp_path)
+    assert set(tmp_path.iterdir()) == {others, running, own}
