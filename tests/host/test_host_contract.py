@@ -81,7 +81,7 @@ def test_the_host_has_it(name):
     parts = name.split(".")
     if parts[0] == "server":  # importing it starts the host's web server code
         sources = [(host.locate() / file).read_text(encoding="utf-8") for file in ("server.py", "execution.py")]
-        assert any(f"def {parts[-1]}(" in source for source in sources)
+        assert any(f"def {parts[-1]}(" in source or f"self.{parts[-1]} = " in source for source in sources)
         return
     for count in range(len(parts) - 1, 0, -1):
         try:
