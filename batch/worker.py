@@ -36,7 +36,7 @@ TOO_SMALL = (
     "could not create a memory object",
     "could not create a primitive",
     "alloc_failed",
-    "of memory, and there are only",
+    "of memory, but the device has only",
 )
 
 

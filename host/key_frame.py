@@ -41,7 +41,7 @@ def encoded(vae, frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def best_frame(model, latents: torch.Tensor, regions: torch.Tensor, positive: list, negative: list) -> int:
-    """The frame whose object shows best what the prompt says: of those that show it whole, or nearly, the one with the
+    """The frame whose object best shows what the prompt says: of those that show it whole, or nearly, the one with the
     largest `gain` over the negative prompt.
     `latents`: the edit's, `f c h w` in the host's scale; `regions`: `f 1 h w` in 0..1, the object's, at their size."""
     clean, model = model.model.process_latent_in(latents), without_guidance(model)

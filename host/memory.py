@@ -236,7 +236,7 @@ def _log(doing: str, latents: torch.Tensor, need: Need, free: int, how: str, dev
     detail = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts.items() if size)
     log = logging.warning if need.total > free else logging.info
     log(
-        "EI2: %s of %s%s will need about %s of %s memory (%s); %s are free%s",
+        "EI2: %s of %s%s will need about %s of %s memory (%s); %s is free%s",
         doing,
         size_of(latents),
         how,
@@ -251,6 +251,6 @@ def _log(doing: str, latents: torch.Tensor, need: Need, free: int, how: str, dev
 def _cannot_fit(doing: str, latents: torch.Tensor, need: Need, total: int, remedy: str, frames: int) -> str:
     most = f"about {frames} frames of this size would fit" if frames else "not even one frame of this size would fit"
     return (
-        f"{doing.capitalize()} of {size_of(latents)} would need about {gigabytes(need.total)} of memory, and there are "
-        f"only {gigabytes(total)} in all: {remedy}load {FEWER}; {most}."
+        f"{doing.capitalize()} of {size_of(latents)} would need about {gigabytes(need.total)} of memory, but the "
+        f"device has only {gigabytes(total)}: {remedy}load {FEWER}; {most}."
     )

@@ -62,7 +62,7 @@ class CarryKeyFrame(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=100_000,
-                    tooltip="Which frame to carry, counted from 0. -1 chooses: the frame of the edit that shows best "
+                    tooltip="Which frame to carry, counted from 0. -1 chooses: the frame of the edit that best shows "
                     "what the prompt says or, with key_frame, the frame that it was made from.",
                 ),
                 io.Image.Input(

@@ -49,8 +49,8 @@ class Invert(io.ComfyNode):
                     min=1,
                     max=999,
                     tooltip="The number of steps; the edit uses the same: 50 for Stable Diffusion, 12 for the "
-                    "miniature. More reconstruct more exactly. Up to 100, or a divisor of 1000: others can leave out "
-                    "the noisiest timesteps.",
+                    "miniature. More reconstruct more exactly. Use at most 100, or a divisor of 1000: other numbers "
+                    "can leave out the noisiest timesteps.",
                 ),
                 io.Int.Input(
                     "refine",
@@ -116,8 +116,8 @@ class Invert(io.ComfyNode):
                 io.Boolean.Input(
                     "trajectory",
                     default=False,
-                    label_on="kept",
-                    label_off="dropped",
+                    label_on="on",
+                    label_off="off",
                     optional=True,
                     tooltip="Keeps the latents of every step, which a mask in EI2 Edit Sample needs. Takes memory: 80 "
                     "MB for 24 frames of 512 x 512 pixels and 50 steps. It changes nothing else.",

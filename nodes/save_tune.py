@@ -56,6 +56,6 @@ class SaveTune(io.ComfyNode):
         try:
             path = save_new_tune(new_tune_paths(filename_prefix), tune, prompt)
         except NotWritten as error:
-            raise NotWritten(f"{error} Do so before any other workflow, which drops the tune from memory.") from error
+            raise NotWritten(f"{error} Do this before you run another workflow: it would drop the tune.") from error
         text = f"{short_path(path)}\n{file_size(path.stat().st_size)}"  # on a line of its own it is never broken
         return io.NodeOutput(ui=shown(cls, text=text))

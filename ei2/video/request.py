@@ -142,6 +142,6 @@ def transparency_warnings(request: Request, span: Span) -> list[str]:
     if not span.transparent:
         return []
     return [
-        f"'{request.path.name}' is wholly transparent in this part, so only the background is seen and mask is 1; "
+        f"'{request.path.name}' is fully transparent in this part, so only the background is seen and mask is 1; "
         "if it should not be, export it without an alpha channel."
     ]

@@ -66,7 +66,7 @@ def read_audio(
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError, TypeError) as error:  # a fault of the sound must not lose the frames
-            warn(f"The sound of '{path.name}' could not be read to its end ({error}); the rest is silence.")
+            warn(f"The sound of '{path.name}' could not be read to the end ({error}); the rest is silence.")
         if damage:
             warn(
                 f"The sound of '{path.name}' is damaged: {plural(damage.packets, 'packet')} could not be decoded and "

@@ -91,8 +91,8 @@ class Span:
         needed = frames * (width * height * (BYTES_PER_PIXEL + alpha) + self.sound_bytes)
         if needed > self.room:
             raise ValueError(
-                f"{frames} frames of {width} x {height} need {needed / 2**30:.1f} GiB of memory and "
-                f"{self.room / 2**30:.1f} GiB are free: lower max_frames, width or height, "
+                f"{frames} frames of {width} x {height} need {needed / 2**30:.1f} GB of memory, and "
+                f"{self.room / 2**30:.1f} GB is free: lower max_frames, width or height, "
                 "or raise frame_stride."
             )
 

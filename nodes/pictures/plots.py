@@ -39,8 +39,8 @@ def plot_losses(losses: list[float], gains: list[float] | None = None) -> torch.
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step", color=INK)
-    axes.set_ylabel("loss" if not gains else "loss, of that before", color=INK)
-    title = f"at the end {mean[-1]:.0f} % of the loss before" if gains else f"mean loss {mean[-1]:.4f} at the end"
+    axes.set_ylabel("loss" if not gains else "loss, relative to the start", color=INK)
+    title = f"final loss: {mean[-1]:.0f} % of that before tuning" if gains else f"final loss: {mean[-1]:.4f} (mean)"
     axes.set_title(title, color=INK, fontsize=10)
     darken(axes)
     axes.legend(facecolor=BACKGROUND, edgecolor=FAINT, labelcolor=INK, fontsize=9)

@@ -161,5 +161,5 @@ def test_too_little_memory(made, quickstart):
     )
     assert _is_memory(error("EI2.host.memory.OutOfMemory", "It was not enough."))
     assert _is_memory(error("RuntimeError", "CUDA error: out of memory"))
-    told = "Tuning of 24 frames would need about 30 GB of memory, and there are only 8.0 GB in all: load fewer."
+    told = "Tuning of 24 frames would need about 30 GB of memory, but the device has only 8.0 GB: load fewer."
     assert _is_memory(error("ValueError", told)) and not _is_memory(error("ValueError", "The clip has one frame."))

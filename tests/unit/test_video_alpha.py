@@ -77,10 +77,10 @@ def test_wholly_transparent_frames_are_said(tmp_path):
     path = alpha_file(tmp_path / "v.mov", "png", "rgba", [0, 0, 0, 255])
     clip = read_frames(path, max_frames=3)
     assert clip.mask.min() == 1 and clip.images.max() == 0
-    assert len(clip.warnings) == 1 and "'v.mov' is wholly transparent in this part" in clip.warnings[0]
+    assert len(clip.warnings) == 1 and "'v.mov' is fully transparent in this part" in clip.warnings[0]
     assert not read_frames(path).warnings
     still = alpha_file(tmp_path / "v.apng", "apng", "rgba", [0, 0])
-    assert "is wholly transparent" in read_frames(still).warnings[0]
+    assert "is fully transparent" in read_frames(still).warnings[0]
 
 
 @pytest.mark.parametrize("transfer, tag", [("pq", 16), ("hlg", 18)])

@@ -101,7 +101,7 @@ def tiny(folder: Path) -> Path:
         (good, {"height": 4}, r"^height is 4, .*: use the source size \(0\) or 8\.$"),
         (good, {"height": -8}, r"^height is -8, .*: use the source size \(0\) or 8\.$"),
         (good, {"fit": "zoom"}, r"^fit is 'zoom', but must be one of: crop, pad, stretch\.$"),
-        (good, {"width": 512, "max_bytes": 1e7}, r"^48 frames of 512 x 384 need .* GiB .*: lower max_frames, width"),
+        (good, {"width": 512, "max_bytes": 1e7}, r"^48 frames of 512 x 384 need .* GB .*: lower max_frames, width"),
         (tiny, {}, r"^'tiny.mp4' is only 6 x 20 pixels: set width and height"),
     ],
 )

@@ -115,4 +115,4 @@ def test_any_fault_of_the_sound_leaves_the_frames(tmp_path, monkeypatch):
     monkeypatch.setattr("ei2.video.sound._blocks", faulty)
     path, said = sound_file(tmp_path / "v.mkv", [("stereo", tone(1.0))]), []
     assert read_audio(path, 0.0, 1.0, warn=said.append)["waveform"].abs().max() == 0
-    assert len(said) == 1 and "could not be read to its end" in said[0]
+    assert len(said) == 1 and "could not be read to the end" in said[0]

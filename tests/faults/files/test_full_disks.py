@@ -95,7 +95,9 @@ def tune_folder(pack):
 def test_a_tune_gives_advice_and_can_be_saved_afterwards(pack, no_room, learned):
     save = pack("nodes.save_tune").SaveTune
     with no_room():
-        with pytest.raises(OSError, match="the disk is full. Make room on it and run again. Do so before any other"):
+        with pytest.raises(
+            OSError, match="the disk is full. Make room on it and run again. Do this before you run another"
+        ):
             save.execute(learned[1], "clips/jeep")
         assert not files(tune_folder(pack)) or [path.name for path in files(tune_folder(pack))] == ["other"]
     save.execute(learned[1], "clips/jeep")
