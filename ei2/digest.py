@@ -46,5 +46,6 @@ def _update(hasher, value, foreign) -> None:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    plain = tensor.detach().as_subclass(torch.Tensor).cpu().contiguous().reshape(-1)
+    # `data`: views of a tensor that was made in inference mode, and moved to another device outside, are refused
+    plain = tensor.data.as_subclass(torch.Tensor).cpu().contiguous().reshape(-1)
     return memoryview(plain.view(torch.uint8).numpy())

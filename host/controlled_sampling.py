@@ -67,7 +67,9 @@ class ControlledGuider(comfy.samplers.CFGGuider):
         self.guidance, self.sigmas, self.until = {"source": source, "target": target}, sigmas, until
         conds = {}
         for name, (positive, negative) in self.CONDS.items():
-            conds |= {positive: self.guidance[name].positive, negative: self.guidance[name].negative}
+            # the SDXL refiner's aesthetic score is another one for negative prompts
+            told = [[text, {**options, "prompt_type": "negative"}] for text, options in self.guidance[name].negative]
+            conds |= {positive: self.guidance[name].positive, negative: told}
         self.inner_set_conds({name: _for_both(prompts, frames) for name, prompts in conds.items()})
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):

@@ -13,14 +13,13 @@ from ..ei2.digest import Unhashable, digest
 from ..ei2.model_identity import ModelIdentity
 from .inflation import KEY, deflate, inflation_of
 from .unet import latent_scale, prediction, require_unet, sigma_schedule
-from .windows import WINDOWS
+from .windows import HANDLER, HANDLERS_WRAPPERS, WINDOWS
 
 UNET = "diffusion_model."
 VALUES_OF_BASE = 4  # values per weight that identify a model
 VALUES_OF_INVERTED = 64  # the same for an inversion's key; patches on the base model count in full
 COUNTED = ("model_sampling", "manual_cast_dtype")  # object patches included in the key
 NOTES = ("lora_metadata",)  # attachments that change nothing: newer hosts keep what a LoRA's file says of itself
-HANDLER, HANDLERS_WRAPPERS = "context_handler", "ContextWindows_"  # of the host's context windows
 
 
 def identify(model) -> ModelIdentity:
@@ -62,7 +61,7 @@ def weight_sample(weights: dict[str, torch.Tensor], count: int) -> torch.Tensor:
     for weight in weights.values():
         size = weight.numel()
         places = torch.arange(1, 2 * count, 2, device=weight.device) * size // (2 * count)
-        samples.append(weight.detach().reshape(-1)[places].float())
+        samples.append(weight.data.reshape(-1)[places].float())  # `data`: see `_bytes` in ei2/digest.py
     return torch.cat([values.to(samples[0].device) for values in samples]).cpu()
 
 

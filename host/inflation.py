@@ -130,7 +130,9 @@ class InflatedUNet:
             pooling = (height, width, self.settings.coarse_factor, self.settings.coarse_pool)
             shared: CoarseTokens | None = extra_options.get(WHOLE_CLIP)
             if shared is not None:
-                places = [(path, prompt) for prompt in extra_options["uuids"]]  # the host may run prompts separately
+                # the host may run prompts separately; it gives a negative for a positive's area the positive's id
+                prompts = zip(extra_options["cond_or_uncond"], extra_options["uuids"])
+                places = [(path, *prompt) for prompt in prompts]
                 if shared.recording:
                     shared.keep(places, *(coarse_tokens(t, *pooling) for t in (k, v)))
                 elif (tokens := shared.of(places)) is not None:

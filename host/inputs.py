@@ -63,6 +63,27 @@ def check_conditioning(conditioning: list, frames: int, name: str) -> None:
         )
 
 
+def check_trainable(conditioning: list, name: str) -> None:
+    """Raises `ValueError` for prompts that the UNet cannot be tuned on: with GLIGEN's boxes, or with different hooks on
+    its weights, of which the backward pass would see the last ones only."""
+    check_boxes(conditioning, name)
+    first, *others = (options.get("hooks") for _, options in conditioning)
+    if any(hooks is not first for hooks in others):
+        raise ValueError(
+            f"{name} holds prompts with different LoRA hooks, which cannot be trained together: give all of them the "
+            "same hooks, or none."
+        )
+
+
+def check_boxes(conditioning: list, name: str) -> None:
+    """Raises `ValueError` for GLIGEN's boxes, whose layers the host has made without gradients."""
+    if any("gligen" in options for _, options in conditioning):
+        raise ValueError(
+            f"{name} has GLIGEN's boxes, through which nothing can be learned: use the prompt without them here, and "
+            "with them in the edit."
+        )
+
+
 def check_one_prompt(conditioning: list, name: str, what: str) -> None:
     """Raises `ValueError` unless it is one prompt for the whole picture, all frames and
     all of the sampling, as `what` requires."""

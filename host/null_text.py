@@ -22,7 +22,7 @@ from ..ei2.tuning import autocast
 from .automatic import training_precision
 from .clip import same_text
 from .inflation import inflation_of
-from .inputs import check_one_prompt
+from .inputs import check_boxes, check_one_prompt
 from .memory import explained_out_of_memory, plan_training
 from .sampling import invert, work_on
 from .temporal_stack import TemporalStack
@@ -141,6 +141,7 @@ def check_null_text(source: list, empty: list | None, settings: NullTextSettings
             "is the edit's negative."
         )
     check_one_prompt(empty, "empty", "null_text")
+    check_boxes([*source, *empty], "The source prompt")
     if source[0][0].shape[-1] != empty[0][0].shape[-1]:
         raise ValueError("empty comes from another text encoder than the source prompt: use the same CLIP for both.")
     if same_text(source, empty):
@@ -162,10 +163,10 @@ def scheduled_negative(
 ) -> list:
     """The inversion's unconditional embeddings as a CONDITIONING, with one entry per step that applies only at
     that step. Before `first_step` it is the plain `negative`, whose options (pooled vector, ControlNet) all
-    entries keep. `positive`: the prompt it is sampled with. Its ControlNet may apply to the negative too, but the
-    host would give it only to the first entry.
+    entries keep. `positive`: the prompt it is sampled with. Its ControlNet and GLIGEN's boxes may apply to the negative
+    too, but the host would give them only to the first entry.
 
-    Raises `ValueError` if `negative` is not the prompt that the embeddings started from.
+    Raises `ValueError` if `negative` is not the prompt that the embeddings started from, and if `positive` has an area.
     """
     if inversion.unconditional is None:
         raise ValueError("This inversion has no unconditional embeddings: switch null_text on in EI2 Invert.")
@@ -177,8 +178,15 @@ def scheduled_negative(
         )
     text, options = negative[0]
     for _, other in positive or []:
+        if "area" in other or other.get("set_area_to_bounds"):  # for which the host would take the first entry alone
+            raise ValueError(
+                "positive has an area set, but null_text learned for the whole picture: use a mask instead "
+                '("Conditioning (Set Mask)" with "default"), or switch null_text off.'
+            )
         if "control" not in options and other.get("control_apply_to_uncond"):
             options = {**options, "control": other["control"]}
+        if "gligen" not in options and "gligen" in other:
+            options = {**options, "gligen": other["gligen"]}
     schedule = sigma_schedule(model)
     timesteps = [int((schedule - sigma).abs().argmin()) for sigma in inversion.sigmas[:-1].cpu()]
     entries = list(zip(inversion.unconditional[:, None], step_ranges(timesteps, LAST_TIMESTEP)))

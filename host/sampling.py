@@ -182,7 +182,7 @@ class Work(comfy.samplers.Sampler):
         return latent_image
 
 
-def work_on(model, latents: torch.Tensor, conds: dict[str, list], sigmas: torch.Tensor, work, seed: int | None = None):
+def work_on(model, latents: torch.Tensor, conds: dict[str, list], sigmas: torch.Tensor, work, seed: int = 0):
     """Lets the host prepare the MODEL and the prompts `conds` (keyed by the host's names) for the clip `f c h w`, and
     calls `work` as described in `Work`."""
     guider = comfy.samplers.CFGGuider(model)

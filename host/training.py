@@ -29,6 +29,7 @@ from .step_caches import remove_step_caches
 from .unet import Call, compute_dtype, res_blocks, transformer_blocks
 from .windows import without_windows
 
+LOADING = "EI2 loading"  # key of the wrapper that loads models
 BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_skip", "output_block_patch"}
 
 
@@ -104,8 +105,17 @@ def differentiable_clone(model, unet: Differentiable, precision: str, reserve: i
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
     without_windows(clone)  # the training code chooses the frames
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
-    comfy.model_management.load_models_gpu([clone], memory_required=reserve, force_full_load=True)
+    clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, LOADING, _in_inference_mode)
+    load = comfy.model_management.load_models_gpu
+    _in_inference_mode(load, [clone], memory_required=reserve, force_full_load=True)
     return clone
+
+
+def _in_inference_mode(load: Callable, *args, **kwargs):
+    """Runs what loads models as the host does elsewhere. Weights that were made in inference mode, and are moved to
+    another device outside, can be used neither outside nor inside: "Inference tensors do not track version counter"."""
+    with torch.inference_mode():
+        return load(*args, **kwargs)
 
 
 def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
@@ -115,13 +125,22 @@ def make_differentiable(guider: comfy.samplers.CFGGuider) -> None:
     unpin(guider.model_patcher)
     for child in unet.modules():
         for name, parameter in child.named_parameters(recurse=False):
-            if parameter.is_inference():  # one at a time, so that no second copy of the model is needed
+            if not _can_be_saved(parameter):  # one at a time, so that no second copy of the model is needed
                 setattr(child, name, torch.nn.Parameter(parameter.clone(), requires_grad=False))
         for name, buffer in child.named_buffers(recurse=False):
-            if buffer.is_inference():
+            if not _can_be_saved(buffer):
                 setattr(child, name, buffer.clone())
     unet.requires_grad_(False)
     hold_controls(guider)
+
+
+def _can_be_saved(tensor: torch.Tensor) -> bool:
+    """Whether autograd can save it. If its data were moved to another device, `is_inference` tells how that was done,
+    and the version counter how it was made."""
+    try:
+        return not tensor.is_inference() and tensor._version >= 0
+    except RuntimeError:
+        return False
 
 
 def hold_controls(guider: comfy.samplers.CFGGuider) -> None:

@@ -112,7 +112,11 @@ def tune_model(
         tuning = Tuning(model, trained, about, start, measure_gain, stop_early)
 
         def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
-            loop(tuning.steps(_denoiser(guider, len(clip), options), clip))
+            denoise, conds = _denoiser(guider, len(clip), options), guider.conds
+            try:
+                loop(tuning.steps(denoise, clip))
+            finally:
+                guider.conds = conds  # for the host, which cleans up their ControlNets
 
         work_on(clone, latents, {"positive": positive}, sigma_schedule(model)[-1:], train)
         return tuning.learned()

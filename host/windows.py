@@ -28,6 +28,7 @@ from .unet import refuse_several_gpus
 
 WHOLE_CLIP = "EI2 whole clip"  # key of the `CoarseTokens` in the transformer options
 WINDOWS = "EI2 context windows"  # key of the `ClipWindows` there
+HANDLER, HANDLERS_WRAPPERS = "context_handler", "ContextWindows_"  # what the host's node puts on a MODEL
 WINDOW = "context_window"  # key of the `Window` there while the UNet runs on it; the host's own name
 NODE = '"EI2 Context Windows"'
 HOSTS_NODE = '"Context Windows (Manual)"'
@@ -70,9 +71,11 @@ def with_windows(model, length: int, overlap: int):
 
 def without_windows(model) -> None:
     """Removes context windows from a MODEL that is not shared, including those of the host's node."""
-    model.model_options.pop("context_handler", None)
+    model.model_options.pop(HANDLER, None)
     model.model_options["transformer_options"].pop(WINDOWS, None)
-    model.remove_wrappers_with_key(WrappersMP.PREPARE_SAMPLING, WINDOWS)
+    for kind, wrappers in model.wrappers.items():
+        for key in [key for key in wrappers if key == WINDOWS or str(key).startswith(HANDLERS_WRAPPERS)]:
+            model.remove_wrappers_with_key(kind, key)
 
 
 def room_for(frames: int):
@@ -87,7 +90,7 @@ def room_for(frames: int):
 def context_windows(model_options: dict, frames: int) -> ClipWindows | None:
     """The windows for `frames` frames, or None if they fit in one. Raises `ValueError` like `check_windows`, and for
     settings of the host's node that do not apply to a video."""
-    handler = model_options.get("context_handler")
+    handler = model_options.get(HANDLER)
     if isinstance(handler, comfy.context_windows.IndexListContextHandler):
         if frames <= handler.context_length:
             return None
@@ -163,10 +166,10 @@ class OwnWindows:
     def __call__(self, executor, x, timestep, model_options=None, *args, **kwargs):
         model_options = model_options or {}
         refuse_several_gpus("multigpu_clones" in model_options)
-        if isinstance(model_options.get("context_handler"), comfy.context_windows.IndexListContextHandler):
+        if isinstance(model_options.get(HANDLER), comfy.context_windows.IndexListContextHandler):
             windows = context_windows(model_options, len(x))
             model_options = comfy.model_patcher.create_model_options_clone(model_options)
-            del model_options["context_handler"]
+            del model_options[HANDLER]
             model_options["transformer_options"][WINDOWS] = windows
         return executor(x, timestep, model_options, *args, **kwargs)
 

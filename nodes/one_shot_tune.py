@@ -15,7 +15,7 @@ from ..host.automatic import training_length, training_precision
 from ..host.folders import list_snapshots, resolve_snapshot, snapshot_path
 from ..host.graph import warn_of_words
 from ..host.inflation import apply_tune, require_inflation
-from ..host.inputs import check_conditioning, clip_latents
+from ..host.inputs import check_conditioning, check_trainable, clip_latents
 from ..host.newer import ADVANCED, check_static_clone, searchable
 from ..host.snapshots import NONE, Snapshots, describe_run, resume, warn_of_folder
 from ..host.tuning import TuningStep, tune_model
@@ -185,6 +185,7 @@ class OneShotTune(io.ComfyNode):
         if window_frames == 1:
             raise ValueError("window_frames is 1: one frame has no motion; set it to 2 or more, or to 0.")
         check_conditioning(positive, frames, "positive")
+        check_trainable(positive, "positive")
         if 0 < learning_rate < LEAST_RATE:  # the editor shows it as 0, which means auto
             raise ValueError(f"learning_rate is {learning_rate:g}: set it to {LEAST_RATE:g} or more, or to 0 for auto.")
 

@@ -259,10 +259,12 @@ def windowed():
 
     parameters = inspect.signature(ContextWindowsManualNode.execute).parameters
 
-    def windowed(model, length=4, overlap=1, schedule="standard_static", loop=False, fuse="pyramid", dim=0):
+    def windowed(
+        model, length=4, overlap=1, schedule="standard_static", loop=False, fuse="pyramid", dim=0, freenoise=False
+    ):
         settings = (model, length, overlap, schedule, 1, loop, fuse, dim)
         # newer hosts ask for more, here by the defaults that their nodes show
-        known = {"freenoise": False}
+        known = {"freenoise": freenoise}
         more = {name: value for name, value in known.items() if name in parameters}
         return ContextWindowsManualNode.execute(*settings, **more).args[0]
 

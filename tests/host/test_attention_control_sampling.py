@@ -233,6 +233,19 @@ def test_boxes_for_words_reach_the_edit_alone(tuned, inversion, control, pack, e
     assert torch.equal(found.source, plain.source) and not torch.allclose(found.target, plain.target, atol=1e-2)
 
 
+def test_both_negatives_are_called_so(tuned, inversion, control, edit, monkeypatch):
+    """The SDXL refiner has another aesthetic score for negative prompts."""
+    conds, told = tuned.model.extra_conds, []
+
+    def watch(**given):
+        told.append(given["prompt_type"])
+        return conds(**given)
+
+    monkeypatch.setattr(tuned.model, "extra_conds", watch)
+    edit(tuned, inversion, control())
+    assert sorted(told) == ["negative", "negative", "positive", "source"]
+
+
 def test_a_compiled_model_is_controlled_in_every_step(tuned, inversion, control, edit):
     """Newer hosts compile without looking at the options that change from step to step."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper

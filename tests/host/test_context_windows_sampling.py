@@ -47,3 +47,19 @@ def test_edit_sample_is_the_hosts_sampler_custom(tuned, windowed, invert, sample
     inputs = (model, False, 1, 4.0, prompt, empty, sampler_object("ddim"), sigmas, noise)
     expected = host_node("nodes_custom_sampler", "SamplerCustom", *inputs)[0]["samples"]
     torch.testing.assert_close(sample(model, inversion, prompt, empty, 4.0), expected, atol=1e-5, rtol=0)
+
+
+def test_prompts_for_areas_keep_their_own_coarse_tokens(
+    tuned, windowed, invert, sample, source, encode, clip, pack, monkeypatch
+):
+    """The host gives a negative for a positive's area the positive's id."""
+    tokens, kept = pack("ei2.windows").CoarseTokens, set()
+    keep = tokens.keep
+    monkeypatch.setattr(tokens, "keep", lambda self, places, *rest: (kept.update(places), keep(self, places, *rest))[1])
+    model = windowed(tuned[0])
+    inversion = invert(model, clip, source, steps=2)[0]
+    kept.clear()
+    text, options = encode("a red circle")[0]
+    part = [text, {**options, "area": (4, 6, 0, 2), "strength": 1.0}]
+    sample(model, inversion, [*source, part], encode(""), 4.0)
+    assert {len([place for place in kept if place[0] == path]) for path, *_ in kept} == {4}  # prompts: 2 each

@@ -5,6 +5,8 @@ Layouts (levels, ResBlocks, transformers per level, kinds of heads, further inpu
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -116,6 +118,34 @@ def test_checkpointing_with_further_inputs(name, family, inflate, tune, random_c
     assert on.losses == pytest.approx(off.losses, abs=1e-4)
     key = next(reversed(off.query))
     torch.testing.assert_close(on.query[key], off.query[key], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_weights_that_the_host_has_moved(inside, family, random_unet, inflate, tune, random_clip, pack):
+    """As to a GPU and back, in its inference mode or, by the button "Unload Models", outside: torch then refuses views
+    of them, and autograd to save them."""
+    moved, expected = inflate(random_unet("SD15", SD)), inflate(family("SD1.5"))
+    unet, stack = moved.model.diffusion_model, pack("host.inflation").inflation_of(moved).stack
+    with torch.inference_mode(inside):
+        for tensor in [*unet.parameters(), *unet.buffers(), *stack.parameters()]:
+            tensor.data = tensor.detach().clone()  # as `torch.nn.Module.to` does for another device
+    assert inside == all(parameter.is_inference() for parameter in unet.parameters())
+    identity, parts = pack("host.identity"), {"latent": random_clip(2, 8, 8)}
+    assert torch.equal(identity.identify(moved).sample, identity.identify(expected).sample)
+    assert identity.inversion_key(moved, parts) == identity.inversion_key(expected, parts)
+    losses = [tune(one, random_clip(2, 8, 8), prompt(0))[1].losses for one in (expected, moved)]
+    assert losses[0] == losses[1]
+
+
+def test_a_prompt_with_a_picture_is_tuned_on(family, inflate, tune, random_clip):
+    """Of an unCLIP model, which adds noise to the picture by the host's seed."""
+    picture = SimpleNamespace(image_embeds=torch.randn(1, 768, generator=torch.Generator().manual_seed(0)))
+    entry = {"clip_vision_output": picture, "strength": 1.0, "noise_augmentation": 0.2}
+    inflated, clip = inflate(family("SD2.1 unCLIP")), random_clip(2, 8, 8)
+    (_, plain), (_, pictured) = (
+        tune(inflated, clip, text) for text in (prompt(0), prompt(0, unclip_conditioning=[entry]))
+    )
+    assert pictured.losses != plain.losses and torch.isfinite(torch.tensor(pictured.losses)).all()
 
 
 @pytest.mark.parametrize("name", ["KOALA", "SDXL refiner"])

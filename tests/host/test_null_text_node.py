@@ -131,6 +131,18 @@ def test_a_controlnet_of_both_prompts_holds_at_every_step(pack, optimized, empty
     assert steered == [True] * STEPS and "control" not in empty[0][1]
 
 
+def test_boxes_hold_at_every_step_and_areas_are_refused(pack, optimized, empty, source):
+    model, (inversion, *_) = optimized
+    scheduled, (text, options) = pack("host.null_text").scheduled_negative, source[0]
+    boxed = [[text, {**options, "gligen": ("position", object(), [])}]]
+    entries = scheduled(model, empty, inversion, positive=boxed)
+    assert len(entries) == STEPS and all(kept["gligen"] is boxed[0][1]["gligen"] for _, kept in entries)
+    for key, value in (("area", (2, 2, 0, 0)), ("set_area_to_bounds", True)):
+        part = [text, {**options, key: value}]
+        with pytest.raises(ValueError, match="^positive has an area set, but null_text learned for the whole picture"):
+            scheduled(model, empty, inversion, positive=[*source, part])
+
+
 def test_cancelled_by_the_user(tuned, invert, random_clip, source, empty):
     """Where the host is asked to stop while the embeddings are learned."""
     import comfy.model_management as management

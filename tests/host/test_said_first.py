@@ -109,6 +109,19 @@ def test_prompts_that_do_not_hold_everywhere(kind, prompts, pack, model, inflate
         assert word in str(error.value)
 
 
+def test_prompts_that_cannot_be_trained_on(pack, model, inflate, invert, source, encode, random_clip):
+    """torch's own words, or wrong gradients without a word."""
+    tune, inflated, clip = pack("nodes.one_shot_tune").OneShotTune.execute, inflate(model), random_clip()
+    text, options = source[0]
+    boxed = [[text, {**options, "gligen": ("position", object(), [])}]]
+    hooked = [[text, {**options, "hooks": object()}], [text, {**options, "hooks": object()}]]
+    for positive, said in ((boxed, "GLIGEN's boxes"), (hooked, "different LoRA hooks"), (hooked[:1] + source, "hooks")):
+        with pytest.raises(ValueError, match=f"^positive .*{said}"):
+            tune(inflated, {"samples": clip}, positive, 1, 1e-3, 0, "auto", "off")
+    with pytest.raises(ValueError, match="^The source prompt has GLIGEN's boxes"):
+        invert(inflated, clip, boxed, steps=2, null_text=True, empty=encode(""))
+
+
 def test_prompts_that_together_hold_everywhere(model, inflate, invert, source, random_clip):
     """Halves that meet, a whole one beside a part, and the range that changes nothing."""
     inflated, clip = inflate(model), random_clip()

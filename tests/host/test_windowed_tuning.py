@@ -53,10 +53,30 @@ def test_tuning_under_a_controlnet(model, inflate, tune, control_net, source, en
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_a_controlnet_is_cleaned_up(model, inflate, tune, control_net, source, encode, clip):
+    """The user's own object, not only the copies for the windows: a Control-LoRA's model would stay on the GPU."""
+    hints = torch.rand(FRAMES, 48, 80, 3, generator=torch.Generator().manual_seed(1))
+    positive = control_net[1](source, encode(""), hints)[0]
+    control, cleaned = positive[0][1]["control"], []
+    cleanup = control.cleanup
+    control.cleanup = lambda: (cleaned.append(True), cleanup())
+    tune(inflate(model), clip, positive, steps=1, window_frames=LENGTH)
+    assert cleaned
+
+
 def test_tuning_ignores_context_windows(tuned, model, inflate, tune, windowed, clip):
     """They may be on the model already."""
     _, result = tune(windowed(inflate(model)), clip, steps=3, learning_rate=1e-2, window_frames=LENGTH)
     assert result.losses == tuned[1].losses
+
+
+def test_nothing_of_the_hosts_windows_is_left(model, inflate, tune, windowed, invert, source, clip, pack):
+    """With freenoise, they put a wrapper on the MODEL that does not run without their handler."""
+    inflated = windowed(inflate(model), LENGTH, freenoise=True)
+    _, result = tune(inflated, clip, window_frames=LENGTH)
+    assert torch.isfinite(torch.tensor(result.losses)).all()
+    replaced = pack("host.windows").with_windows(inflated, LENGTH, 1)
+    assert invert(replaced, clip, source, steps=2)[0].noise.isfinite().all()
 
 
 def test_the_host_makes_room_for_a_window_only(model, inflate, tune, source, clip, pack):
