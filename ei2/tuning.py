@@ -133,7 +133,7 @@ def tune(
         window = draw_window(len(clean), length, draws)
         seen = clean[window]
         noise = torch.randn(seen.shape, generator=generator, pin_memory=device.type == "cuda")
-        noise = noise.to(seen, non_blocking=True)
+        noise = noise.to(seen, non_blocking=device.type == "cuda")  # elsewhere it could be freed before it is read
         sigma = schedule[timestep].to(seen)
         with autocast(settings.precision, device.type):
             denoised = denoise(seen + sigma * noise, sigma.expand(len(seen)), window)

@@ -252,7 +252,8 @@ def text_embedding(clip, prompt: str, width: int) -> torch.Tensor:
     clip.load_model()
     _check_projection(encoder.transformer.text_projection.weight, "clip", "text_projection")
     encoder.reset_clip_options()
-    encoder.set_clip_options({"projected_pooled": True})
+    # without the device, newer hosts compute where the weights are
+    encoder.set_clip_options({"projected_pooled": True, "execution_device": clip.patcher.load_device})
     try:
         tokens = clip.tokenize(prompt)[name.removeprefix("clip_")]
         vector = encoder.encode_token_weights(tokens)[1][0].float().cpu()

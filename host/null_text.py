@@ -90,8 +90,6 @@ def null_text(
         trajectory = [latents.clone() for latents in trajectory]
         inflation = inflation_of(model)
         options, state = (inflation.settings, inflation.stack.state_dict()) if inflation else (PRESETS["Per-frame"], {})
-        stack = TemporalStack.ordinary(model, options, state).eval().requires_grad_(False)
-        wrapper = Differentiable(options, stack, plan.checkpointing, inflation.warned if inflation else None)
         learned = []
 
         def learn(guider, clip: torch.Tensor, sigmas: torch.Tensor, extra_args: dict) -> None:
@@ -101,9 +99,11 @@ def null_text(
             arithmetic = partial(autocast, precision, clip.device.type)
             learned.extend(optimize_unconditional(predict, trajectory, sigmas, start, settings, on_step, arithmetic))
 
-        clone = differentiable_clone(model, wrapper, precision, plan.reserve)
-        conds = without_inference_tensors({"positive": source, "negative": empty})
-        work_on(clone, torch.zeros_like(trajectory[0]), conds, sigmas.clone(), learn)
+        with differentiable_clone(model, precision, plan.reserve) as clone:
+            stack = TemporalStack.ordinary(model, options, state).eval().requires_grad_(False)
+            Differentiable(options, stack, plan.checkpointing, inflation and inflation.warned).put_on(clone)
+            conds = without_inference_tensors({"positive": source, "negative": empty})
+            work_on(clone, torch.zeros_like(trajectory[0]), conds, sigmas.clone(), learn)
         return tuple(learned)
 
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
@@ -35,8 +36,8 @@ BETWEEN_BLOCKS = {"emb_patch", "input_block_patch", "input_block_patch_after_ski
 
 class Differentiable:
     """A wrapper around its own `InflatedUNet` that passes gradients, and recomputes activations if
-    `checkpointing`. `stack`: ordinary layers on the model's device, not managed by the host. `hooks(unet)`:
-    further layers that behave differently."""
+    `checkpointing`. `stack`: ordinary layers on the model's device, not managed by the host. `hooks(unet)`: further
+    layers that behave differently."""
 
     def __init__(
         self,
@@ -48,6 +49,10 @@ class Differentiable:
     ):
         self.inflated = InflatedUNet(settings, stack, warned=warned)
         self.checkpointing, self.hooks = checkpointing, hooks
+
+    def put_on(self, clone) -> None:
+        """Lets a clone that is not inflated run so."""
+        clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, self)
 
     @torch.compiler.disable  # as `InflatedUNet`
     def __call__(self, executor, *args, **kwargs):
@@ -91,9 +96,11 @@ def gradients():
         yield
 
 
-def differentiable_clone(model, unet: Differentiable, precision: str, reserve: int):
-    """A loaded clone of the MODEL that runs as `unet`. Its patches, such as tuned q projections, stay in effect.
-    `precision`: of the UNet's arithmetic; `reserve`: bytes that the host keeps free on the device next to it."""
+@contextmanager
+def differentiable_clone(model, precision: str, reserve: int):
+    """A loaded clone of the MODEL for a `Differentiable`, without an inflation. Its patches, such as tuned q
+    projections, stay in effect. `precision`: of the UNet's arithmetic; `reserve`: bytes that the host keeps free on the
+    device next to it."""
     clone = without_guidance(static_clone(model))
     detach(clone)
     remove_step_caches(clone)
@@ -102,13 +109,17 @@ def differentiable_clone(model, unet: Differentiable, precision: str, reserve: i
         clone.set_model_compute_dtype(torch.float32)
     if precision == "bf16" and dtype == torch.float16:  # the host's casts to fp16 would turn small gradients into 0
         clone.set_model_compute_dtype(torch.bfloat16)
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, unet)
     without_windows(clone)  # the training code chooses the frames
     clone.model_options["transformer_options"]["optimized_attention_override"] = _differentiable_attention
     clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, LOADING, _in_inference_mode)
     load = comfy.model_management.load_models_gpu
     _in_inference_mode(load, [clone], memory_required=reserve, force_full_load=True)
-    return clone
+    try:
+        yield clone
+    finally:
+        if clone.force_cast_weights:  # the host's marks on the layers would keep patches off those it offloads later
+            for layer in clone.model.diffusion_model.modules():
+                comfy.model_patcher.wipe_lowvram_weight(layer)
 
 
 def _in_inference_mode(load: Callable, *args, **kwargs):

@@ -105,21 +105,22 @@ def tune_model(
     }
     with explained_out_of_memory("tuning", seen, plan.lower), gradients():
         latents, positive = latents.clone(), without_inference_tensors(positive)
-        trained = Trainable(model, start, settings.optimizer)
-        unet = Differentiable(inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks)
-        clone = differentiable_clone(model, unet, settings.precision, plan.reserve)
-        clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
-        tuning = Tuning(model, trained, about, start, measure_gain, stop_early)
+        with differentiable_clone(model, settings.precision, plan.reserve) as clone:  # first, because it makes room
+            trained = Trainable(model, start, settings.optimizer)
+            options = inflation.settings, trained.stack, plan.checkpointing, inflation.warned, trained.hooks
+            Differentiable(*options).put_on(clone)
+            clone.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, room_for(frames))
+            tuning = Tuning(model, trained, about, start, measure_gain, stop_early)
 
-        def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
-            denoise, conds = _denoiser(guider, len(clip), options), guider.conds
-            try:
-                loop(tuning.steps(denoise, clip))
-            finally:
-                guider.conds = conds  # for the host, which cleans up their ControlNets
+            def train(guider, clip: torch.Tensor, sigmas: torch.Tensor, options: dict) -> None:
+                denoise, conds = _denoiser(guider, len(clip), options), guider.conds
+                try:
+                    loop(tuning.steps(denoise, clip))
+                finally:
+                    guider.conds = conds  # for the host, which cleans up their ControlNets
 
-        work_on(clone, latents, {"positive": positive}, sigma_schedule(model)[-1:], train)
-        return tuning.learned()
+            work_on(clone, latents, {"positive": positive}, sigma_schedule(model)[-1:], train)
+            return tuning.learned()
 
 
 class Tuning:

@@ -168,10 +168,10 @@ def decode_picture(content: bytes) -> torch.Tensor | None:
 def draw(model, rows: list[torch.Tensor]) -> Image.Image | None:
     """One row of a few frames for each video `f c h w` (the model's latent scale); None if the host has no colours for
     the latents. If the user's previewer fails, the linear map to colours is used."""
-    latents = torch.cat([_side_by_side(video) for video in rows], dim=-2)[None].float()
+    # on the CPU: from a GPU, the host's previewers copy the picture without waiting for it
+    latents = torch.cat([_side_by_side(video) for video in rows], dim=-2)[None].float().cpu()
     image = None
     for previewer in _previewers(model):
-        latents = latents.to(model.load_device)  # the device of the host's previewers
         image = extra("picture by the chosen previewer", lambda: previewer.decode_latent_to_preview(latents))
         if image is not None:
             break
@@ -194,7 +194,7 @@ def _side_by_side(video: torch.Tensor) -> torch.Tensor:
 def _previewers(model) -> Iterator:
     """The user's choice, then the linear map to colours, which always works."""
     latent_format = model.model.latent_format
-    previewer = extra("chosen previewer", lambda: latent_preview.get_previewer(model.load_device, latent_format))
+    previewer = extra("chosen previewer", lambda: latent_preview.get_previewer(torch.device("cpu"), latent_format))
     if previewer is not None:
         yield previewer
     if latent_format.latent_rgb_factors is not None:

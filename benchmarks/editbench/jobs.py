@@ -85,7 +85,7 @@ def plan(split: str) -> list[Job]:
     # with guidance in half of the steps, Vid2Vid-zero's null-text embeddings would never guide the edit
     budgets_of = lambda method: both if method.null_text else equal
     others = {method.name: budgets_of(method) for method in methods.COMPARED if method.name not in main}
-    random = {name: budgets for name, budgets in others.items() if METHODS[name].tuned}  # a seed matters to these
+    random = {name: equal for name in others if METHODS[name].tuned}  # a seed matters to these
     order = [(main | suited, 0), (others, 0), (main, 1), (random, 1)]
     return [job for budgets, seed in order for job in _jobs(split, budgets, seed)]
 

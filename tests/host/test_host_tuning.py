@@ -263,6 +263,26 @@ def test_works_outside_inference_mode_too(model, inflate, tune, random_clip):
     assert result.losses == expected.losses
 
 
+def test_the_model_is_loaded_before_anything_is_put_beside_it(model, inflate, tune, random_clip, pack, monkeypatch):
+    """Loading makes room on a GPU, where another model may lie."""
+    import comfy.model_management
+
+    stack, order = pack("host.temporal_stack").TemporalStack, []
+    for owner, name in ((comfy.model_management, "load_models_gpu"), (stack, "ordinary")):
+        function = getattr(owner, name)
+        told = lambda *args, name=name, function=function, **kwargs: (order.append(name), function(*args, **kwargs))[1]
+        monkeypatch.setattr(owner, name, told)
+    tune(inflate(model), random_clip(), steps=1)
+    assert order[:2] == ["load_models_gpu", "ordinary"]
+
+
+def test_a_picture_of_latents_is_made_on_the_cpu(model, pack, random_clip):
+    """From a GPU, the host's previewers do not wait for the picture to arrive."""
+    elsewhere = model.clone()
+    elsewhere.load_device = torch.device("meta")
+    assert pack("host.ui").latent_picture(elsewhere, random_clip())
+
+
 def test_settings_are_kept_with_the_tune(model, inflate, tune, random_clip):
     _, result = tune(inflate(model, coarse_factor=4), random_clip(), steps=1)
     assert dataclasses.asdict(result.settings)["coarse_factor"] == 4

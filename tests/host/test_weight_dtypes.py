@@ -79,6 +79,18 @@ def test_it_learns_as_with_fp32(name, load, learn, reference, pack, encode, sour
     assert torch.isfinite(edit.args[0]["samples"]).all()
 
 
+def test_patches_of_layers_that_are_offloaded_after_training(load, inflate, tune, random_clip):
+    """For training in another precision than the model's, the host marks its layers. If the next load has no room for
+    all of them, those that it offloads would lose their patches: tuned projections and LoRAs."""
+    tuned, _ = tune(inflate(load(torch.bfloat16, None), "EI2"), random_clip(2, 8, 8), precision="fp32")
+    tuned.load(torch.device("cpu"), lowvram_model_memory=1)
+    try:
+        functions = [m for m in tuned.model.diffusion_model.modules() if getattr(m, "weight_function", None)]
+        assert tuned.model.model_lowvram and len(functions) == 14  # of the tuned projections
+    finally:
+        tuned.detach()
+
+
 def test_null_text_with_fp8_weights(load, inflate, pack, source, encode, random_clip):
     inversion = (
         pack("nodes.invert")

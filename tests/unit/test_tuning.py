@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ei2.tuning import NonFiniteLoss, TuneSettings, diffusion_loss
 
@@ -39,6 +40,19 @@ def test_the_global_random_state_is_left_alone():
     torch.manual_seed(5)
     tune(denoiser, clip(), SCHEDULE, denoiser.parameters(), TuneSettings(steps=3))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_nothing_is_read_before_it_has_arrived():
+    """A copy that nobody waits for needs a pinned source, which stays."""
+
+    class Copies(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to and (kwargs or {}).get("non_blocking"):
+                assert args[0].is_pinned()
+            return function(*args, **(kwargs or {}))
+
+    with Copies():
+        run(TuneSettings(steps=1))
 
 
 def test_what_a_step_sees():
