@@ -130,10 +130,8 @@ class Pictures:
     def _without_bars(self, frame: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
         """The same, for the part of the picture that the frame fills."""
         # an opaque frame is not premultiplied, because FFmpeg loses a level then: 254 for 255
-        alpha, mapped = (
-            has_alpha(frame) and not _is_opaque(frame),
-            hdr.needs_mapping(_transfer(frame), _primaries(frame)),
-        )
+        alpha = has_alpha(frame) and (self.ignores_alpha or not _is_opaque(frame))
+        mapped = hdr.needs_mapping(_transfer(frame), _primaries(frame))
         array = self._filtered(frame, ("rgba64le" if mapped else "rgba") if alpha else "rgb48le" if mapped else "rgb24")
         colours, opacity = array[..., :3], array[..., 3] if alpha else None
         if alpha and self.ignores_alpha:

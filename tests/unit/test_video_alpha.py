@@ -56,6 +56,13 @@ def test_a_title_that_fades_in_is_transparent_at_first(tmp_path, codec, pixels, 
     assert (clip.images[3] - expected(4)[3]).abs().max() < 1.1 / 255
 
 
+@pytest.mark.parametrize("codec, pixels, suffix", RAW)
+def test_an_opaque_frame_uses_the_alpha_too(tmp_path, codec, pixels, suffix):
+    """So the frames before it, whose alpha is 0, are transparent."""
+    clip = read_frames(alpha_file(tmp_path / f"v{suffix}", codec, pixels, [0, 0, 255]))
+    assert clip.mask.mean((1, 2)).tolist() == [1, 1, 0]
+
+
 def test_the_alpha_takes_no_level_from_what_is_opaque(tmp_path):
     """All 256 levels: premultiplied in 8 bits, half of them would be one lower."""
     levels = np.arange(256, dtype=np.uint8).repeat(9).reshape(48, 48)
