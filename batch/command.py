@@ -16,7 +16,7 @@ from pathlib import Path
 from . import cluster, plan
 from .errors import BatchError
 from .graph import Graph, read_graph, title
-from .host import PACK_ROOT, locate
+from .host import PACK_ROOT, locate, user_path
 from .page import summary, write_page
 from .progress import Progress
 from .results import Results
@@ -181,7 +181,7 @@ def make_setup(options: argparse.Namespace) -> Setup:
     """How the workers start ComfyUI. Raises `BatchError` if it is not found on this machine and there is no cluster."""
     comfyui, models = options.comfyui, options.models
     if not options.address:  # the workers have another current folder; with a cluster, the paths are its machines'
-        comfyui, models = str(locate(comfyui)), models and str(Path(os.path.expanduser(models)).resolve())
+        comfyui, models = str(locate(comfyui)), models and str(user_path(models))
     return Setup(comfyui, models, tuple(options.packs), options.comfyui_options, options.silence)
 
 

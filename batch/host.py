@@ -14,6 +14,11 @@ PACK_ROOT = Path(__file__).resolve().parent.parent
 TUNES = "ei2_tunes"  # each server of a batch run has its own
 
 
+def user_path(name: str) -> Path:
+    """The absolute path of what a user wrote. Unlike `Path.expanduser`, a `~` that names nobody is no error."""
+    return Path(os.path.expanduser(name)).resolve()
+
+
 def locate(given: str | None = None) -> Path:
     """ComfyUI's folder: `given`, otherwise the environment variable COMFYUI_PATH, otherwise the one whose custom_nodes
     holds this pack. Raises `BatchError`."""
@@ -21,7 +26,7 @@ def locate(given: str | None = None) -> Path:
     around = [parent.parent for parent in Path(__file__).absolute().parents if parent.name == "custom_nodes"]
     found = [given, os.environ.get("COMFYUI_PATH", "").strip() or None, *map(str, around)]
     for name in filter(None, found):
-        path = Path(os.path.expanduser(name)).resolve()  # unlike Path's, never raises
+        path = user_path(name)
         if (path / "main.py").exists() and (path / "comfy").is_dir():
             return path
         if name not in map(str, around):

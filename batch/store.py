@@ -7,9 +7,9 @@ import re
 import time
 import uuid
 from contextlib import suppress
-from pathlib import Path
 
 from .errors import BatchError
+from .host import user_path
 from .sources import is_url
 
 CLIPS, WORK = "clips", "work"  # the folders of the results
@@ -21,7 +21,7 @@ class LocalStore:
     """A folder on a disk of this machine."""
 
     def __init__(self, address: str):
-        self.root = Path(os.path.expanduser(address)).resolve()
+        self.root = user_path(address)
         self.address = str(self.root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)

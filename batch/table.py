@@ -95,12 +95,7 @@ def read_table(address: str, graph: Graph, comfyui: Path | None = None, scores: 
     if missing:  # named once, not for each row
         table.problems, own = table.problems + missing, None
     seen: dict[str, int] = {}
-    line = 1
-    while True:
-        line = lines.line_num + 1
-        cells = _cells(lines, address, line)
-        if cells is None:
-            break
+    while (cells := _cells(lines, address, line := lines.line_num + 1)) is not None:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) > len(names):

@@ -137,7 +137,7 @@ class Worker:
         self._stop_server()
         folder = host.locate(self._setup.comfyui)
         python = host.interpreter(folder)
-        models = Path(os.path.expanduser(self._setup.models)).resolve() if self._setup.models else folder / "models"
+        models = host.user_path(self._setup.models) if self._setup.models else folder / "models"
         if self._setup.models and not models.is_dir():
             raise BatchError(f"There is no folder of models {models} on {socket.gethostname()}: name another.")
         if self._base is None:

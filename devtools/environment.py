@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from batch.host import python_in
+from batch.host import python_in, user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = (ROOT / ".dev").resolve()  # several clones may share one by links
@@ -28,7 +28,7 @@ DEV = (ROOT / ".dev").resolve()  # several clones may share one by links
 def _environment_of(host: str) -> Path:
     """The virtual environment for the ComfyUI in the folder `host`; ours if it is empty. Each ComfyUI has its own,
     because it needs other versions of the same packages."""
-    folder = Path(host).expanduser().resolve() if host else DEV
+    folder = user_path(host) if host else DEV
     if DEV in (folder, folder.parent):
         return DEV / "venv"
     return DEV / f"venv-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"

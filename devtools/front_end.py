@@ -17,6 +17,8 @@ import zipfile
 from functools import lru_cache
 from pathlib import Path
 
+from batch.host import user_path
+
 from .environment import DEV, SetupError, pip
 
 VARIABLE = "COMFYUI_FRONT_END"
@@ -32,7 +34,7 @@ def folder() -> Path | None:
         return None
     if choice == "newest" or re.fullmatch(r"\d+(\.\d+)+", choice):
         return fetch("" if choice == "newest" else choice)
-    path = Path(choice).expanduser().resolve()
+    path = user_path(choice)
     if not (path / "index.html").is_file():
         raise SetupError(
             f'{VARIABLE} is {choice}, which is neither "newest" nor a version such as 1.32.9 nor a folder with an '

@@ -27,7 +27,7 @@ def own() -> Path | None:
     name = os.environ.get("COMFYUI_PATH", "").strip()
     if not name:
         return None
-    path = Path(name).expanduser().resolve()
+    path = batch_host.user_path(name)
     missing = [name for name in ("main.py", "comfy", "requirements.txt") if not (path / name).exists()]
     if missing:
         raise SetupError(

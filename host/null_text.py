@@ -141,7 +141,8 @@ def check_null_text(source: list, empty: list | None, settings: NullTextSettings
             "is the edit's negative."
         )
     check_one_prompt(empty, "empty", "null_text")
-    check_boxes([*source, *empty], "The source prompt")
+    check_boxes(source, "The source prompt")
+    check_boxes(empty, "empty")
     if source[0][0].shape[-1] != empty[0][0].shape[-1]:
         raise ValueError("empty comes from another text encoder than the source prompt: use the same CLIP for both.")
     if same_text(source, empty):

@@ -17,6 +17,13 @@ KILLED, LOST = 0.01, 0.002  # shares of clips during which a server or a worker 
 SLOWEST, FASTEST = 0.5, 1.5
 ANSWER = 1024  # bytes that a task returns
 SEED = 0
+LOCAL = {  # of `ray.init`: a small Ray of one's own
+    "address": "local",
+    "object_store_memory": 80 << 20,
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+}
 
 
 @dataclass
@@ -145,8 +152,7 @@ def simulate(
         elif event == "requeued":
             events[about["kind"]] += 1
 
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    ray.init(address="local", num_cpus=workers, object_store_memory=80 << 20, **quiet)
+    ray.init(num_cpus=workers, **LOCAL)
     try:
         schedule = Schedule(make_workers(speeds, False, 1, StandIn), units, listen)
         schedule.ready()

@@ -16,23 +16,14 @@ from batch.store import LocalStore
 from batch.table import read_table
 from batch.tasks import INPUT, OK, WORKER, Outcome
 from batch.unit import Home, make_units
+from benchmarks.batch.simulation import LOCAL, SimulatedUnit, StandIn, simulate
 from miniature.jobs import write_jobs
 
 pytestmark = pytest.mark.slow
 
-LOCAL = {
-    "address": "local",
-    "object_store_memory": 80 << 20,
-    "include_dashboard": False,
-    "log_to_driver": False,
-    "logging_level": "ERROR",
-}
-
 
 def test_servers_and_workers_that_die(ray_installed, monkeypatch):
     monkeypatch.setitem(os.environ, "RAY_worker_niceness", "0")
-    from benchmarks.batch.simulation import simulate
-
     result = simulate(workers=3, clips=15, edits=3, seconds=10, killed=0.25, lost=0.1)
     assert result.killed >= 1 and result.workers_lost >= 1, result
     assert (result.ended, result.lost, result.twice) == (45, 0, 0), result
@@ -96,8 +87,6 @@ def test_a_worker_that_fails_once_gets_all_files_again(ray_installed, comfyui, t
 def test_a_worker_that_always_fails_spoils_nothing(ray_installed, monkeypatch):
     """Its disk is full. Beside a good one all clips are finished; alone it ends the run, and none counts as failed."""
     monkeypatch.setitem(os.environ, "RAY_worker_niceness", "0")
-    from benchmarks.batch.simulation import SimulatedUnit, StandIn
-
     prepare(local=True)
     import ray
 
